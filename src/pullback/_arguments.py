@@ -1,0 +1,115 @@
+"""Read the arrays of a call: one namespace, one device, floating dtypes, fitting shapes; or say what is wrong."""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from pullback._typing import Array, DType, Elementwise, Namespace
+
+
+# The namespaces of arrays of float32 and float64, by type and dtype: asking anew takes longer than a small product.
+_usual: dict[tuple[type, DType], Namespace] = {}
+
+
+def read(
+    function: str, names: tuple[str, ...], /, *arrays: Array
+) -> tuple[Namespace, DType, Elementwise, Sequence[Any]]:
+    """Check that the arrays belong together and have floating dtypes.
+
+    Returns their namespace, their promoted dtype (which a forward returns), complex conjugation (the identity where
+    all are real), and the arrays in the dtype to compute in.
+    """
+    kinds = [(type(x), getattr(x, "dtype", None), getattr(x, "device", None)) for x in arrays]
+    cls, dtype, _ = kinds[0]
+    xp = _usual.get((cls, dtype))
+    if xp is not None and kinds.count(kinds[0]) == len(kinds):
+        return xp, dtype, _identity, arrays
+    xp = read_together(function, names, *arrays)
+    for name, x in zip(names, arrays, strict=True):
+        if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+            msg = (
+                f"{function}: {name} must have a floating dtype; got {x.dtype}. "
+                f"Cast it first, for example with xp.astype({name}, xp.float32)"
+            )
+            raise TypeError(msg)
+        if x.dtype in (xp.float32, xp.float64):
+            _usual[type(x), x.dtype] = xp
+    dtype = compute = xp.result_type(*(x.dtype for x in arrays))
+    conj = _identity
+    if xp.isdtype(dtype, "complex floating"):
+        conj = xp.conj
+    elif xp.finfo(dtype).bits < xp.finfo(xp.float32).bits:
+        # A narrow product has no BLAS behind it in NumPy, and a running sum of narrow numbers soon stops growing.
+        compute = xp.float32
+    return xp, dtype, conj, [cast(xp, x, compute) for x in arrays]
+
+
+def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
+    """Check that the arrays come from one library and lie on one device; return their namespace."""
+    namespaces = {}
+    for name, x in zip(names, arrays, strict=True):
+        try:
+            namespaces[name] = array_namespace(x)
+        except TypeError:
+            msg = (
+                f"{function}: {name} must be an array; got {type(x).__name__}. "
+                f"Convert it first, for example with numpy.asarray({name})"
+            )
+            raise TypeError(msg) from None
+    xp = namespaces[names[0]]
+    if any(namespace is not xp for namespace in namespaces.values()):
+        libraries = [namespace.__name__.removeprefix("array_api_compat.") for namespace in namespaces.values()]
+        got = " and ".join(f"{name} of {library}" for name, library in zip(names, libraries, strict=True))
+        msg = f"{function}: the arrays must come from one library; got {got}. Convert them to one library first"
+        raise TypeError(msg)
+    # An array without a device (Dask's, a JAX tracer) has none to disagree about, and one that is spread over several
+    # (a JAX array with a sharding) is the library's to judge.
+    known = [device for device in xp.__array_namespace_info__().devices() if device is not None]
+    devices = {name: device for name, x in zip(names, arrays, strict=True) if (device := getattr(x, "device", None)) in known}
+    if any(device != other for device, other in pairwise(devices.values())):
+        got = " and ".join(f"{name} on {device}" for name, device in devices.items())
+        msg = (
+            f"{function}: the arrays must lie on one device; got {got}. "
+            "Move them first, for example with array_api_compat.to_device"
+        )
+        raise ValueError(msg)
+    return xp
+
+
+def cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
+    """Return `x` in `dtype`: its real part where `x` is complex and `dtype` is real."""
+    if x.dtype == dtype:
+        return x
+    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        x = xp.real(x)
+    out: Array = xp.astype(x, dtype, copy=False)
+    return out
+
+
+def agree(size: int, other: int, /) -> bool:
+    """Whether two sizes can be equal: a size that is not known (NaN, None or a symbol) agrees with all."""
+    return size == other or not (isinstance(size, int) and isinstance(other, int))
+
+
+def same_shape(shape: Sequence[int], other: Sequence[int], /) -> bool:
+    """Whether two shapes can be equal, axis by axis."""
+    return shape == other or (len(shape) == len(other) and all(map(agree, shape, other)))
+
+
+def shapes(**arrays: Array) -> str:
+    """Return ``z (32, 64) and w (63, 10)`` for an error."""
+    return " and ".join(f"{name} {tuple(x.shape)}" for name, x in arrays.items())
+
+
+def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) -> None:
+    """Check that `wrt` is a collection of some of `names`."""
+    if wrt is not names and (isinstance(wrt, str) or not all(name in names for name in wrt)):
+        msg = f"{function}: wrt must be a tuple of names out of {names}; got {wrt!r}"
+        raise ValueError(msg)
+
+
+def _identity(x: Array, /) -> Array:
+    """Conjugate a real array."""
+    return x

@@ -1,0 +1,34 @@
+"""The part of the array API standard that this package uses, as types."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeAlias
+
+DType: TypeAlias = Any
+"""A dtype object of any library: the standard gives dtypes no common type."""
+
+Namespace: TypeAlias = Any
+"""An array API namespace: a module for most libraries, so its functions have no static types."""
+
+Elementwise: TypeAlias = "Callable[[Array], Array]"
+
+
+class Array(Protocol):
+    """What this package asks of an array: a subset of the standard's array object."""
+
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def T(self) -> Self: ...  # noqa: N802 - the standard's name
+    @property
+    def mT(self) -> Self: ...  # noqa: N802 - the standard's name
+    def __getitem__(self, key: Any, /) -> Self: ...
+    def __add__(self, other: Any, /) -> Self: ...
+    def __sub__(self, other: Any, /) -> Self: ...
+    def __mul__(self, other: Any, /) -> Self: ...
+    def __truediv__(self, other: Any, /) -> Self: ...
+    def __matmul__(self, other: Any, /) -> Self: ...
+    def __float__(self) -> float: ...
