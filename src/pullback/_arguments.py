@@ -8,7 +8,6 @@ from array_api_compat import array_namespace
 
 from pullback._typing import Array, DType, Elementwise, Namespace
 
-
 # The namespaces of arrays of float32 and float64, by type and dtype: asking anew takes longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
 
@@ -67,7 +66,9 @@ def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> N
     # An array without a device (Dask's, a JAX tracer) has none to disagree about, and one that is spread over several
     # (a JAX array with a sharding) is the library's to judge.
     known = [device for device in xp.__array_namespace_info__().devices() if device is not None]
-    devices = {name: device for name, x in zip(names, arrays, strict=True) if (device := getattr(x, "device", None)) in known}
+    devices = {
+        name: device for name, x in zip(names, arrays, strict=True) if (device := getattr(x, "device", None)) in known
+    }
     if any(device != other for device, other in pairwise(devices.values())):
         got = " and ".join(f"{name} on {device}" for name, device in devices.items())
         msg = (

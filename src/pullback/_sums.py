@@ -51,9 +51,9 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         out: Array = xp.astype(xp.sum(y, axis=rows, dtype=_widest(xp, y)), y.dtype, copy=False)
         return out
     y = y if y.ndim == 2 else _flat(xp, y, 0)
+    ones: Array = xp.ones_like(y[: min(y.shape[0], 2 * _SUM_ROWS), 0])
     if not _has_blocks(y, _SUM_ROWS):
-        return xp.ones_like(y[:, 0]) @ y
-    ones = xp.ones_like(y[:_SUM_ROWS, 0])
+        return ones @ y
     return _two_level(xp, _SUM_ROWS, lambda y: ones[: y.shape[-2]] @ y, y)
 
 

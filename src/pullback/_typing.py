@@ -1,7 +1,9 @@
 """The part of the array API standard that this package uses, as types."""
 
-from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DType: TypeAlias = Any
 """A dtype object of any library: the standard gives dtypes no common type."""

@@ -147,11 +147,11 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
 
 def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /) -> Array:
     """Return ``Σ xᵀ y`` in `shape`: over the rows, and over the batch axes that `shape` lacks or has as 1."""
-    if 2 == y.ndim < x.ndim == len(shape):
+    if y.ndim == 2 < x.ndim == len(shape):
         return product(xp, xp.matrix_transpose(x), y)
     batch = max(x.ndim, y.ndim) - 2
     absent = batch + 2 - len(shape)
-    x, y = (t[(None,) * (batch + 2 - t.ndim) + (...,)] for t in (x, y))
+    x, y = (t[(*[None] * (batch + 2 - t.ndim), ...)] for t in (x, y))
     summed = [
         axis
         for axis in range(batch)
@@ -160,7 +160,7 @@ def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /
     kept = [axis for axis in range(batch) if axis not in summed]
     x, y = (xp.permute_dims(t, (*kept, *summed, batch, batch + 1)) for t in (x, y))
     total = contract_rows(xp, x, y, kept=len(kept))
-    return total[tuple(None if axis in summed else slice(None) for axis in range(absent, batch)) + (...,)]
+    return total[(*(None if axis in summed else slice(None) for axis in range(absent, batch)), ...)]
 
 
 def _output_shape(function: str, x1: Array, x2: Array, /) -> tuple[int, ...]:

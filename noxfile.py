@@ -1,0 +1,124 @@
+"""The matrix: a test session for each file in backends/, and what surrounds it. `nox -l` lists all of it."""
+
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = True
+nox.options.tags = ["cpu"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+BACKENDS: dict[str, dict[str, Any]] = {
+    path.stem: tomllib.loads(path.read_text()) for path in sorted(Path("backends").glob("*.toml"))
+}
+# The tests that have a session of their own.
+APART = {"demo": "tests/test_cli.py", "docs": "tests/test_readme.py"}
+LAWS = [f"--ignore={path}" for path in APART.values()]
+CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def interpreter(name: str) -> str | None:
+    """Return the Python that a backend needs, None where the one that runs nox will do."""
+    versions: list[str] = BACKENDS[name]["python"]
+    return None if f"{sys.version_info.major}.{sys.version_info.minor}" in versions else versions[-1]
+
+
+def laws(session: nox.Session, name: str) -> None:
+    """Run the laws on one backend, and keep what they covered."""
+    environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
+    session.run("pytest", f"--backend={name}", "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment)
+
+
+def add_tests(name: str, backend: dict[str, Any]) -> None:
+    """Make the session `tests(name)`."""
+
+    def tests(session: nox.Session) -> None:
+        session.install(".", *backend["requires"], *group("test"))
+        laws(session, name)
+
+    tests.__doc__ = f"Run the laws on {backend['title']}."
+    nox.session(
+        name=f"tests({name})",
+        python=interpreter(name),
+        venv_backend=backend.get("installer"),
+        tags=backend["tags"],
+    )(tests)
+
+
+for _name, _backend in BACKENDS.items():
+    add_tests(_name, _backend)
+
+
+@nox.session(tags=["cpu"])
+def minimums(session: nox.Session) -> None:
+    """Run the laws on the lowest versions allowed."""
+    lowest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    tested = [name for name in CPU if "minimums" in BACKENDS[name]]
+    pins = {pin for name in tested for pin in BACKENDS[name]["minimums"]}
+    session.install(".", *lowest, *sorted(pins), *group("test"))
+    for name in tested:
+        laws(session, name)
+
+
+@nox.session(name="cupy-dry", tags=["cpu"])
+def cupy_dry(session: nox.Session) -> None:
+    """Bind every call of the laws to CuPy's signatures; needs no GPU."""
+    session.install(".", *BACKENDS["cupy"]["requires"], *group("test"))
+    session.run("pytest", "--backend=strict", "-p", "cupy_dry", *LAWS, *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+# pip, because PyTorch is among them: see backends/torch.toml.
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+def demo(session: nox.Session) -> None:
+    """Test the command with every CPU backend installed, then run `pullback demo`."""
+    every = [requirement for name in CPU for requirement in BACKENDS[name]["requires"]]
+    session.install(".[demo]", *every, *group("test"))
+    session.run("pytest", "--cov", "--cov-report=", APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
+    session.run("pullback", "demo")
+
+
+@nox.session(tags=["cpu"])
+def docs(session: nox.Session) -> None:
+    """Run the code of the README and of the docstrings."""
+    session.install(".[demo]", *group("test"))
+    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", APART["docs"])
+
+
+@nox.session(tags=["cpu"])
+def lint(session: nox.Session) -> None:
+    """Check style and format with Ruff."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(tags=["cpu"])
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strictly."""
+    session.install(".[demo]", *group("types"), *group("test"))
+    session.run("mypy")
+
+
+@nox.session(tags=["cpu"])
+def coverage(session: nox.Session) -> None:
+    """Fail where a branch of src was run by no session before."""
+    session.install(*group("test"))
+    session.run("coverage", "combine", "--keep")
+    session.run("coverage", "report")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed, accuracy and memory beside the peers."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,111 @@
+"""A pytest plugin that binds what the library calls, while the laws run, to CuPy's signatures. It needs no GPU.
+
+The library gets namespaces that record the calls made of them. When the tests are over, each recorded form of call is
+bound to the signature of the same function in `array_api_compat.cupy`, and each attribute that the library asks of an
+array is looked up on CuPy's. What is missing there, or does not bind, fails the run.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import array_api_compat.cupy
+import cupy
+import pytest
+
+import pullback._arguments
+from pullback._typing import Array
+
+# How a function was called: its name, the number of positional arguments, the names of the others.
+Form = tuple[str, int, tuple[str, ...]]
+
+forms: set[Form] = set()
+
+
+class Recorder:
+    """A namespace, or the object that describes one, that notes each call."""
+
+    def __init__(self, target: Any, prefix: str = "") -> None:  # noqa: ANN401
+        self._target, self._prefix = target, prefix
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        value = getattr(self._target, name)
+        is_function = callable(value) and not isinstance(value, type)
+        return partial(self._call, self._prefix + name, value) if is_function or name == _INFO else value
+
+    def _call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        forms.add((name, len(args), tuple(sorted(kwargs))))
+        value = function(*args, **kwargs)
+        return Recorder(value, f"{name}.") if name == _INFO else value
+
+
+_INFO = "__array_namespace_info__"
+_recorders: dict[str, Recorder] = {}
+_array_namespace = pullback._arguments.array_namespace  # noqa: SLF001
+
+
+def recorded_namespace(*arrays: Any) -> Recorder:  # noqa: ANN401
+    """Return the arrays' namespace as a recorder: always the same one, since namespaces are compared by identity."""
+    xp = _array_namespace(*arrays)
+    return _recorders.setdefault(xp.__name__, Recorder(xp))
+
+
+def why_not(form: Form) -> str | None:
+    """Say why CuPy could not be called in this form, None where it could."""
+    name, count, keywords = form
+    target = array_api_compat.cupy
+    for part in name.split("."):
+        target = target() if inspect.isclass(target) else target
+        if not hasattr(target, part):
+            return "CuPy has no such function"
+        target = getattr(target, part)
+    if isinstance(target, cupy.ufunc):
+        fits = count == target.nin and set(keywords) <= {"out", "dtype", "casting"}
+        return None if fits else f"a ufunc of {target.nin} arguments"
+    signature = inspect.signature(target)
+    passed_on = set(keywords) - signature.parameters.keys()
+    try:
+        signature.bind(*[None] * count, **dict.fromkeys(keywords))
+        if passed_on:  # A wrapper's **kwargs take every name, and the function that it wraps does not.
+            inspect.signature(getattr(cupy, name)).bind_partial(**dict.fromkeys(passed_on))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def failures() -> list[str]:
+    """Return a line for each form of call, and each attribute of an array, that CuPy does not have."""
+    calls = [
+        f"{name}, {count} positional, {keywords}: {why}"
+        for name, count, keywords in sorted(forms)
+        if (why := why_not((name, count, keywords)))
+    ]
+    attributes = [
+        name for name in vars(Array) if inspect.isfunction(vars(Array)[name]) or isinstance(vars(Array)[name], property)
+    ]
+    return calls + [
+        f"ndarray.{name}: CuPy's arrays have no such attribute"
+        for name in attributes
+        if not hasattr(cupy.ndarray, name)
+    ]
+
+
+def pytest_configure() -> None:
+    pullback._arguments.array_namespace = recorded_namespace  # type: ignore[assignment]  # noqa: SLF001
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not forms or failures():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section(f"CuPy {cupy.__version__}, no GPU used")
+    for line in failures():
+        terminalreporter.line(f"FAILED {line}", red=True)
+    functions = sorted({name for name, *_ in forms})
+    terminalreporter.line(
+        f"{len(functions)} functions in {len(forms)} forms of call, {len(failures())} of them do not bind:"
+    )
+    terminalreporter.line(", ".join(functions))

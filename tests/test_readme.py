@@ -1,0 +1,42 @@
+"""The README's code blocks run, its support table says what backends/ says, and CI runs its test command."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_block(code: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)  # noqa: S603
+
+
+def test_commands(tmp_path: Path) -> None:
+    demo, nox, install = (block.strip() for block in blocks("console"))
+    assert demo.startswith("python3 -m venv .venv && ")
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == nox
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)  # noqa: S603, S607
+    printed = subprocess.run(demo, shell=True, check=True, cwd=checkout, capture_output=True, text=True).stdout  # noqa: S602
+    assert "numpy" in printed
+    assert "dask" in printed
+    subprocess.run(f".venv/bin/{install}", shell=True, check=True, cwd=checkout)  # noqa: S602
+
+
+def test_support_table() -> None:
+    rows = [tomllib.loads(path.read_text()) for path in sorted((ROOT / "backends").glob("*.toml"))]
+    table = [
+        f"| {row['title']} | `{row['import']}` | `{', '.join(row['requires'])}` | {row['tested']} |" for row in rows
+    ]
+    assert README.split("|---|---|---|---|\n")[1].split("\n\n")[0].splitlines() == table
