@@ -63,13 +63,13 @@ def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> N
         got = " and ".join(f"{name} of {library}" for name, library in zip(names, libraries, strict=True))
         msg = f"{function}: the arrays must come from one library; got {got}. Convert them to one library first"
         raise TypeError(msg)
-    # An array without a device (Dask's, a JAX tracer) has none to disagree about, and one that is spread over several
-    # (a JAX array with a sharding) is the library's to judge.
-    known = [device for device in xp.__array_namespace_info__().devices() if device is not None]
-    devices = {
-        name: device for name, x in zip(names, arrays, strict=True) if (device := getattr(x, "device", None)) in known
-    }
-    if any(device != other for device, other in pairwise(devices.values())):
+    devices = {name: getattr(x, "device", None) for name, x in zip(names, arrays, strict=True)}
+    if _differ(devices):
+        # An array without a device (a JAX tracer) has none to disagree about, and one that is spread over several
+        # (a JAX array with a sharding) is the library's to judge. To list devices is slow, and not traceable in PyTorch.
+        known = xp.__array_namespace_info__().devices()
+        devices = {name: device for name, device in devices.items() if device is not None and device in known}
+    if _differ(devices):
         got = " and ".join(f"{name} on {device}" for name, device in devices.items())
         msg = (
             f"{function}: the arrays must lie on one device; got {got}. "
@@ -106,9 +106,16 @@ def shapes(**arrays: Array) -> str:
 
 def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) -> None:
     """Check that `wrt` is a collection of some of `names`."""
-    if wrt is not names and (isinstance(wrt, str) or not all(name in names for name in wrt)):
+    if wrt is names:
+        return
+    if isinstance(wrt, str) or not isinstance(wrt, Collection) or not all(name in names for name in wrt):
         msg = f"{function}: wrt must be a tuple of names out of {names}; got {wrt!r}"
         raise ValueError(msg)
+
+
+def _differ(devices: dict[str, Any], /) -> bool:
+    """Whether there are two devices."""
+    return any(device != other for device, other in pairwise(devices.values()))
 
 
 def _identity(x: Array, /) -> Array:
