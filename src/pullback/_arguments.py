@@ -66,7 +66,7 @@ def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> N
     devices = {name: getattr(x, "device", None) for name, x in zip(names, arrays, strict=True)}
     if _differ(devices):
         # An array without a device (a JAX tracer) has none to disagree about, and one that is spread over several
-        # (a JAX array with a sharding) is the library's to judge. To list devices is slow, and not traceable in PyTorch.
+        # (a JAX array with a sharding) is the library's to judge. Listing devices is slow, and PyTorch cannot trace it.
         known = xp.__array_namespace_info__().devices()
         devices = {name: device for name, device in devices.items() if device is not None and device in known}
     if _differ(devices):
