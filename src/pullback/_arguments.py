@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from pullback._typing import Array, DType, Elementwise, Namespace
+from pullback._typing import Array, Cast, DType, Elementwise, Namespace
 
 # The namespaces of arrays of float32 and float64, by type and dtype: asking anew takes longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
@@ -14,17 +14,17 @@ _usual: dict[tuple[type, DType], Namespace] = {}
 
 def read(
     function: str, names: tuple[str, ...], /, *arrays: Array
-) -> tuple[Namespace, DType, Elementwise, Sequence[Any]]:
+) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
     """Check that the arrays belong together and have floating dtypes.
 
-    Returns their namespace, their promoted dtype (which a forward returns), complex conjugation (the identity where
-    all are real), and the arrays in the dtype to compute in.
+    Returns their namespace, complex conjugation, the cast of a result to a dtype (if none is named, to the promoted
+    one, which a forward returns), and the arrays in the dtype to compute in.
     """
     kinds = [(type(x), getattr(x, "dtype", None), getattr(x, "device", None)) for x in arrays]
     cls, dtype, _ = kinds[0]
     xp = _usual.get((cls, dtype))
     if xp is not None and kinds.count(kinds[0]) == len(kinds):
-        return xp, dtype, _identity, arrays
+        return xp, _as_it_is, _as_it_is, arrays
     xp = read_together(function, names, *arrays)
     for name, x in zip(names, arrays, strict=True):
         if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
@@ -35,14 +35,18 @@ def read(
             raise TypeError(msg)
         if x.dtype in (xp.float32, xp.float64):
             _usual[type(x), x.dtype] = xp
-    dtype = compute = xp.result_type(*(x.dtype for x in arrays))
-    conj = _identity
-    if xp.isdtype(dtype, "complex floating"):
+    promoted = compute = xp.result_type(*(x.dtype for x in arrays))
+    conj: Elementwise = _as_it_is
+    if xp.isdtype(promoted, "complex floating"):
         conj = xp.conj
-    elif xp.finfo(dtype).bits < xp.finfo(xp.float32).bits:
+    elif xp.finfo(promoted).bits < xp.finfo(xp.float32).bits:
         # A narrow product has no BLAS behind it in NumPy, and a running sum of narrow numbers soon stops growing.
         compute = xp.float32
-    return xp, dtype, conj, [cast(xp, x, compute) for x in arrays]
+
+    def like(x: Array, dtype: DType = promoted, /) -> Array:
+        return _cast(xp, x, dtype)
+
+    return xp, conj, like, [_cast(xp, x, compute) for x in arrays]
 
 
 def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
@@ -79,16 +83,6 @@ def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> N
     return xp
 
 
-def cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
-    """Return `x` in `dtype`: its real part where `x` is complex and `dtype` is real."""
-    if x.dtype == dtype:
-        return x
-    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
-        x = xp.real(x)
-    out: Array = xp.astype(x, dtype, copy=False)
-    return out
-
-
 def agree(size: int, other: int, /) -> bool:
     """Whether two sizes can be equal: a size that is not known (NaN, None or a symbol) agrees with all."""
     return size == other or not (isinstance(size, int) and isinstance(other, int))
@@ -118,6 +112,16 @@ def _differ(devices: dict[str, Any], /) -> bool:
     return any(device != other for device, other in pairwise(devices.values()))
 
 
-def _identity(x: Array, /) -> Array:
-    """Conjugate a real array."""
+def _cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
+    """Return `x` in `dtype`: its real part where `x` is complex and `dtype` is real."""
+    if x.dtype == dtype:
+        return x
+    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        x = xp.real(x)
+    out: Array = xp.astype(x, dtype, copy=False)
+    return out
+
+
+def _as_it_is(x: Array, _: DType = None, /) -> Array:
+    """Conjugate a real array, or cast one that has the dtype already."""
     return x

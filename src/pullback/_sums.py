@@ -11,13 +11,17 @@ from array_api_compat import device
 
 from pullback._typing import Array, DType, Namespace
 
-# Rows of one block: with 8,192 the wide sum costs next to nothing, and the float32 error stays under 3e-7.
-_MOST_ROWS = 8192
-# A product of up to so many multiplications OpenBLAS takes whole, without packing or threads: twice as fast on narrow
-# arrays, as long as a block keeps so many rows that the blocks' results are few.
-_SMALL_PRODUCT = 10**6
-_FEWEST_ROWS = 512
-# A column sum is a matrix-vector product, which rounds once a row: shorter blocks keep it as accurate.
+# Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
+# the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
+_CHAIN = 128
+# A longer product of more multiplications for each row than this is cut into chains by the BLAS itself (in OpenBLAS, of
+# half the rows up to 896, of 448 from there on): there, blocks only keep the number of chains down, and the wide sum of
+# so few blocks costs next to nothing.
+_NARROW = 2048
+_LONG = 8192
+# A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
+# so that its chains are short; for fewer rows than that the second level would take longer than the sum.
+_SUM_CHAIN = 64
 _SUM_ROWS = 1024
 
 
@@ -36,37 +40,37 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         if not (_regroups(x) and _regroups(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = _flat(xp, x, kept), _flat(xp, y, kept)
-    if not _has_blocks(x, _FEWEST_ROWS):
-        return _transpose(xp, x) @ y
-    small = _SMALL_PRODUCT // (x.shape[-1] * y.shape[-1] or 1)
-    block = small if _FEWEST_ROWS <= small <= _MOST_ROWS else _MOST_ROWS
-    return _two_level(xp, block, lambda x, y: _transpose(xp, x) @ y, x, y)
+    rows = _rows(x)
+    narrow = x.shape[-1] * y.shape[-1] <= _NARROW
+    if narrow and _CHAIN < rows < 4 * _CHAIN:
+        # So little work is done sooner in the widest dtype than in blocks.
+        wide = _widest(xp, x)
+        total = _transpose(xp, xp.astype(x, wide, copy=False)) @ xp.astype(y, wide, copy=False)
+        out: Array = xp.astype(total, x.dtype, copy=False)
+        return out
+    block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
+    if rows > block:
+        return _two_level(xp, block, lambda x, y: _transpose(xp, x) @ y, x, y)
+    return _transpose(xp, x) @ y
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     # One times a complex infinity is NaN in its other part, so that complex columns are added and not multiplied.
-    if y.dtype in (xp.complex64, xp.complex128) or y.shape[-1] == 0 or not _regroups(y):
+    if hasattr(y, "chunks") or y.shape[-1] == 0 or y.dtype in (xp.complex64, xp.complex128):
         rows = tuple(range(y.ndim - 1))
         out: Array = xp.astype(xp.sum(y, axis=rows, dtype=_widest(xp, y)), y.dtype, copy=False)
         return out
     y = y if y.ndim == 2 else _flat(xp, y, 0)
-    ones: Array = xp.ones_like(y[: min(y.shape[0], 2 * _SUM_ROWS), 0])
-    if not _has_blocks(y, _SUM_ROWS):
-        return ones @ y
-    return _two_level(xp, _SUM_ROWS, lambda y: ones[: y.shape[-2]] @ y, y)
-
-
-def _has_blocks(x: Array, block: int, /) -> bool:
-    """Whether the rows of `x`, axis -2, make two blocks or more that can be summed apart."""
-    rows = x.shape[-2]
-    return isinstance(rows, int) and rows >= 2 * block and not hasattr(x, "chunks")
+    if _rows(y) >= _SUM_ROWS:
+        ones: Array = xp.ones_like(y[:_SUM_CHAIN, 0])
+        return _two_level(xp, _SUM_CHAIN, lambda y: ones[: y.shape[-2]] @ y, y)
+    ones = xp.ones_like(y[:, 0])
+    return ones @ y
 
 
 def _two_level(xp: Namespace, block: int, multiply: Callable[..., Array], /, *arrays: Array) -> Array:
     """Apply `multiply`, which sums over axis -2, to blocks of rows, and add up the results in the widest dtype."""
-    if not _has_blocks(arrays[0], block):
-        return multiply(*arrays)
     rows = arrays[0].shape[-2]
     count = rows // block
     split = count * block
@@ -93,6 +97,12 @@ def _contract_chunks(xp: Namespace, x: Array, y: Array, kept: int, /) -> Array:
 def _transpose(xp: Namespace, x: Array, /) -> Array:
     """Swap the last two axes; by the attribute where it will do, which costs less than the function."""
     return x.T if x.ndim == 2 else xp.matrix_transpose(x)
+
+
+def _rows(x: Array, /) -> int:
+    """Return the number of rows, axis -2, that can be cut into blocks: none where `_regroups` says no."""
+    rows = x.shape[-2]
+    return rows if isinstance(rows, int) and not hasattr(x, "chunks") else 0
 
 
 def _regroups(x: Array, /) -> bool:

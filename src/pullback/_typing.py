@@ -13,6 +13,9 @@ Namespace: TypeAlias = Any
 
 Elementwise: TypeAlias = "Callable[[Array], Array]"
 
+Cast: TypeAlias = "Callable[..., Array]"
+"""Takes an array and, if it likes, a dtype."""
+
 
 class Array(Protocol):
     """What this package asks of an array: a subset of the standard's array object."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pullback._arguments import agree, cast, check_wrt, read, same_shape, shapes
+from pullback._arguments import agree, check_wrt, read, same_shape, shapes
 from pullback._sums import contract_rows, product, sum_rows
 from pullback._typing import Array
 
@@ -74,9 +74,9 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
            [43.5, 49.5]])
     """
     if b is None:
-        xp, dtype, _, (z, w) = read("affine_forward", _INPUTS[:2], z, w)
+        xp, _, like, (z, w) = read("affine_forward", _INPUTS[:2], z, w)
     else:
-        xp, dtype, _, (z, w, b) = read("affine_forward", _INPUTS, z, w, b)
+        xp, _, like, (z, w, b) = read("affine_forward", _INPUTS, z, w, b)
     _check_shapes("affine_forward", z, w)
     if b is not None and not (b.ndim == 1 and agree(b.shape[0], w.shape[1])):
         msg = f"affine_forward: b must have one entry for each column of w, shape (n,); got {shapes(b=b, w=w)}"
@@ -84,7 +84,7 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
     a = product(xp, z, w)
     if b is not None:
         a += b
-    return cast(xp, a, dtype)
+    return like(a)
 
 
 def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients:
@@ -150,7 +150,7 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
     >>> db
     array([ 101., 1010.])
     """
-    xp, _, conj, ready = read("affine_backward", ("da", "z", "w"), da, z, w)
+    xp, conj, like, ready = read("affine_backward", ("da", "z", "w"), da, z, w)
     check_wrt("affine_backward", wrt, _INPUTS)
     _check_shapes("affine_backward", z, w)
     if not same_shape(da.shape, (*z.shape[:-1], w.shape[1])):
@@ -160,11 +160,11 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
     da, z, w = ready
     dz = dw = db = None
     if "z" in wrt:
-        dz = cast(xp, product(xp, da, conj(w).T), z_dtype)
+        dz = like(product(xp, da, conj(w).T), z_dtype)
     if "w" in wrt:
-        dw = cast(xp, contract_rows(xp, conj(z), da), w_dtype)
+        dw = like(contract_rows(xp, conj(z), da), w_dtype)
     if "b" in wrt:
-        db = cast(xp, sum_rows(xp, da), w_dtype)
+        db = like(sum_rows(xp, da), w_dtype)
     return AffineGradients(dz, dw, db)
 
 

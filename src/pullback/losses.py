@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from array_api_compat import device
 
-from pullback._arguments import cast, read, read_together, same_shape, shapes
+from pullback._arguments import read, read_together, same_shape, shapes
 from pullback._typing import Array, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -82,11 +82,11 @@ def softmax_cross_entropy(a: Array, y: Array, /, *, reduction: Reduction = "mean
     xp = _check("softmax_cross_entropy", a, y, reduction)
     indices = xp.isdtype(y.dtype, "integral")
     if indices:
-        _, dtype, _, (logits,) = read("softmax_cross_entropy", ("a",), a)
+        _, _, like, (logits,) = read("softmax_cross_entropy", ("a",), a)
         classes = xp.arange(a.shape[-1], device=device(a))
         target = xp.astype(xp.astype(y, classes.dtype)[..., None] == classes, logits.dtype)
     else:
-        _, dtype, _, (logits, target) = read("softmax_cross_entropy", ("a", "y"), a, y)
+        _, _, like, (logits, target) = read("softmax_cross_entropy", ("a", "y"), a, y)
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)
     exp = xp.exp(shifted)
     total = xp.sum(exp, axis=-1, keepdims=True)
@@ -102,7 +102,7 @@ def softmax_cross_entropy(a: Array, y: Array, /, *, reduction: Reduction = "mean
         value, da = xp.sum(value) / count, da / count
     elif reduction == "sum":
         value = xp.sum(value)
-    return Loss(cast(xp, value, dtype), cast(xp, da, a.dtype))
+    return Loss(like(value), like(da, a.dtype))
 
 
 def _check(function: str, a: Array, y: Array, reduction: str, /) -> Namespace:

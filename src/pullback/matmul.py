@@ -4,7 +4,7 @@ from collections.abc import Collection
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pullback._arguments import agree, cast, check_wrt, read, same_shape, shapes
+from pullback._arguments import agree, check_wrt, read, same_shape, shapes
 from pullback._sums import contract_rows, product
 from pullback._typing import Array, Namespace
 
@@ -69,9 +69,9 @@ def matmul_forward(x1: Array, x2: Array, /) -> Array:
     >>> matmul_forward(np.ones((5, 1, 2, 3)), np.ones((4, 3, 6))).shape
     (5, 4, 2, 6)
     """
-    xp, dtype, _, (x1, x2) = read("matmul_forward", _INPUTS, x1, x2)
+    xp, _, like, (x1, x2) = read("matmul_forward", _INPUTS, x1, x2)
     _output_shape("matmul_forward", x1, x2)
-    return cast(xp, product(xp, x1, x2), dtype)
+    return like(product(xp, x1, x2))
 
 
 def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] = _INPUTS) -> MatmulGradients:
@@ -125,7 +125,7 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     >>> dx1.shape, dx2.shape
     ((5, 1, 2, 3), (4, 3, 6))
     """
-    xp, _, conj, (a, left, right) = read("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
+    xp, conj, like, (a, left, right) = read("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
     check_wrt("matmul_backward", wrt, _INPUTS)
     if not same_shape(da.shape, _output_shape("matmul_backward", x1, x2)):
         msg = f"matmul_backward: da must have the shape of the product x1 @ x2; got {shapes(da=da, x1=x1, x2=x2)}"
@@ -138,10 +138,10 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     dx1 = dx2 = None
     if "x1" in wrt:
         dx1 = _undo_broadcast(xp, xp.matrix_transpose(a), xp.matrix_transpose(conj(right)), left.shape)
-        dx1 = cast(xp, dx1[..., 0, :] if x1.ndim == 1 else dx1, x1.dtype)
+        dx1 = like(dx1[..., 0, :] if x1.ndim == 1 else dx1, x1.dtype)
     if "x2" in wrt:
         dx2 = _undo_broadcast(xp, conj(left), a, right.shape)
-        dx2 = cast(xp, dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
+        dx2 = like(dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
     return MatmulGradients(dx1, dx2)
 
 
