@@ -47,12 +47,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
         laws(session, name)
 
     tests.__doc__ = f"Run the laws on {backend['title']}."
-    nox.session(
-        name=f"tests({name})",
-        python=interpreter(name),
-        venv_backend=backend.get("installer"),
-        tags=backend["tags"],
-    )(tests)
+    python, installer = interpreter(name), backend.get("installer")
+    nox.session(name=f"tests({name})", python=python, venv_backend=installer, tags=backend["tags"])(tests)
 
 
 for _name, _backend in BACKENDS.items():
@@ -113,7 +109,7 @@ def types(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Fail where a branch of src was run by no session before."""
     session.install(*group("test"))
-    session.run("coverage", "combine", "--keep")
+    session.run("coverage", "combine")
     session.run("coverage", "report")
 
 
