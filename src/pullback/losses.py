@@ -87,14 +87,14 @@ def softmax_cross_entropy(a: Array, y: Array, /, *, reduction: Reduction = "mean
         target = xp.astype(xp.astype(y, classes.dtype)[..., None] == classes, logits.dtype)
     else:
         _, _, like, (logits, target) = read("softmax_cross_entropy", ("a", "y"), a, y)
-    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    shifted = logits - _largest(xp, logits)
     exp = xp.exp(shifted)
     total = xp.sum(exp, axis=-1, keepdims=True)
     mass = xp.sum(target, axis=-1, keepdims=True)
     if indices:
         # An index out of range hits no class: NaN in place of a number that would look like a loss.
-        total = xp.where(mass == 0, math.nan, total)
-    value = xp.sum(target * (xp.log(total) - xp.where(target == 0, 0.0, shifted)), axis=-1)
+        mass = xp.where(mass == 0, math.nan, mass)
+    value = (mass * xp.log(total))[..., 0] - xp.sum(target * xp.where(target == 0, 0.0, shifted), axis=-1)
     da = exp * (mass / total)
     da -= target
     if reduction == "mean":
@@ -128,6 +128,19 @@ def _check(function: str, a: Array, y: Array, reduction: str, /) -> Namespace:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
     return xp
+
+
+def _largest(xp: Namespace, x: Array, /) -> Array:
+    """Return the maximum over the last axis, which is kept."""
+    n = x.shape[-1]
+    if not (hasattr(x, "chunks") and isinstance(n, int)):
+        out: Array = xp.max(x, axis=-1, keepdims=True)
+        return out
+    # Dask's maximum fails on a block of no rows, as a filter leaves them: fold the axis in half until one is left.
+    while n > 1:
+        half = (n + 1) // 2
+        x, n = xp.maximum(x[..., :half], x[..., n - half :]), half
+    return x
 
 
 def _count(xp: Namespace, x: Array, /) -> Array | float:

@@ -1,0 +1,57 @@
+"""Print every number that the project answers for, beside its bound: ``python -m benchmarks``."""
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+
+PARTS = ("accuracy", "speed", "memory")
+NEEDED = ("numpy", "rich", "threadpoolctl", "torch", "pullback")
+# OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
+# plain expressions and ours, but not to the same degree.
+MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def main() -> int:
+    """Run the benchmarks; return 0 where every number holds, 1 where one does not, 2 where they cannot run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure accuracy, speed and memory of the affine pair on NumPy, beside NumPy's plain expressions "
+        "and PyTorch's, and print each number with its bound. Exits with 1 when a number misses its bound.",
+    )
+    parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows for accuracy, fewer samples")
+    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
+    options = parser.parse_args()
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        parser.exit(2, f"error: cannot import {', '.join(missing)}; pip install -e . --group bench installs them\n")
+    unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
+    return _run(options.only or PARTS, unset, quick=options.quick)
+
+
+def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -> int:
+    """Print the machine and the tables; return the exit status."""
+    # Here and not above: NumPy must not be loaded before the environment is right.
+    from rich.console import Console  # noqa: PLC0415
+
+    from benchmarks import accuracy, machine, memory, speed  # noqa: PLC0415
+    from benchmarks.report import show  # noqa: PLC0415
+
+    # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    for line in machine.describe():
+        console.print(line)
+    if unset:
+        console.print(f"note      removed from the environment, for they slow NumPy down: {', '.join(unset)}")
+    if quick:
+        console.print("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
+    console.print()
+    sections = {"accuracy": accuracy.sections, "speed": speed.sections, "memory": memory.sections}
+    rows = [row for part in parts for section in sections[part](quick=quick) for row in show(section, console)]
+    missed = sum(not row.holds for row in rows)
+    console.print(f"{len(rows) - missed} of {len(rows)} bounds hold", style="bold red" if missed else "bold green")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

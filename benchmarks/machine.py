@@ -1,0 +1,50 @@
+"""Where the numbers come from: processor, versions, BLAS and threads."""
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+
+def describe() -> Iterator[str]:
+    """Yield one line for each thing that the numbers depend on."""
+    yield f"machine   {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    # A BLAS whose threads wait for a busy core stalls for milliseconds: times mean little on a machine that works.
+    yield f"load      {os.getloadavg()[0]:.1f} processes running on average over the last minute: 0 is best"
+    yield f"software  Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}"
+    yield f"NumPy     {_blas()}"
+    yield f"PyTorch   {_torch_blas()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    """Return the processor's name, which `platform` does not know on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown processor"
+
+
+def _blas() -> str:
+    """Return library, version, kernel and threads of NumPy's BLAS."""
+    loaded = [
+        f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', 'unnamed')} kernel, "
+        f"{pool['num_threads']} threads"
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas" and "torch" not in Path(pool["filepath"]).parts
+    ]
+    if loaded:
+        return "; ".join(loaded)
+    # Not every BLAS can be asked about its threads (Apple's cannot).
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{built['name']} {built['version']}, threads not known"
+
+
+def _torch_blas() -> str:
+    """Return the library of PyTorch's products: most wheels carry it inside, where nothing else can see it."""
+    settings = torch.__config__.show()
+    lines = (line.strip(" -").partition(" for ")[0] for line in settings.splitlines() if "Math Kernel" in line)
+    return next(lines, "BLAS not named")

@@ -1,0 +1,41 @@
+"""What a benchmark hands over, and how it is printed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table, and whether its number keeps the bound beside it."""
+
+    cells: tuple[str, ...]
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of `length` rows, which are measured while it is printed."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Iterator[Row]
+    length: int
+
+
+def show(section: Section, console: Console) -> list[Row]:
+    """Measure and print a section; return its rows."""
+    table = Table(*section.columns, "holds", title=section.title, title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = []
+    progress = Console(stderr=True)
+    for row in track(section.rows, section.title.split(":")[0], section.length, console=progress, transient=True):
+        table.add_row(*row.cells, "yes" if row.holds else "NO", style="" if row.holds else "bold red")
+        rows.append(row)
+    console.print(table)
+    console.print()
+    return rows

@@ -1,0 +1,225 @@
+"""An array library in one of its modes and on one of its devices, as backends/<name>.toml lists them."""
+
+import functools
+import importlib
+import os
+import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace, to_device
+
+FOLDER = Path(__file__).parent.parent / "backends"
+
+# Each call of these modes compiles anew, which takes longer than the product: they get two dtypes and fewer shapes.
+TRACED = ("jit", "compile")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Makes arrays, calls functions and reads results the way that one mode of one library needs."""
+
+    library: str
+    xp: Any
+    mode: str
+    device: Any
+    device_name: str
+    lazy: bool
+    dtypes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Name the backend as the tests' ids do."""
+        return f"{self.library}-{self.mode}-{self.device_name}"
+
+    @property
+    def real(self) -> str:
+        """The widest real dtype that the device has."""
+        return "float64" if "float64" in self.dtypes else "float32"
+
+    @property
+    def complex(self) -> str:
+        """The widest complex dtype that the device has."""
+        return "complex128" if "complex128" in self.dtypes else "complex64"
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Any:
+        """Put a NumPy array on the device, laid out in the mode's way; float64 becomes the device's widest dtype."""
+        return _LAYOUTS.get(self.mode, _as_it_is)(self._move(x, dtype))
+
+    def blocks(self, x: Any, dtype: str | None = None) -> Any:
+        """Put a long array on the device; where there are chunks, in some of a usual length and not thousands."""
+        out = self._move(x, dtype)
+        return _chunks(1024, -1, out) if hasattr(out, "rechunk") else out
+
+    def _move(self, x: Any, dtype: str | None) -> Any:
+        x = np.asarray(x)
+        dtype = dtype or {"float64": self.real, "complex128": self.complex}.get(x.dtype.name, x.dtype.name)
+        if dtype == "bfloat16":  # which NumPy does not have
+            return self.xp.astype(self.xp.asarray(x.astype(np.float32), device=self.device), self.xp.bfloat16)
+        return self.xp.asarray(x.astype(dtype), device=self.device)
+
+    def rows(self, x: Any, dtype: str | None = None) -> Any:
+        """Put an array on the device whose first axis may be of unknown size: a batch of rows, as a filter leaves."""
+        x = np.asarray(x)
+        if self.mode != "unknown rows" or x.ndim == 0:
+            return self.asarray(x, dtype)
+        # Rows to be filtered out, with a block of their own: the first block has no rows at all.
+        junk = np.full((3, *x.shape[1:]), 99, dtype=x.dtype)
+        padded = self.asarray(np.concatenate([junk, x]), dtype)
+        return padded[self.asarray(np.arange(len(x) + 3) >= 3)]
+
+    def dtype(self, name: str) -> Any:
+        """Return a dtype of the library; the standard does not name those narrower than float32."""
+        return getattr(self.xp, name, None) or np.dtype(name)
+
+    def numpy(self, x: Any) -> Any:
+        """Compute an array, or each array of a tuple, and copy it to NumPy; dtypes that NumPy lacks as float32."""
+        if x is None or isinstance(x, tuple):
+            return None if x is None else tuple(map(self.numpy, x))
+        if hasattr(x, "compute"):
+            x = x.compute(scheduler="synchronous")
+        if hasattr(x, "get"):  # CuPy's copy to the host
+            return x.get()
+        xp = array_namespace(x)
+        if "bfloat16" in str(x.dtype):
+            x = xp.astype(x, xp.float32)
+        host = xp.__array_namespace_info__().default_device()
+        return np.asarray(x if host is None else to_device(x, host))
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Call a function as the mode asks; a lazy array that it computes is an error."""
+        with _GUARDS.get(self.mode, nullcontext)():
+            return _CALLS.get(self.mode, partial)(function, **options)(*args)
+
+
+def load(name: str) -> list[Backend]:
+    """Return the backends of one TOML file: the library in each mode, on each device."""
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
+        msg = f"--backend {name}: there is no backends/{name}.toml; the backends are {known}"
+        raise pytest.UsageError(msg)
+    spec = tomllib.loads(path.read_text(encoding="utf-8"))
+    for variable, value in spec.get("environment", {}).items():
+        os.environ.setdefault(variable, value)
+    try:
+        with warnings.catch_warnings():
+            # array-api-compat asks PyTorch for each device type that it ever had, some of them deprecated.
+            warnings.filterwarnings("ignore", message=".* is no longer used as device type", category=UserWarning)
+            library = importlib.import_module(spec["import"])
+            xp = array_namespace(library.empty(0))
+            devices = xp.__array_namespace_info__().devices()
+    except Exception as error:
+        msg = f"--backend {name}: {spec['import']} cannot be used here: {error!r}. Install {spec['requires']}"
+        raise pytest.UsageError(msg) from error
+    return [
+        Backend(
+            library=name,
+            xp=xp,
+            mode=mode,
+            device=(device := _device(devices, wanted)),
+            device_name=wanted,
+            lazy=spec["lazy"],
+            dtypes=_dtypes(xp, device, mode, spec["dtypes"]),
+        )
+        for mode in spec["modes"]
+        for wanted in spec["devices"]
+    ]
+
+
+def deviations(name: str) -> list[dict[str, str]]:
+    """Return the known deviations of a backend: a part of a test's id, the reason and the upstream issue of each."""
+    spec = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    out: list[dict[str, str]] = spec.get("deviations", [])
+    return out
+
+
+def _device(devices: Any, wanted: str) -> Any:
+    """Find a device by what it prints: ``cpu:1``, or ``device1`` for ``array_api_strict.Device('device1')``."""
+    for device in devices:
+        if wanted == str(device) or f"'{wanted}'" in repr(device):
+            return device
+    msg = f"there is no device {wanted!r}; the devices are {devices}"
+    raise pytest.UsageError(msg)
+
+
+def _dtypes(xp: Any, device: Any, mode: str, wanted: list[str]) -> tuple[str, ...]:
+    """Keep the dtypes that the device has; the standard's listing does not know those narrower than float32."""
+    absent = {"float64", "complex128"} - set(xp.__array_namespace_info__().dtypes(device=device))
+    return tuple(x for x in wanted if x not in absent and (mode not in TRACED or x in ("float32", "complex64")))
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
+
+
+def _read_only(x: Any) -> Any:
+    x.flags.writeable = False
+    return x
+
+
+def _chunks(rows: int, other: int, x: Any) -> Any:
+    return x.rechunk((rows, *(other,) * (x.ndim - 1))[: x.ndim])
+
+
+_LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "read-only": _read_only,
+    "one chunk": partial(_chunks, -1, -1),
+    "many chunks": partial(_chunks, 3, 2),
+    "unknown rows": partial(_chunks, 3, -1),
+}
+
+
+@functools.cache
+def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    out: Callable[..., Any] = importlib.import_module("jax").jit(partial(function, **options))
+    return out
+
+
+@functools.cache
+def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    torch = importlib.import_module("torch")
+    compiled = torch.compile(partial(function, **options), fullgraph=True, dynamic=False, backend="eager")
+
+    def call(*args: Any) -> Any:
+        with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=1000):  # noqa: SLF001
+            # array-api-compat caches array_namespace by type, which Dynamo traces through and says so.
+            warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
+            return compiled(*args)
+
+    return call
+
+
+_CALLS: dict[str, Callable[..., Callable[..., Any]]] = {"jit": _jit, "compile": _compile}
+
+
+@contextmanager
+def _nothing_computes() -> Iterator[None]:
+    def refuse(*_: Any, **__: Any) -> None:
+        msg = "a lazy array was computed inside a pair"
+        raise AssertionError(msg)
+
+    with importlib.import_module("dask").config.set(scheduler=refuse):
+        yield
+
+
+def _strictest_flags() -> AbstractContextManager[None]:
+    flags = importlib.import_module("array_api_strict").ArrayAPIStrictFlags
+    out: AbstractContextManager[None] = flags(
+        boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+    )
+    return out
+
+
+_GUARDS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "strictest": _strictest_flags,
+    "one chunk": _nothing_computes,
+    "many chunks": _nothing_computes,
+    "unknown rows": _nothing_computes,
+}

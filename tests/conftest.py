@@ -1,0 +1,45 @@
+"""Which array library the tests run on: ``pytest --backend NAME``, one of the files in backends/."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Imports of the helpers beside this file, which --import-mode=importlib does not look for.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from backend import TRACED, Backend, deviations, load  # noqa: E402 - found through the line above
+
+_BACKENDS = pytest.StashKey[list[Backend]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--backend``."""
+    parser.addoption("--backend", default="numpy", metavar="NAME", help="array library: a file in backends/")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import the library; one that was asked for and is not there is an error."""
+    config.stash[_BACKENDS] = load(config.getoption("--backend"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each mode and device: `backend`; or on one device and without tracing: `eager`; and each `dtype`."""
+    for fixture in {"backend", "eager"} & set(metafunc.fixturenames):
+        backends = metafunc.config.stash[_BACKENDS]
+        if fixture == "eager":
+            backends = [x for x in backends if x.mode not in TRACED and x.device == backends[0].device]
+        if "dtype" in metafunc.fixturenames:
+            pairs = [(x, dtype) for x in backends for dtype in x.dtypes]
+            metafunc.parametrize((fixture, "dtype"), pairs, ids=[f"{x}-{dtype}" for x, dtype in pairs])
+        else:
+            metafunc.parametrize(fixture, backends, ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Make each known deviation of the backend a strict xfail: the test fails once the library is mended."""
+    for deviation in deviations(config.getoption("--backend")):
+        for item in items:
+            if deviation["test"] in item.nodeid:
+                reason = f"{deviation['reason']} ({deviation['issue']})"
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -1,0 +1,299 @@
+"""The laws that every pair obeys, whatever its operation, array library, dtype and shape.
+
+A pair is affine in each of its inputs. So its exact gradient is the adjoint of a matrix that the forward itself gives,
+column by column, and a central difference has no error but rounding: none of the laws needs a step size or a formula
+of the gradient.
+
+Tolerances are ``c·√K·eps·M + eps_out·|x|``: K is the number of terms in a sum, M the same sum of absolute values, eps
+that of the dtype it is computed in, eps_out that of the dtype it is returned in. Rounding errors of K terms add up like
+a random walk, to about ``√K·eps·M / √12``; c = 4 leaves room for complex products, of four terms each.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+from backend import Backend
+
+C = 4.0
+EPS = {
+    "bfloat16": 2.0**-7,
+    "float16": 2.0**-10,
+    "float32": 2.0**-23,
+    "float64": 2.0**-52,
+    "complex64": 2.0**-23,
+    "complex128": 2.0**-52,
+}
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A forward and its backward, with the same map in NumPy as the reference."""
+
+    name: str
+    inputs: tuple[str, ...]
+    needs: tuple[str, ...]  # what the backward takes after the upstream gradient
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    reference: Callable[..., Any]
+    batch: Callable[[Arrays], set[str]]  # the inputs whose first axis is rows, of unknown number where a backend says
+
+    def run_backward(self, backend: Backend, arrays: Arrays, **options: Any) -> Any:
+        """Call the backward as the backend does."""
+        return backend.call(self.backward, arrays["da"], *(arrays[x] for x in self.needs), **options)
+
+    def run_forward(self, backend: Backend, arrays: Arrays) -> Any:
+        """Call the forward as the backend does."""
+        return backend.call(self.forward, *(arrays[x] for x in self.inputs))
+
+    def products(self, arrays: Arrays) -> int:
+        """Return how many products of two entries the map adds up in all."""
+        return int(arrays["da"].size * max(arrays[self.inputs[0]].shape[-1], 1))
+
+    def map(self, arrays: Arrays, **changed: Any) -> Any:
+        """Apply the reference in NumPy."""
+        return self.reference(*({**arrays, **changed}[x] for x in self.inputs))
+
+    def linear(self, arrays: Arrays, **changed: Any) -> Any:
+        """Return what the output changes by when one input goes from zero to a tangent."""
+        zero = {x: np.zeros_like(tangent) for x, tangent in changed.items()}
+        return self.map(arrays, **changed) - self.map(arrays, **zero)
+
+    def gradients(self, arrays: Arrays) -> Arrays:
+        """Return the exact gradients: for each unit tangent, its inner product with the upstream gradient."""
+        out = {}
+        for x in self.inputs:
+            units = np.eye(arrays[x].size).reshape(arrays[x].size, *arrays[x].shape)
+            flat = [np.vdot(self.linear(arrays, **{x: unit}), arrays["da"]) for unit in units]
+            out[x] = np.asarray(flat, dtype=np.complex128).reshape(arrays[x].shape)
+            if not np.iscomplexobj(arrays[x]):
+                out[x] = out[x].real
+        return out
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arrays of one test: as the backend holds them, and with exactly the same values in NumPy."""
+
+    arrays: Arrays
+    exact: Arrays
+    tangents: Arrays
+    exact_tangents: Arrays
+    eps: float
+    eps_out: float
+
+
+def given(backend: Backend, pair: Pair, shapes: dict[str, tuple[int, ...]], dtype: str) -> Given:
+    """Draw the inputs, a tangent of each and an upstream gradient, from a seed of their own."""
+    rng = np.random.default_rng(20)
+    drawn = {x: _draw(rng, shape, dtype) for x, shape in shapes.items()}
+    tangents = {x: _draw(rng, shape, dtype) for x, shape in shapes.items()}
+    drawn["da"] = _draw(rng, pair.map(drawn).shape, dtype)
+    rows = pair.batch(drawn)
+    held = [
+        {x: (backend.rows if x in rows else backend.asarray)(array, dtype) for x, array in arrays.items()}
+        for arrays in (drawn, tangents)
+    ]
+    exact = [{x: wide(backend.numpy(array)) for x, array in arrays.items()} for arrays in held]
+    eps_out = EPS[dtype]
+    return Given(held[0], exact[0], held[1], exact[1], min(eps_out, EPS["float32"]), eps_out)
+
+
+def wide(x: Any) -> Any:
+    """Widen a NumPy array."""
+    return x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+    x = rng.standard_normal(shape)
+    return x + 1j * rng.standard_normal(shape) if dtype.startswith("complex") else x
+
+
+def require(ok: Any, law: str, pair: Pair, backend: Any, what: str, got: Any, expected: Any) -> None:  # noqa: PLR0913, PLR0917
+    """Fail with operation, backend, law and both numbers, unless `ok`."""
+    if not ok:
+        msg = f"{pair.name} on {backend} breaks the law of {law}: {what} is\n{got}\nand should be\n{expected}"
+        raise AssertionError(msg)
+
+
+def value(backend: Backend, pair: Pair, case: Given) -> None:
+    """The output and the gradients are those of the reference in float64."""
+    got = dict(zip(pair.inputs, backend.numpy(pair.run_backward(backend, case.arrays)), strict=True))
+    got["a"] = backend.numpy(pair.run_forward(backend, case.arrays))
+    expected = {**pair.gradients(case.exact), "a": pair.map(case.exact)}
+    sizes = {x: np.abs(array) for x, array in case.exact.items()}
+    magnitudes = {**pair.gradients(sizes), "a": pair.map(sizes)}
+    for x, array in got.items():
+        right = expected[x]
+        require(array.shape == right.shape, "value", pair, backend, f"the shape of {x}", array.shape, right.shape)
+        terms = math.sqrt(pair.products(case.exact) / max(array.size, 1))
+        ok = np.abs(array - right) <= C * terms * case.eps * magnitudes[x] + case.eps_out * np.abs(right)
+        require(np.all(ok), "value", pair, backend, x, array, right)
+
+
+def adjoint(backend: Backend, pair: Pair, case: Given) -> None:
+    """⟨da, A ẋ⟩ = ⟨Aᴴ da, ẋ⟩ for a tangent ẋ of each input in turn: ⟨da, ż w⟩ = ⟨dz, ż⟩."""
+    gradients = backend.numpy(pair.run_backward(backend, case.arrays))
+    for x, gradient in zip(pair.inputs, gradients, strict=True):
+        moved = pair.run_forward(backend, {**case.arrays, x: case.tangents[x]})
+        still = pair.run_forward(backend, {**case.arrays, x: case.tangents[x] * 0})
+        change = wide(backend.numpy(moved)) - wide(backend.numpy(still))
+        left, right = _inner(case.exact["da"], change), _inner(gradient, case.exact_tangents[x])
+        _agree("the adjoint identity", pair, backend, case, f"⟨da, A ẋ⟩ for {x}", left, right)
+
+
+def difference(backend: Backend, pair: Pair, case: Given) -> None:
+    """⟨da, (f(x + ẋ) - f(x - ẋ)) / 2⟩ = Σ ⟨dx, ẋ⟩ with step 1 in all inputs at once: what is bilinear cancels."""
+    gradients = dict(zip(pair.inputs, backend.numpy(pair.run_backward(backend, case.arrays)), strict=True))
+    ahead = pair.run_forward(backend, {x: case.arrays[x] + tangent for x, tangent in case.tangents.items()})
+    behind = pair.run_forward(backend, {x: case.arrays[x] - tangent for x, tangent in case.tangents.items()})
+    change = (wide(backend.numpy(ahead)) - wide(backend.numpy(behind))) / 2
+    left = _inner(case.exact["da"], change)
+    right = sum(_inner(gradients[x], tangent) for x, tangent in case.exact_tangents.items())
+    _agree("the central difference", pair, backend, case, "⟨da, Δa⟩", left, right)
+
+
+def _inner(x: Any, y: Any) -> float:
+    return float(np.vdot(x, y).real)
+
+
+def _agree(law: str, pair: Pair, backend: Backend, case: Given, what: str, left: float, right: float) -> None:  # noqa: PLR0913, PLR0917
+    # Every sum here has terms smaller than these; a narrow dtype also rounds each x ± ẋ, output and gradient.
+    sizes = {x: np.abs(array) + np.abs(case.exact_tangents.get(x, 0)) for x, array in case.exact.items()}
+    magnitude = _inner(sizes["da"], pair.map(sizes))
+    tolerance = C * (math.sqrt(pair.products(case.exact)) * case.eps + case.eps_out) * magnitude
+    require(abs(left - right) <= tolerance, law, pair, backend, what, left, right)
+
+
+def structure(backend: Backend, pair: Pair, case: Given) -> None:
+    """Each gradient has the namespace, shape, dtype and device of its primal, and the field name with a d."""
+    gradients = pair.run_backward(backend, case.arrays)
+    names = tuple(f"d{x}" for x in pair.inputs)
+    require(gradients._fields == names, "structure", pair, backend, "the fields", gradients._fields, names)
+    for x, gradient in zip(pair.inputs, gradients, strict=True):
+        got, expected = _structure(gradient), _structure(case.arrays[x])
+        require(got == expected, "structure", pair, backend, f"d{x}", got, expected)
+    output = pair.run_forward(backend, case.arrays)
+    got, expected = _structure(output), _structure(case.arrays["da"])
+    require(got == expected, "structure", pair, backend, "a", got, expected)
+
+
+def _structure(x: Any) -> tuple[Any, ...]:
+    # The size of an axis that is not known is NaN, which equals nothing.
+    shape = tuple(size if size == size else "?" for size in x.shape)  # noqa: PLR0124
+    return array_namespace(x).__name__, shape, x.dtype, str(device(x))
+
+
+def purity(backend: Backend, pair: Pair, case: Given) -> None:
+    """Nothing is written into the arguments."""
+    backend.numpy(pair.run_forward(backend, case.arrays))
+    backend.numpy(pair.run_backward(backend, case.arrays))
+    for x, array in case.arrays.items():
+        got = backend.numpy(array)
+        require(np.array_equal(got, case.exact[x]), "purity", pair, backend, x, got, case.exact[x])
+
+
+def laziness(backend: Backend, pair: Pair, case: Given) -> None:
+    """What goes in lazy comes out lazy, and nothing is computed on the way (`Backend.call` refuses)."""
+    output = pair.run_forward(backend, case.arrays)
+    for x in (output, *pair.run_backward(backend, case.arrays)):
+        # Not the type: NumPy returns a scalar where the standard has an array without axes.
+        got, expected = array_namespace(x).__name__, array_namespace(case.arrays["da"]).__name__
+        require(got == expected, "laziness", pair, backend, "a result's namespace", got, expected)
+
+
+def subsets(backend: Backend, pair: Pair, case: Given) -> None:
+    """What `wrt` does not name is None, and what it names has the value that it has with all."""
+    full = backend.numpy(pair.run_backward(backend, case.arrays))
+    for wrt in [(), *itertools.combinations(pair.inputs, 1), pair.inputs[::-1]]:
+        some = backend.numpy(pair.run_backward(backend, case.arrays, wrt=wrt))
+        for x, got, expected in zip(pair.inputs, some, full, strict=True):
+            ok = np.array_equal(got, expected) if x in wrt else got is None
+            require(ok, "wrt", pair, backend, f"d{x} with wrt={wrt}", got, expected if x in wrt else None)
+
+
+def spread(backend: Backend, pair: Pair, case: Given) -> None:
+    """A NaN or an infinity shows up where the formula sends it, and nowhere else."""
+    ones = {x: np.ones_like(array) for x, array in case.exact.items()}
+    for x in ("da", *pair.needs):
+        if not ones[x].size:
+            continue
+        unit = np.zeros_like(ones[x])
+        unit.flat[-1] = 1
+        changed, still = (pair.gradients({**ones, x: array}) for array in (unit, unit * 0))
+        for bad in (np.nan, np.inf):
+            poisoned = np.where(unit == 1, bad, ones[x])
+            like = backend.rows if x in pair.batch(ones) else backend.asarray
+            arrays = {**case.arrays, x: like(poisoned, _dtype_name(case.arrays[x]))}
+            with np.errstate(invalid="ignore"):  # NumPy's products warn of an infinity among their operands
+                gradients = backend.numpy(pair.run_backward(backend, arrays))
+            for y, got in zip(pair.inputs, gradients, strict=True):
+                expected = changed[y] != still[y]
+                require(np.array_equal(~np.isfinite(got), expected), f"{bad} in {x}", pair, backend, y, got, expected)
+
+
+def layouts(layout: str, backend: Backend, pair: Pair, case: Given) -> None:
+    """Strided, transposed, reversed, broadcast and otherwise chunked arrays give what contiguous ones give."""
+    # What is done here to the rows of an array, Dask cannot do where their number is unknown.
+    arrays = {x: y if _unknown(y) else LAYOUTS[layout](backend.xp, y) for x, y in case.arrays.items()}
+    exact = {x: wide(backend.numpy(array)) for x, array in arrays.items()}
+    value(backend, pair, replace(case, arrays=arrays, exact=exact))
+
+
+def _strided(xp: Any, x: Any) -> Any:
+    return xp.stack([x, x * 0], axis=-1)[..., 0]
+
+
+def _transposed(xp: Any, x: Any) -> Any:
+    axes = tuple(range(x.ndim))[::-1]
+    return xp.permute_dims(xp.permute_dims(x, axes) + 0, axes)
+
+
+def _reversed(xp: Any, x: Any) -> Any:
+    return xp.flip(xp.flip(x) + 0)
+
+
+def _broadcast(xp: Any, x: Any) -> Any:
+    return xp.broadcast_to(x[..., :1], x.shape) if x.ndim and x.shape[-1] else x
+
+
+def _rechunked(_: Any, x: Any) -> Any:
+    return x.rechunk((2, *(1,) * (x.ndim - 1))[: x.ndim]) if hasattr(x, "rechunk") else x
+
+
+LAYOUTS = {
+    "strided": _strided,
+    "transposed": _transposed,
+    "reversed": _reversed,
+    "broadcast": _broadcast,
+    "rechunked": _rechunked,
+}
+
+
+def _unknown(x: Any) -> bool:
+    return any(size != size for size in x.shape)  # noqa: PLR0124 - NaN
+
+
+def _dtype_name(x: Any) -> str:
+    return str(x.dtype).rpartition(".")[2]
+
+
+LAWS: dict[str, Callable[[Backend, Pair, Given], None]] = {
+    "value": value,
+    "adjoint": adjoint,
+    "difference": difference,
+    "structure": structure,
+    "purity": purity,
+    "laziness": laziness,
+    "wrt": subsets,
+    "nan and inf": spread,
+}
+
+# The laws that a shape may break; the others hold for each shape if they hold for one.
+SHAPE_LAWS = ("value", "difference", "structure", "nan and inf")

@@ -1,0 +1,93 @@
+"""What every function refuses of the arrays and options that it is given, in words that say what to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from backend import Backend
+
+from pullback import affine_backward, affine_forward, matmul_backward, matmul_forward, softmax_cross_entropy
+
+# Arguments in order, each with a shape that fits.
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
+    "affine_forward": (affine_forward, {"z": (5, 3), "w": (3, 4), "b": (4,)}),
+    "affine_backward": (affine_backward, {"da": (5, 4), "z": (5, 3), "w": (3, 4)}),
+    "matmul_forward": (matmul_forward, {"x1": (5, 3), "x2": (3, 4)}),
+    "matmul_backward": (matmul_backward, {"da": (5, 4), "x1": (5, 3), "x2": (3, 4)}),
+    "softmax_cross_entropy": (softmax_cross_entropy, {"a": (5, 3), "y": (5, 3)}),
+}
+ARGUMENTS = [(name, argument) for name, (_, shapes) in CALLS.items() for argument in shapes]
+
+
+def arrays(backend: Backend, name: str) -> dict[str, Any]:
+    return {x: backend.asarray(np.ones(shape)) for x, shape in CALLS[name][1].items()}
+
+
+def refuses(error: type[Exception], message: str, name: str, given: dict[str, Any], **options: Any) -> None:
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        CALLS[name][0](*given.values(), **options)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+@pytest.mark.parametrize("what", [[[1.0, 2.0], [3.0, 4.0]], 1.0, 1, None, "array"], ids=str)
+def test_not_an_array(eager: Backend, name: str, argument: str, what: Any) -> None:
+    if (name, argument, what) == ("affine_forward", "b", None):
+        return  # no bias is an option
+    message = rf"{argument} must be an array; got {type(what).__name__}\. Convert .* numpy\.asarray\({argument}\)$"
+    refuses(TypeError, message, name, {**arrays(eager, name), argument: what})
+
+
+@pytest.mark.parametrize(("name", "argument"), [x for x in ARGUMENTS if x[0] != "softmax_cross_entropy"])
+@pytest.mark.parametrize("of", ["int32", "uint8", "bool"])
+def test_not_floating(eager: Backend, name: str, argument: str, of: str) -> None:
+    given = arrays(eager, name)
+    given[argument] = eager.asarray(np.ones(given[argument].shape), of)
+    message = rf"{argument} must have a floating dtype; got .*{of}\. Cast it .* xp\.astype\({argument}, xp\.float32\)$"
+    refuses(TypeError, message, name, given)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_two_libraries(eager: Backend, name: str, argument: str) -> None:
+    given = arrays(eager, name)
+    other: Any = np if eager.library == "strict" else array_api_strict
+    given[argument] = other.ones(given[argument].shape)
+    ours = eager.xp.__name__.removeprefix("array_api_compat.")
+    got = " and ".join(f"{x} of {other.__name__ if x == argument else ours}" for x in given)
+    message = rf"the arrays must come from one library; got {got}\. Convert them to one library first$"
+    refuses(TypeError, message, name, given)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_two_devices_of_strict(name: str, argument: str) -> None:
+    given: dict[str, Any] = {x: array_api_strict.ones(shape) for x, shape in CALLS[name][1].items()}
+    given[argument] = array_api_strict.ones(given[argument].shape, device=array_api_strict.Device("device1"))
+    message = rf"the arrays must lie on one device; got .*{argument} on \S*\('device1'\).* Move .*compat\.to_device$"
+    refuses(ValueError, message, name, given)
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_two_devices(eager: Backend, name: str, argument: str) -> None:
+    given = arrays(eager, name)
+    if getattr(given[argument], "device", None) is None:
+        return  # Dask's arrays have none
+    for device in eager.xp.__array_namespace_info__().devices():
+        if device not in (None, eager.device):
+            other = eager.xp.ones(given[argument].shape, dtype=eager.xp.float32, device=device)
+            message = r"the arrays must lie on one device; got .* Move them first"
+            refuses(ValueError, message, name, {**given, argument: other})
+
+
+@pytest.mark.parametrize("name", ["affine_backward", "matmul_backward"])
+@pytest.mark.parametrize("wrt", ["z", "x1", "", ("q",), ("w", "bias"), {"x1": 0, "X2": 1}], ids=str)
+def test_wrt(eager: Backend, name: str, wrt: Any) -> None:
+    names = r"\('z', 'w', 'b'\)" if name == "affine_backward" else r"\('x1', 'x2'\)"
+    message = rf"wrt must be a tuple of names out of {names}; got "
+    refuses(ValueError, message, name, arrays(eager, name), wrt=wrt)
+
+
+@pytest.mark.parametrize("reduction", ["average", "", None, "MEAN"])
+def test_reduction(eager: Backend, reduction: Any) -> None:
+    message = rf"reduction must be one of \('mean', 'sum', 'none'\); got {reduction!r}$"
+    refuses(ValueError, message, "softmax_cross_entropy", arrays(eager, "softmax_cross_entropy"), reduction=reduction)

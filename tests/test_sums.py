@@ -1,0 +1,81 @@
+"""Sums over the batch: right at the sizes where blocks begin, and as accurate as float32 can be at any length."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backend import Backend
+from laws import EPS, C
+
+from pullback import affine_backward, matmul_backward
+
+# One block, exactly two, two and a rest, many: of 512 rows or more for products and of 1,024 for column sums.
+ROWS = [1023, 1024, 1025, 2047, 2048, 2049, 2500, 16_383, 16_384, 20_000]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("sizes", [(2, 3), (40, 40)], ids=str)
+@pytest.mark.parametrize("of", ["float32", "complex64"])
+def test_blocks(eager: Backend, rows: int, sizes: tuple[int, int], of: str) -> None:
+    rng = np.random.default_rng(rows)
+    k, n = sizes
+    z, da = (_uniform(rng, (rows, size), of) for size in (k, n))
+    gradients = eager.call(affine_backward, eager.blocks(da), eager.blocks(z), eager.blocks(np.ones((k, n)), of))
+    wide_z, wide_da = z.astype("complex128"), da.astype("complex128")
+    _check(eager.numpy(gradients.dw), wide_z.conj().T @ wide_da, rows)
+    _check(eager.numpy(gradients.db), wide_da.sum(axis=0), rows)
+
+
+@pytest.mark.parametrize("rows", [1023, 1024, 2500])
+def test_blocks_of_batches(eager: Backend, rows: int) -> None:
+    """The right factor of each of the three entries of a batch is contracted over its own rows, in blocks."""
+    rng = np.random.default_rng(rows)
+    x1, da = (_uniform(rng, (3, rows, size), "float32") for size in (2, 4))
+    arrays = (eager.blocks(x) for x in (da, x1, np.ones((3, 2, 4), "float32")))
+    got = eager.numpy(eager.call(matmul_backward, *arrays, wrt=("x2",)).dx2)
+    _check(got, x1.astype("float64").mT @ da, rows)
+
+
+@pytest.mark.parametrize("leading", [(50, 41), (5, 0), (0, 5), (1, 2100)], ids=str)
+def test_flattened_batches(eager: Backend, leading: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(5)
+    z, da = (_uniform(rng, (*leading, size), "float32") for size in (2, 3))
+    w = eager.asarray(np.ones((2, 3)), "float32")
+    gradients = eager.call(affine_backward, eager.blocks(da), eager.blocks(z), w)
+    wide_z, wide_da = z.astype("float64").reshape(-1, 2), da.astype("float64").reshape(-1, 3)
+    _check(eager.numpy(gradients.dw), wide_z.T @ wide_da, len(wide_z))
+    _check(eager.numpy(gradients.db), wide_da.sum(axis=0), len(wide_z))
+
+
+def test_error_does_not_grow(eager: Backend) -> None:
+    """From 10⁵ rows on, the float32 error is at most 3e-7 of the largest entry: a running sum's is 1e-4 and more."""
+    if "float64" not in eager.dtypes:
+        return  # nothing wider to add up in
+    rng = np.random.default_rng(6)
+    z, da = rng.random((300_000, 4), dtype="float32"), rng.random((300_000, 2), dtype="float32") * np.float32(0.2)
+    _, dw, db = eager.numpy(
+        eager.call(affine_backward, eager.blocks(da), eager.blocks(z), eager.blocks(np.ones((4, 2)), "float32"))
+    )
+    for got, exact in ((dw, z.astype("float64").T @ da), (db, da.sum(axis=0, dtype="float64"))):
+        assert np.max(np.abs(got - exact)) <= 3e-7 * np.max(np.abs(exact))
+
+
+@pytest.mark.parametrize("of", ["float32", "complex64"])
+def test_infinity_in_a_long_column(eager: Backend, of: str) -> None:
+    """It stays in its own column, and in its own part of a complex number."""
+    da = np.ones((3000, 3), dtype=of)
+    da[1500, 1] = np.inf
+    with np.errstate(invalid="ignore"):
+        arrays = (eager.blocks(x) for x in (da, np.ones((3000, 2), of), np.ones((2, 3), of)))
+        db = eager.numpy(eager.call(affine_backward, *arrays, wrt=("b",)).db)
+    assert db.tolist() == [3000, np.inf, 3000]
+
+
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+    x = rng.random(shape)
+    return (x + 1j * rng.random(shape) if "complex" in dtype else x).astype(dtype)
+
+
+def _check(got: Any, exact: Any, rows: int) -> None:
+    """All terms lie in [0, 1): a sum's magnitude is its own."""
+    assert np.max(np.abs(got - exact), initial=0) <= C * np.sqrt(rows) * EPS["float32"] * np.max(np.abs(exact), initial=0)
