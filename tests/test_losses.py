@@ -48,7 +48,11 @@ SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1)]
 def test_shapes(eager: Backend, reduction: str, kind: str) -> None:
     rng = np.random.default_rng(7)
     for shape in SHAPES:
-        y = rng.integers(shape[-1], size=shape[:-1]) if kind == "indices" else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+        y = (
+            rng.integers(shape[-1], size=shape[:-1])
+            if kind == "indices"
+            else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+        )
         check(eager, rng.standard_normal(shape), y, reduction)
 
 
@@ -77,7 +81,9 @@ def test_dtypes(backend: Backend, dtype: str) -> None:
     assert all(np.array_equal(backend.numpy(x), was) for x, was in zip((a, y), before, strict=True))
 
 
-@pytest.mark.parametrize(("of_a", "of_y", "promoted"), [("float32", "float64", "float64"), ("float64", "float32", "float64")])
+@pytest.mark.parametrize(
+    ("of_a", "of_y", "promoted"), [("float32", "float64", "float64"), ("float64", "float32", "float64")]
+)
 def test_mixed_dtypes(eager: Backend, of_a: str, of_y: str, promoted: str) -> None:
     rng = np.random.default_rng(10)
     a, y = eager.rows(rng.random((4, 3)), of_a), eager.rows(rng.random((4, 3)), of_y)
@@ -99,8 +105,8 @@ def test_gradient_is_the_values(eager: Backend) -> None:
 def test_integer_kinds(eager: Backend, kind: str) -> None:
     """Also fewer indices than classes: a uint8 says 255 of 300, and is not compared with 44 where it means 300."""
     rng = np.random.default_rng(12)
-    y = np.asarray([0, 3, 127] if kind == "int8" else [0, 44, 255], dtype=kind)
-    check(eager, rng.standard_normal((3, 300)), y)
+    classes, indices = (300, [0, 44, 255]) if kind == "uint8" else (130, [0, 3, 127])
+    check(eager, rng.standard_normal((3, classes)), np.asarray(indices, dtype=kind))
 
 
 def test_large_logits(backend: Backend) -> None:
@@ -137,9 +143,7 @@ def test_impossible_class(backend: Backend) -> None:
 def test_index_out_of_range(backend: Backend, bad: int) -> None:
     """NaN, in its own example only."""
     a, y = np.zeros((4, 3)), np.asarray([0, bad, 2, 1])
-    value, da = backend.numpy(
-        backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(y), reduction="none")
-    )
+    value, da = backend.numpy(backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(y), reduction="none"))
     assert np.isnan(value).tolist() == [False, True, False, False]
     assert np.isnan(da).all(axis=1).tolist() == [False, True, False, False]
     assert np.isnan(da).any(axis=1).tolist() == [False, True, False, False]
@@ -180,7 +184,12 @@ def test_narrow_mean_of_many(eager: Backend) -> None:
 ERRORS = {
     "no classes": ((2, 0), (2,), "int64", r"a must have a last axis of at least one class.*; got a \(2, 0\)$"),
     "a 0-d": ((), (), "int64", r"a must have a last axis of at least one class, shape \(\.\.\., n\); got a \(\)$"),
-    "rows": ((3, 2), (4,), "int64", r"class indices y must have the shape of a without .*; got y \(4,\) and a \(3, 2\)$"),
+    "rows": (
+        (3, 2),
+        (4,),
+        "int64",
+        r"class indices y must have the shape of a without .*; got y \(4,\) and a \(3, 2\)$",
+    ),
     "one-hot": ((3, 2), (3, 2), "int64", r"class indices y must have .* last axis; got y \(3, 2\) and a \(3, 2\)$"),
     "floats": ((3, 2), (3,), "float32", r"probabilities y must have the shape of a; got y \(3,\) and a \(3, 2\)$"),
     "classes": ((3, 2), (3, 4), "float32", r"probabilities y must have the shape of a; got y \(3, 4\) and a \(3, 2\)$"),
