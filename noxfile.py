@@ -112,7 +112,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", "--fail-under=100")
 
 
-@nox.session
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
 def bench(session: nox.Session) -> None:
     """Measure speed, accuracy and memory beside the peers."""
     session.install(".", *group("bench"))
