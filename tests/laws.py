@@ -222,20 +222,17 @@ def spread(backend: Backend, pair: Pair, case: Given) -> None:
     """Require that a NaN or an infinity shows up where the formula sends it, and nowhere else."""
     ones = {x: np.ones_like(array) for x, array in case.exact.items()}
     for x in ("da", *pair.needs):
-        if not ones[x].size:
-            continue
-        unit = np.zeros_like(ones[x])
-        unit.flat[-1] = 1
-        changed, still = (pair.gradients({**ones, x: array}) for array in (unit, unit * 0))
-        for bad in (np.nan, np.inf):
-            poisoned = np.where(unit == 1, bad, ones[x])
-            like = backend.rows if x in pair.batch(ones) else backend.asarray
-            arrays = {**case.arrays, x: like(poisoned, _dtype_name(case.arrays[x]))}
-            with np.errstate(invalid="ignore"):  # NumPy's products warn of an infinity among their operands
-                gradients = backend.numpy(pair.run_backward(backend, arrays))
-            for y, got in zip(pair.inputs, gradients, strict=True):
-                expected = changed[y] != still[y]
-                require(np.array_equal(~np.isfinite(got), expected), f"{bad} in {x}", pair, backend, y, got, expected)
+        bad = np.zeros(ones[x].shape)
+        bad.flat[:1], bad.flat[-1:] = np.inf, np.nan
+        changed, still = (pair.gradients({**ones, x: ones[x] * array}) for array in (bad != 0, 0))
+        like = backend.rows if x in pair.batch(ones) else backend.asarray
+        arrays = {**case.arrays, x: like(np.where(bad != 0, bad, ones[x]), _dtype_name(case.arrays[x]))}
+        with np.errstate(invalid="ignore"):  # NumPy's products warn of an infinity among their operands
+            gradients = backend.numpy(pair.run_backward(backend, arrays))
+        for y, got in zip(pair.inputs, gradients, strict=True):
+            expected = changed[y] != still[y]
+            ok = np.array_equal(~np.isfinite(got), expected)
+            require(ok, f"NaN and infinity in {x}", pair, backend, f"d{y}, not finite at", got, expected)
 
 
 def layouts(layout: str, backend: Backend, pair: Pair, case: Given) -> None:

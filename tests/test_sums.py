@@ -20,7 +20,8 @@ def test_blocks(eager: Backend, sizes: tuple[int, int, int], of: str) -> None:
     rows, k, n = sizes
     rng = np.random.default_rng(rows)
     z, da = (_uniform(rng, (rows, size), of) for size in (k, n))
-    gradients = eager.call(affine_backward, eager.blocks(da), eager.blocks(z), eager.blocks(np.ones((k, n)), of))
+    arrays = (eager.blocks(x) for x in (da, z, np.ones((k, n), of)))
+    gradients = eager.call(affine_backward, *arrays, wrt=("w", "b"))
     wide_z, wide_da = z.astype("complex128"), da.astype("complex128")
     _check(eager.numpy(gradients.dw), wide_z.conj().T @ wide_da, rows)
     _check(eager.numpy(gradients.db), wide_da.sum(axis=0), rows)
