@@ -143,9 +143,9 @@ def deviations(name: str) -> list[dict[str, str]]:
 
 
 def _device(devices: Any, wanted: str) -> Any:
-    """Find a device by what it prints: ``cpu:1``, or ``device1`` for ``array_api_strict.Device('device1')``."""
+    """Find a device by its name or repr: ``cpu``, ``CpuDevice(id=1)``, or what is quoted in ``Device('device1')``."""
     for device in devices:
-        if wanted == str(device) or f"'{wanted}'" in repr(device):
+        if wanted in {str(device), repr(device)} or f"'{wanted}'" in repr(device):
             return device
     msg = f"there is no device {wanted!r}; the devices are {devices}"
     raise pytest.UsageError(msg)
