@@ -20,9 +20,9 @@ _CHAIN = 128
 _NARROW = 2048
 _LONG = 8192
 # A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
-# so that its chains are short; for fewer rows than that the second level would take longer than the sum.
-_SUM_CHAIN = 64
-_SUM_ROWS = 1024
+# so that its chains are short; for fewer rows than these the second level would take longer than the sum.
+_SUM_CHAIN = 128
+_SUM_ROWS = 1280
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -62,11 +62,14 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         out: Array = xp.astype(xp.sum(y, axis=rows, dtype=_widest(xp, y)), y.dtype, copy=False)
         return out
     y = y if y.ndim == 2 else _flat(xp, y, 0)
-    if _rows(y) >= _SUM_ROWS:
-        ones: Array = xp.ones_like(y[:_SUM_CHAIN, 0])
-        return _two_level(xp, _SUM_CHAIN, lambda y: ones[: y.shape[-2]] @ y, y)
-    ones = xp.ones_like(y[:, 0])
-    return ones @ y
+    if _rows(y) < _SUM_ROWS:
+        ones: Array = xp.ones_like(y[:, 0])
+        return ones @ y
+    if y.shape[-1] >= _SUM_CHAIN:
+        # Adding long rows is as fast as a product with ones, which is faster on short ones only.
+        return _two_level(xp, _SUM_CHAIN, lambda y: xp.sum(y, axis=-2), y)
+    ones = xp.ones_like(y[:_SUM_CHAIN, 0])
+    return _two_level(xp, _SUM_CHAIN, lambda y: ones[: y.shape[-2]] @ y, y)
 
 
 def _two_level(xp: Namespace, block: int, multiply: Callable[..., Array], /, *arrays: Array) -> Array:
