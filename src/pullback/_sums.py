@@ -14,9 +14,9 @@ from pullback._typing import Array, DType, Namespace
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
 # the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
 _CHAIN = 128
-# A longer product of more multiplications for each row than this is cut into chains by the BLAS itself (in OpenBLAS, of
-# half the rows up to 896, of 448 from there on): there, blocks only keep the number of chains down, and the wide sum of
-# so few blocks costs next to nothing.
+# A product of more multiplications for each row than this is cut into chains by the BLAS itself, once it is long: with
+# OpenBLAS, the error halves between 448 rows and 512. There, blocks only keep the number of chains down, and the wide
+# sum of so few blocks costs next to nothing.
 _NARROW = 2048
 _LONG = 8192
 # A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
