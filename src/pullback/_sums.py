@@ -1,6 +1,6 @@
 """Products with a batch and sums over it, accurate and fast at any number of rows.
 
-A sum over rows has two levels: blocks of rows in the arrays' own dtype, by matrix products, then the blocks' results
+A sum over rows has two levels: blocks of rows in the arrays' own dtype, mostly by products, then the blocks' results
 in the widest dtype of the device. An array that carries chunks, or whose size is not known, is summed as it is chunked.
 """
 
