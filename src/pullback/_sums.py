@@ -5,7 +5,6 @@ in the widest dtype of the device. An array that carries chunks, or whose size i
 """
 
 import math
-from collections.abc import Callable
 
 from array_api_compat import device
 
@@ -20,9 +19,11 @@ _CHAIN = 128
 _NARROW = 2048
 _LONG = 8192
 # A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
-# so that its chains are short; for fewer rows than these the second level would take longer than the sum.
+# so that its chains are short; for fewer rows than these a product with ones is sooner done than two levels. About so
+# many numbers are added at a time: with fewer, NumPy mostly starts loops, and more leave the cache between additions.
 _SUM_CHAIN = 128
 _SUM_ROWS = 1280
+_SUM_WIDTH = 512
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -42,49 +43,61 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         x, y = _flat(xp, x, kept), _flat(xp, y, kept)
     rows = _rows(x)
     narrow = x.shape[-1] * y.shape[-1] <= _NARROW
-    if narrow and _CHAIN < rows < 4 * _CHAIN:
+    block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
+    if rows <= block:
+        return _transpose(xp, x) @ y
+    if narrow and rows < 4 * _CHAIN:
         # So little work is done sooner in the widest dtype than in blocks.
         wide = _widest(xp, x)
         total = _transpose(xp, xp.astype(x, wide, copy=False)) @ xp.astype(y, wide, copy=False)
         out: Array = xp.astype(total, x.dtype, copy=False)
         return out
-    block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
-    if rows > block:
-        return _two_level(xp, block, lambda x, y: _transpose(xp, x) @ y, x, y)
-    return _transpose(xp, x) @ y
+    return _two_level(xp, block, x, y)
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
-    # One times a complex infinity is NaN in its other part, so that complex columns are added and not multiplied.
-    if hasattr(y, "chunks") or y.shape[-1] == 0 or y.dtype in (xp.complex64, xp.complex128):
+    if hasattr(y, "chunks"):
         rows = tuple(range(y.ndim - 1))
-        out: Array = xp.astype(xp.sum(y, axis=rows, dtype=_widest(xp, y)), y.dtype, copy=False)
-        return out
-    y = y if y.ndim == 2 else _flat(xp, y, 0)
-    if _rows(y) < _SUM_ROWS:
-        ones: Array = xp.ones_like(y[:, 0])
-        return ones @ y
-    if y.shape[-1] >= _SUM_CHAIN:
-        # Adding long rows is as fast as a product with ones, which is faster on short ones only.
-        return _two_level(xp, _SUM_CHAIN, lambda y: xp.sum(y, axis=-2), y)
-    ones = xp.ones_like(y[:_SUM_CHAIN, 0])
-    return _two_level(xp, _SUM_CHAIN, lambda y: ones[: y.shape[-2]] @ y, y)
+        total: Array = xp.sum(y, axis=rows, dtype=_widest(xp, y))
+    else:
+        y = y if y.ndim == 2 else _flat(xp, y, 0)
+        # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
+        if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
+            ones: Array = xp.ones_like(y[:, 0])
+            return ones @ y
+        total = _sum_chains(xp, y, _widest(xp, y))
+    out: Array = xp.astype(total, y.dtype, copy=False)
+    return out
 
 
-def _two_level(xp: Namespace, block: int, multiply: Callable[..., Array], /, *arrays: Array) -> Array:
-    """Apply `multiply`, which sums over axis -2, to blocks of rows, and add up the results in the widest dtype."""
-    rows = arrays[0].shape[-2]
+def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
+    """Contract axis -2 by products of blocks of rows, and add up the blocks' results in the widest dtype."""
+    rows = x.shape[-2]
     count = rows // block
     split = count * block
-    blocks = [xp.reshape(x[..., :split, :], (*x.shape[:-2], count, block, x.shape[-1])) for x in arrays]
-    partials = multiply(*blocks)
+    blocks = [xp.reshape(a[..., :split, :], (*a.shape[:-2], count, block, a.shape[-1])) for a in (x, y)]
+    partials = _transpose(xp, blocks[0]) @ blocks[1]
     wide = _widest(xp, partials)
-    total: Array = xp.sum(partials, axis=arrays[0].ndim - 2, dtype=wide)
+    total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
     if split < rows:
-        total += xp.astype(multiply(*(x[..., split:, :] for x in arrays)), wide)
+        total += xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide)
     out: Array = xp.astype(total, partials.dtype, copy=False)
     return out
+
+
+def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:
+    """Add up rows in chains, and the chains' results in a wide dtype, which is what comes back."""
+    rows = _rows(y)
+    # Each chain takes every `stride`-th row, so that what is added at a time is long: stride rows, end to end.
+    stride = min(-(-_SUM_WIDTH // max(y.shape[-1], 1)), rows // _SUM_CHAIN)
+    if stride == 0:
+        short: Array = xp.sum(y, axis=0, dtype=wide)
+        return short
+    split = rows - rows % (stride * _SUM_CHAIN)
+    chains = xp.reshape(y[:split, :], (split // (stride * _SUM_CHAIN), _SUM_CHAIN, stride, y.shape[-1]))
+    total: Array = xp.sum(xp.sum(chains, axis=1), axis=(0, 1), dtype=wide)
+    return total if split == rows else total + _sum_chains(xp, y[split:, :], wide)
 
 
 def _contract_chunks(xp: Namespace, x: Array, y: Array, kept: int, /) -> Array:
