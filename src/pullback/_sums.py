@@ -48,7 +48,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         return _transpose(xp, x) @ y
     if narrow and rows < 4 * _CHAIN:
         # So little work is done sooner in the widest dtype than in blocks.
-        wide = _widest(xp, x)
+        wide = widest(xp, x)
         total = _transpose(xp, xp.astype(x, wide, copy=False)) @ xp.astype(y, wide, copy=False)
         out: Array = xp.astype(total, x.dtype, copy=False)
         return out
@@ -59,14 +59,14 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if hasattr(y, "chunks"):
         rows = tuple(range(y.ndim - 1))
-        total: Array = xp.sum(y, axis=rows, dtype=_widest(xp, y))
+        total: Array = xp.sum(y, axis=rows, dtype=widest(xp, y))
     else:
         y = y if y.ndim == 2 else _flat(xp, y, 0)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
             ones: Array = xp.ones_like(y[:, 0])
             return ones @ y
-        total = _sum_chains(xp, y, _widest(xp, y))
+        total = _sum_chains(xp, y, widest(xp, y))
     out: Array = xp.astype(total, y.dtype, copy=False)
     return out
 
@@ -78,7 +78,7 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     split = count * block
     blocks = [xp.reshape(a[..., :split, :], (*a.shape[:-2], count, block, a.shape[-1])) for a in (x, y)]
     partials = _transpose(xp, blocks[0]) @ blocks[1]
-    wide = _widest(xp, partials)
+    wide = widest(xp, partials)
     total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
     if split < rows:
         total += xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide)
@@ -132,7 +132,7 @@ def _flat(xp: Namespace, x: Array, kept: int, /) -> Array:
     return out
 
 
-def _widest(xp: Namespace, x: Array, /) -> DType:
+def widest(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to add up: float64's precision, where the device has it."""
     has_float64 = "float64" in xp.__array_namespace_info__().dtypes(device=device(x), kind="real floating")
     return xp.result_type(x.dtype, xp.float64) if has_float64 else x.dtype

@@ -17,6 +17,21 @@ Cast: TypeAlias = "Callable[..., Array]"
 """Takes an array and, if it likes, a dtype."""
 
 
+DaskArray: TypeAlias = Any
+"""A lazy array of Dask, which has no types."""
+
+Client: TypeAlias = Any
+"""A client of Dask's cluster."""
+
+ZarrArray: TypeAlias = Any
+
+Sizes: TypeAlias = "tuple[Any, ...]"
+"""The rows of each chunk; NaN, which is none of int, where they are not known."""
+
+Step: TypeAlias = "Callable[..., tuple[Array | None, ...]]"
+"""Takes a block of each array of a batch, and shared arrays; returns sums over the rows, or rows."""
+
+
 class Array(Protocol):
     """What this package asks of an array: a subset of the standard's array object."""
 
@@ -29,6 +44,7 @@ class Array(Protocol):
     @property
     def T(self) -> Self: ...  # noqa: N802 - the standard's name
     def __getitem__(self, key: Any, /) -> Self: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
     def __add__(self, other: Any, /) -> Self: ...
     def __sub__(self, other: Any, /) -> Self: ...
     def __mul__(self, other: Any, /) -> Self: ...

@@ -1,0 +1,184 @@
+"""What `pullback.dask` does inside a task: a step on the strips of a block of rows, and sums in the widest dtype."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace, device, to_device
+
+from pullback._sums import widest
+from pullback._typing import Array, DType, Namespace, Step, ZarrArray
+
+
+class Result(NamedTuple):
+    """One entry of what a step returns, as learnt from a call on zero rows."""
+
+    name: str
+    keeps_rows: bool
+    shape: tuple[int, ...]
+    """With no rows, where it keeps them."""
+    dtype: DType
+
+
+class Part(NamedTuple):
+    """What a block comes to; None stands for an entry that is of the other kind, or that the step does not give."""
+
+    rows: tuple[Array | None, ...]
+    sums: tuple[Array | None, ...]
+
+
+class Run(NamedTuple):
+    """A step, and how to run it on a block."""
+
+    step: Step
+    results: tuple[Result | None, ...]
+    strip: int
+    """The rows to run the step on at a time: what it allocates on the way stays as small as that."""
+    targets: tuple[tuple[int, ZarrArray], ...] = ()
+    """Where to write entries that keep rows, by index; they are not returned then."""
+
+    def block(
+        self, where: str, first: int, chunks: Sequence[Sequence[Array]], shared: Sequence[Array], before: Part | None
+    ) -> Part:
+        """Run the step on a block, which comes as some chunks of rows of each array, and add its sums to `before`.
+
+        `where` says in an error which rows these are, and `first` is the number of the first where that is known.
+        """
+        arrays = [_join(of_array) for of_array in chunks]
+        rows = arrays[0].shape[0]
+        kept: list[Array | None] = [None] * len(self.results)
+        sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
+        shared = [_laid_out(x) for x in shared]
+        for start in range(0, max(rows, 1), self.strip):
+            stop = min(start + self.strip, rows)
+            strip = [_laid_out(x[start:stop, ...]) for x in arrays]
+            try:
+                out = entries(self.step(*strip, *shared))
+                self._check(out, stop - start)
+            except Exception as error:
+                error.add_note(f"accumulate: while the step ran on {where}")
+                raise
+            for i, (result, x) in enumerate(zip(self.results, out, strict=True)):
+                if result is None or x is None:
+                    continue
+                if not result.keeps_rows:
+                    # Only a sum that began here may be added to in place: the one before belongs to another task.
+                    sums[i] = _add(sums[i], x, ours=start > 0)
+                elif stop - start == rows:
+                    kept[i] = x
+                else:
+                    kept[i] = _put(kept[i], x, start, rows)
+        for i, target in self.targets:
+            if rows:
+                target[first : first + rows] = to_device(kept[i], "cpu")
+            kept[i] = None
+        return Part(tuple(kept), tuple(sums))
+
+    def _check(self, out: Sequence[Array | None], rows: int, /) -> None:
+        """Check that a step returned on some rows what it returned on none."""
+        if len(out) != len(self.results):
+            msg = f"accumulate: step returned {len(out)} results, and {len(self.results)} on zero rows"
+            raise ValueError(msg)
+        for result, x in zip(self.results, out, strict=True):
+            if result is None or x is None:
+                if not (result is None and x is None):
+                    msg = "accumulate: step must return None in the same places for any number of rows"
+                    raise ValueError(msg)
+                continue
+            shape = (rows, *result.shape[1:]) if result.keeps_rows else result.shape
+            if x.shape != shape or x.dtype != result.dtype:
+                msg = (
+                    f"accumulate: step must return {result.name} of shape {shape} and dtype {result.dtype}, "
+                    f"after what it returned on zero rows; got {tuple(x.shape)} and {x.dtype}"
+                )
+                raise ValueError(msg)
+
+
+def entries(out: object, /) -> tuple[Array | None, ...]:
+    """Check that a step returned a tuple of arrays; return it."""
+    if not isinstance(out, tuple):
+        msg = f"accumulate: step must return a tuple or NamedTuple of arrays; got {type(out).__name__}"
+        raise TypeError(msg)
+    for i, x in enumerate(out):
+        if x is not None and not (hasattr(x, "dtype") and hasattr(x, "shape")):
+            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {name_of(out, i)}"
+            raise TypeError(msg)
+    return out
+
+
+def name_of(out: tuple[object, ...], i: int, /) -> str:
+    """Return the field's name, or where there are no names the index."""
+    return str(getattr(out, "_fields", range(len(out)))[i])
+
+
+def add(parts: Iterable[Part], /) -> Part:
+    """Add up the sums of blocks."""
+    first, *others = parts
+    sums = list(first.sums)
+    for n, part in enumerate(others):
+        sums = [None if y is None else _add(x, y, ours=n > 0) for x, y in zip(sums, part.sums, strict=True)]
+    return Part((), tuple(sums))
+
+
+def rows_of(part: Part, i: int, /) -> Array | None:
+    """Return the rows of entry `i`."""
+    return part.rows[i]
+
+
+def sums_of(part: Part, /) -> Part:
+    """Return the sums alone, so that no rows travel with them."""
+    return Part((), part.sums)
+
+
+def is_done(_: Part, /) -> Array:
+    """Stand for a part that nobody wants to see."""
+    done: Array = np.ones(1, dtype=bool)
+    return done
+
+
+def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
+    """Return the sum of entry `i`."""
+    total = part.sums[i]
+    out: Array = array_namespace(total).astype(total, dtype, copy=False)
+    return out
+
+
+def sum_dtype(xp: Namespace, x: Array, /) -> DType:
+    """Return the dtype to add up in: float64's precision where the device has it, and 64 bits for whole numbers."""
+    if xp.isdtype(x.dtype, "unsigned integer"):
+        return xp.uint64
+    return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else widest(xp, x)
+
+
+def _join(chunks: Sequence[Array], /) -> Array:
+    """Return the rows of some chunks as one array: a step on many small ones would take longer than their copy."""
+    out: Array = chunks[0] if len(chunks) == 1 else array_namespace(chunks[0]).concat(chunks)
+    return out
+
+
+def _laid_out(x: Array, /) -> Array:
+    """Return a NumPy array row by row and aligned, as not all are that have travelled: products round by the layout."""
+    return np.require(x, requirements=("C", "A")) if isinstance(x, np.ndarray) else x
+
+
+def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
+    """Return ``total + x`` in the dtype of sums, in place where the total is ours."""
+    xp = array_namespace(x)
+    if total is None:
+        new: Array = xp.astype(x, sum_dtype(xp, x), copy=True)
+        return new
+    if xp.isdtype(x.dtype, "bool"):
+        x = xp.astype(x, total.dtype)
+    if ours:
+        total += x
+        return total
+    return total + x
+
+
+def _put(out: Array | None, x: Array, start: int, rows: int, /) -> Array:
+    """Put the rows of a strip into the array of the block's."""
+    if out is None:
+        whole: Array = array_namespace(x).empty((rows, *x.shape[1:]), dtype=x.dtype, device=device(x))
+        return _put(whole, x, start, rows)
+    out[start : start + x.shape[0], ...] = x
+    return out

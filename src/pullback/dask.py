@@ -1,0 +1,283 @@
+"""Gradients of batches larger than memory, on Dask arrays: one task a block of rows, then sums in a fixed order.
+
+The pairs run on Dask arrays as they are, lazily; their graphs hold a task for each operation, though, and read a block
+once for each. Here a whole step is one task, reading included.
+"""
+
+import gc
+import os
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from math import isnan, nan, prod
+
+import dask.array as da
+from array_api_compat import array_namespace, device
+from dask.base import tokenize
+
+from pullback import _plan, _run, _store
+from pullback._blocks import Result, entries, name_of, sum_dtype
+from pullback._typing import Array, DaskArray, Sizes, Step, ZarrArray
+
+
+def accumulate(
+    step: Step, *batch: DaskArray, shared: Sequence[Array | DaskArray] = (), rows: Collection[str | int] = ()
+) -> tuple[DaskArray, ...]:
+    """Run a step on each block of rows of a batch, and add up what it returns; lazily.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(*blocks, *shared)`` takes some rows of each array of the batch, as ordinary arrays, and returns a tuple
+        or NamedTuple of arrays: a pair's backward, or a whole loss and gradient. Each entry must either be a sum over
+        the rows, or keep them as its first axis; None stays None.
+    *batch : dask.array.Array, shape (m, ...)
+        The batch, with the same rows in each array.
+    shared : sequence of arrays, optional
+        What every block needs whole, such as weights; lazy or not.
+    rows : collection of str or int, optional
+        The entries that keep the rows, by field name or by index.
+
+    Returns
+    -------
+    tuple
+        What `step` returns, of the same type, as Dask arrays: sums over the batch in the dtype that the step gives
+        them (whole numbers in 64 bits), and rows in the order of the batch.
+
+    Raises
+    ------
+    TypeError
+        If an array of the batch is none of Dask's, or the step returns something else than arrays.
+    ValueError
+        If the arrays of the batch do not have the same rows, the step fails on zero rows, `rows` does not fit what it
+        returns, or an entry that should be a sum is not 0 on zero rows, as a mean is not.
+
+    See Also
+    --------
+    compute : Compute the results in one pass, and write rows to Zarr.
+    pullback.affine_backward : A step.
+
+    Notes
+    -----
+    **Tasks.** There is one task for a block, reading included, and one for each eight blocks to add up their sums.
+    Chunks smaller than 8 MiB go several to a task. Rows that are returned, and not only stored by `compute`, take two
+    more tasks a block. Inside a task the step runs on strips of about 4 MiB, of 1,024 to 16,384 rows, so that what it
+    allocates on the way stays small. The step is first called on zero rows, to learn the shapes and dtypes of its
+    results. What several results need of the batch belongs into one step: two calls read the batch twice.
+
+    **Chunks.** Arrays whose rows are divided differently follow the largest of them: each of their chunks is cut and
+    joined, by a task of its own. Features that are split over chunks are joined the same way, which keeps all pieces of
+    some rows in memory at once. Where the number of rows is not known, the arrays must have the same number of chunks,
+    and a chunk is a task.
+
+    **Sums.** Sums over the blocks are taken in the widest real dtype of the device, in an order that the graph fixes:
+    with one BLAS thread to a task, as `compute` sees to, and the same BLAS, threads, processes and clusters of any size
+    give the same bits. Sums of up to 4 MiB are added up by a tree that holds at most eight for each of its levels and a
+    few for each thread. Larger ones run along lanes: as many as come to 512 MiB, but at least 2 and at most 16, of
+    which each holds one sum, and each task at work another. No more tasks than lanes run at the same time then.
+
+    **Errors.** An exception in a step carries a note that says on which rows it was raised.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from pullback import affine_backward
+    >>> from pullback.dask import accumulate, compute
+    >>> z = da.ones((1_000_000, 3), chunks=(100_000, 3))
+    >>> upstream = da.full((1_000_000, 2), 0.5, chunks=(100_000, 2))
+    >>> dz, dw, db = accumulate(affine_backward, upstream, z, shared=(np.ones((3, 2)),), rows=("dz",))
+    >>> dz
+    dask.array<accumulated-dz, shape=(1000000, 3), dtype=float64, chunksize=(200000, 3), chunktype=numpy.ndarray>
+    >>> compute(dw, db)
+    (array([[500000., 500000.],
+           [500000., 500000.],
+           [500000., 500000.]]), array([500000., 500000.]))
+    """
+    if not batch:
+        msg = "accumulate: there must be a batch; got no array"
+        raise ValueError(msg)
+    for i, x in enumerate(batch):
+        if not isinstance(x, da.Array) or x.ndim == 0:
+            msg = (
+                f"accumulate: each array of the batch must be a Dask array with an axis of rows; got "
+                f"{type(x).__name__} for array {i}. Make one with dask.array.from_array(x, chunks=(10_000, -1))"
+            )
+            raise TypeError(msg)
+    aligned, sizes = _align(batch)
+    whole = [x.rechunk(-1) if isinstance(x, da.Array) else x for x in shared]
+    out = _on_zero_rows(step, aligned, whole)
+    results = _results(out, rows)
+    token = tokenize(step, [x.name for x in aligned], whole, results)
+    with _no_collection():
+        arrays, _ = _plan.lay(token, _plan.make(step, aligned, sizes, whole, out, results))
+    return type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector away while a graph grows: there is none, and looking for it takes half the time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def compute(
+    *results: DaskArray,
+    store: Collection[tuple[DaskArray, str | os.PathLike[str] | ZarrArray]] = (),
+    progress: bool = False,
+) -> tuple[Array | None, ...]:
+    """Compute the results of `accumulate`, and all that is made of them, in one pass over the batch.
+
+    As ``dask.compute`` does, with one BLAS thread to a task while it runs, and with rows written where they are made.
+
+    Parameters
+    ----------
+    *results : dask.array.Array or None
+        What to return.
+    store : collection of (dask.array.Array, target), optional
+        What to write, and where to: the path of a new Zarr array, which appears there when all of it is written, or an
+        open Zarr array of the same shape and dtype, which is overwritten.
+    progress : bool, default False
+        Whether to show a bar on standard error, with the rows done in a second and the time left.
+
+    Returns
+    -------
+    tuple
+        The results as ordinary arrays, in their order; None for None.
+
+    Raises
+    ------
+    TypeError
+        If a result is no Dask array, or a target neither a path nor a Zarr array.
+    ValueError
+        If a target does not fit what it is to store, the number of its rows is not known, or a block does not fit into
+        the memory of a cluster's worker; before anything runs, and with the number of rows that would fit.
+    FileExistsError
+        If there is something at a target's path.
+
+    See Also
+    --------
+    accumulate : Makes the results.
+
+    Notes
+    -----
+    It runs where ``dask.compute`` would: on threads, or on the cluster of the ``distributed.Client`` that is there.
+
+    No chunk of a target is ever written by two tasks. Rows of `accumulate` are written by the tasks that make them
+    where no chunk of the target lies in two blocks, as in a target that is made of a path; else, and if they are also
+    asked for or are computed further, by tasks of their own, for which blocks are cut and joined.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> import zarr
+    >>> from pullback import affine_backward
+    >>> from pullback.dask import accumulate, compute
+    >>> z, upstream = da.ones((1_000, 3), chunks=(100, 3)), da.ones((1_000, 2), chunks=(100, 2))
+    >>> dz, dw, db = accumulate(affine_backward, upstream, z, shared=(np.ones((3, 2)),), rows=("dz",))
+    >>> dw, db = compute(dw, db, store=[(dz, "dz.zarr")])
+    >>> zarr.open_array("dz.zarr", mode="r")[:2]
+    array([[2., 2., 2.],
+           [2., 2., 2.]])
+    """
+    for x in (*results, *(x for x, _ in store)):
+        if x is not None and not isinstance(x, da.Array):
+            msg = f"compute: results and what is stored must be Dask arrays; got {type(x).__name__}"
+            raise TypeError(msg)
+    with _store.targets(store) as pairs:
+        arrays, written = _store.attach(results, pairs)
+        return _run.run(arrays, written, progress=progress)
+
+
+def _align(batch: Sequence[DaskArray], /) -> tuple[list[DaskArray], Sizes]:
+    """Join features that are split over chunks, and give the arrays one division into rows, which comes back too."""
+    joined = [x.rechunk(dict.fromkeys(range(1, x.ndim), -1)) if prod(x.numblocks[1:]) > 1 else x for x in batch]
+    chunks = [x.chunks[0] for x in joined]
+    if len({x.numblocks[0] for x in joined}) == 1:
+        # A number of rows that one array does not know another may.
+        known = [{size for size in sizes if not isnan(size)} for sizes in zip(*chunks, strict=True)]
+        if all(len(sizes) <= 1 for sizes in known):
+            return joined, tuple(sizes.pop() if sizes else nan for sizes in known)
+    if len({sum(sizes) for sizes in chunks}) > 1 or isnan(sum(chunks[0])):
+        got = "; ".join(f"array {i} has {_in_words(sizes)}" for i, sizes in enumerate(chunks))
+        msg = (
+            "accumulate: the arrays of the batch must have the same rows, and where their number is not known the same "
+            f"number of chunks; got: {got}"
+        )
+        raise ValueError(msg)
+    # The less is moved, the better: the largest array stays as it is.
+    sizes = max(joined, key=lambda x: x.nbytes).chunks[0]
+    return [x.rechunk({0: sizes}, method="tasks") for x in joined], sizes
+
+
+def _in_words(sizes: Sizes, /) -> str:
+    """Return ``10 rows in 3 chunks (4, 4, 2)``."""
+    rows = "an unknown number of" if isnan(sum(sizes)) else f"{sum(sizes):,}"
+    shown = ", ".join(str(size) for size in sizes[:5]) + ", …" * (len(sizes) > 5)
+    return f"{rows} rows in {len(sizes):,} chunks ({shown})"
+
+
+def _on_zero_rows(
+    step: Step, batch: Sequence[DaskArray], shared: Sequence[Array | DaskArray], /
+) -> tuple[Array | None, ...]:
+    """Call the step on zero rows: what comes back has the shapes and dtypes of its results."""
+    empty = [_zeros(x, (0, *x.shape[1:])) for x in batch]
+    stand_ins = [_zeros(x, x.shape) if isinstance(x, da.Array) else x for x in shared]
+    try:
+        with warnings.catch_warnings():
+            # A mean of no rows warns, and is reported below for what it is.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            out = step(*empty, *stand_ins)
+    except Exception as error:
+        msg = (
+            "accumulate: step must take zero rows, from which the shapes and dtypes of its results are learnt; "
+            f"it raised {type(error).__name__}: {error}"
+        )
+        raise ValueError(msg) from error
+    return entries(out)
+
+
+def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:
+    """Return zeros of the library, dtype and device of a lazy array's blocks."""
+    if isnan(sum(shape)):
+        msg = f"accumulate: every size but the number of rows must be known; got an array of shape {x.shape}"
+        raise ValueError(msg)
+    meta = x._meta  # noqa: SLF001 - what libraries over Dask ask for the kind of blocks
+    out: Array = array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta))
+    return out
+
+
+def _results(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> tuple[Result | None, ...]:
+    """Say of each entry whether it keeps rows or is summed, and check that it can be."""
+    names = [name_of(out, i) for i in range(len(out))]
+    unknown = [x for x in rows if x not in names and x not in range(len(out))]
+    if isinstance(rows, str) or unknown:
+        msg = f"accumulate: rows must be a tuple of names or indices of what step returns, {names}; got {rows!r}"
+        raise ValueError(msg)
+    results: list[Result | None] = []
+    for i, (name, x) in enumerate(zip(names, out, strict=True)):
+        if x is None:
+            results.append(None)
+            continue
+        keeps_rows = name in rows or i in rows
+        has_rows = x.ndim > 0 and x.shape[0] == 0
+        if keeps_rows != has_rows:
+            advice = f"keeps the rows of the batch: name it in rows=({name!r},)" if has_rows else "does not keep rows"
+            msg = f"accumulate: {name} has shape {tuple(x.shape)} on zero rows, and so {advice}"
+            raise ValueError(msg)
+        xp = array_namespace(x)
+        if not keeps_rows and bool(xp.any(xp.astype(x, xp.bool))):
+            msg = (
+                f"accumulate: {name} is added up over the rows, and must be 0 on zero rows; got {xp.max(x)}. "
+                "A mean is none such: let step return the sum, and divide by the number of rows afterwards"
+            )
+            raise ValueError(msg)
+        dtype = x.dtype if keeps_rows or not xp.isdtype(x.dtype, ("bool", "integral")) else sum_dtype(xp, x)
+        results.append(Result(name, keeps_rows, tuple(x.shape), dtype))
+    return tuple(results)
