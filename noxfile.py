@@ -17,8 +17,12 @@ BACKENDS: dict[str, dict[str, Any]] = {
     path.stem: tomllib.loads(path.read_text()) for path in sorted(Path("backends").glob("*.toml"))
 }
 # The tests that have a session of their own.
-APART = {"demo": "tests/test_cli.py", "docs": "tests/test_readme.py"}
-LAWS = [f"--ignore={path}" for path in APART.values()]
+APART = {
+    "demo": ["tests/test_cli.py"],
+    "docs": ["tests/test_readme.py"],
+    "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
+}
+LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
 
 
@@ -78,15 +82,22 @@ def cupy_dry(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
     session.install(".[demo]", *(x for name in CPU for x in BACKENDS[name]["requires"]), *group("test"))
-    session.run("pytest", "--cov", "--cov-report=", APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
+    session.run("pytest", "--cov", "--cov-report=", *APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
     session.run("pullback", "demo")
+
+
+@nox.session(tags=["cpu"])
+def large(session: nox.Session) -> None:
+    """Test batches larger than memory, on threads and on a cluster."""
+    session.install(".[cli,cluster]", *group("test"))
+    session.run("pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
 
 
 @nox.session(tags=["cpu"])
 def docs(session: nox.Session) -> None:
     """Run the code of the README and of the docstrings."""
-    session.install(".[demo]", *group("test"))
-    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", APART["docs"])
+    session.install(".[demo,cluster]", *group("test"))
+    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *APART["docs"])
 
 
 @nox.session(tags=["cpu"])
@@ -117,3 +128,10 @@ def bench(session: nox.Session) -> None:
     """Measure speed, accuracy and memory beside the peers."""
     session.install(".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
+def scale(session: nox.Session) -> None:
+    """Measure batches larger than memory: minutes, and 30 GB of disk."""
+    session.install(".[cli,cluster]", *group("bench"))
+    session.run("python", "-m", "benchmarks", "--only=scale", *session.posargs)

@@ -6,7 +6,12 @@ import sys
 from importlib.util import find_spec
 
 PARTS = ("accuracy", "speed", "memory")
-NEEDED = ("numpy", "rich", "threadpoolctl", "torch", "pullback")
+# Takes minutes and tens of gigabytes on disk, so that it has to be asked for.
+LARGE = "scale"
+NEEDED = {
+    **dict.fromkeys(PARTS, ("numpy", "rich", "threadpoolctl", "torch", "pullback")),
+    LARGE: ("dask", "distributed", "numpy", "pullback", "rich", "threadpoolctl", "torch", "typer", "zarr"),
+}
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -17,16 +22,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure accuracy, speed and memory of the affine pair on NumPy, beside NumPy's plain expressions "
-        "and PyTorch's, and print each number with its bound. Exits with 1 when a number misses its bound.",
+        "and PyTorch's, and print each number with its bound. Exits with 1 when a number misses its bound. "
+        "`--only scale` measures batches larger than memory, and takes minutes and 30 GB of disk.",
     )
     parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows for accuracy, fewer samples")
-    parser.add_argument("--only", action="append", choices=PARTS, help="one part; may be given several times")
+    parser.add_argument("--only", action="append", choices=(*PARTS, LARGE), help="one part; may be given several times")
     options = parser.parse_args()
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    parts = options.only or PARTS
+    missing = sorted({name for part in parts for name in NEEDED[part] if find_spec(name) is None})
     if missing:
-        parser.exit(2, f"error: cannot import {', '.join(missing)}; pip install -e . --group bench installs them\n")
+        parser.exit(
+            2,
+            f'error: cannot import {", ".join(missing)}; pip install -e ".[cli,cluster]" --group bench installs them\n',
+        )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
-    return _run(options.only or PARTS, unset, quick=options.quick)
+    return _run(parts, unset, quick=options.quick)
 
 
 def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -> int:
@@ -47,6 +57,10 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -
         console.print("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
     console.print()
     sections = {"accuracy": accuracy.sections, "speed": speed.sections, "memory": memory.sections}
+    if LARGE in parts:
+        from benchmarks import scale  # noqa: PLC0415 - needs Dask and Zarr
+
+        sections[LARGE] = scale.sections
     rows = [row for part in parts for section in sections[part](quick=quick) for row in show(section, console)]
     missed = sum(not row.holds for row in rows)
     console.print(f"{len(rows) - missed} of {len(rows)} bounds hold", style="bold red" if missed else "bold green")

@@ -1,4 +1,4 @@
-"""The README's code blocks run, its support table says what backends/ says, and CI runs its test command."""
+"""Code blocks of the README and of docs/ run, the support table says what backends/ says, CI runs the test command."""
 
 import re
 import subprocess
@@ -10,20 +10,31 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(page: str, language: str) -> list[str]:
+    """Return a page's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_block(code: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)  # noqa: S603
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=f"{page.stem}-{i}")
+        for page in PAGES
+        for i, code in enumerate(blocks(page.read_text(), "python"))
+    ],
+)
+def test_python_block(code: str, tmp_path: Path) -> None:
+    # A file and not -c: a cluster's processes import it.
+    file = tmp_path / "block.py"
+    file.write_text(code)
+    subprocess.run([sys.executable, "-W", "error", file], check=True)  # noqa: S603
 
 
 def test_commands(tmp_path: Path) -> None:
-    demo, nox, install = (block.strip() for block in blocks("console"))
+    demo, nox, install = (block.strip() for block in blocks(README, "console"))
     assert demo.startswith("python3 -m venv .venv && ")
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == nox
     checkout = tmp_path / "checkout"
