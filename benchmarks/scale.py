@@ -165,7 +165,7 @@ def _graph(blocks: int) -> tuple[float, float, float, float, float]:
     from distributed import Client, LocalCluster  # noqa: PLC0415 - starts threads of its own
 
     # Large enough for a task each.
-    rows = 50_000
+    rows = 5_500
     seen: list[tuple[int, int]] = []
 
     def look(expression: Any, *_: object, **__: object) -> list[tuple[int, int]]:

@@ -70,8 +70,13 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     ("arguments", "expected"),
     [
         ([], ["Usage: pullback", "Start with pullback demo", "demo Train a classifier", "backends List the array"]),
+        ([], ["gradient Compute the gradients of an affine map for a batch on disk"]),
         (["--help"], ["Usage: pullback", "--version"]),
         (["demo", "--help"], ["--backend", "NAME", "Example: pullback demo --backend dask", "Exits with 1 if"]),
+        (
+            ["gradient", "--help"],
+            ["--upstream DA", "[default: 1GiB]", "Example: pullback gradient --z z.npy", "with 130 if"],
+        ),
         (["backends", "-h"], ["Usage: pullback backends", "the command that installs the library"]),
     ],
 )

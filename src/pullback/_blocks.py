@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device, to_device
+from dask._task_spec import _execute_subgraph
 
 from pullback._sums import widest
 from pullback._typing import Array, DType, Namespace, Step, ZarrArray
@@ -32,26 +33,25 @@ class Run(NamedTuple):
 
     step: Step
     results: tuple[Result | None, ...]
+    batch: int
+    """The number of arrays in a batch; those after them are shared."""
     strip: int
     """The rows to run the step on at a time: what it allocates on the way stays as small as that."""
     targets: tuple[tuple[int, ZarrArray], ...] = ()
     """Where to write entries that keep rows, by index; they are not returned then."""
 
-    def block(
-        self, where: str, first: int, chunks: Sequence[Sequence[Array]], shared: Sequence[Array], before: Part | None
-    ) -> Part:
-        """Run the step on a block, which comes as some chunks of rows of each array, and add its sums to `before`.
+    def block(self, where: str, first: int, before: Part | None, *arrays: Array) -> Part:
+        """Run the step on a block of rows of each array of the batch, and add its sums to those that came before.
 
         `where` says in an error which rows these are, and `first` is the number of the first where that is known.
         """
-        arrays = [_join(of_array) for of_array in chunks]
         rows = arrays[0].shape[0]
+        shared = [_laid_out(x) for x in arrays[self.batch :]]
         kept: list[Array | None] = [None] * len(self.results)
         sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
-        shared = [_laid_out(x) for x in shared]
         for start in range(0, max(rows, 1), self.strip):
             stop = min(start + self.strip, rows)
-            strip = [_laid_out(x[start:stop, ...]) for x in arrays]
+            strip = [_laid_out(x[start:stop, ...]) for x in arrays[: self.batch]]
             try:
                 out = entries(self.step(*strip, *shared))
                 self._check(out, stop - start)
@@ -111,6 +111,19 @@ def name_of(out: tuple[object, ...], i: int, /) -> str:
     return str(getattr(out, "_fields", range(len(out)))[i])
 
 
+def join(*chunks: Array) -> Array:
+    """Return the rows of some chunks as one array: a step on many small ones would take longer than their copy."""
+    out: Array = array_namespace(chunks[0]).concat(chunks)
+    return out
+
+
+def together(*args: object) -> Part:
+    """Run a block and the tasks that only it needs."""
+    # Dask's optimisation takes a task of its own kind for a chain, and merges the slices in it.
+    part: Part = _execute_subgraph(*args)
+    return part
+
+
 def add(parts: Iterable[Part], /) -> Part:
     """Add up the sums of blocks."""
     first, *others = parts
@@ -148,12 +161,6 @@ def sum_dtype(xp: Namespace, x: Array, /) -> DType:
     if xp.isdtype(x.dtype, "unsigned integer"):
         return xp.uint64
     return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else widest(xp, x)
-
-
-def _join(chunks: Sequence[Array], /) -> Array:
-    """Return the rows of some chunks as one array: a step on many small ones would take longer than their copy."""
-    out: Array = chunks[0] if len(chunks) == 1 else array_namespace(chunks[0]).concat(chunks)
-    return out
 
 
 def _laid_out(x: Array, /) -> Array:

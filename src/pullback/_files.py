@@ -1,38 +1,236 @@
-"""The files that the command reads: NumPy's and Zarr's, opened block by block."""
+"""The files of `pullback gradient`: arrays of NumPy and Zarr, read some rows at a time, and the place of the output."""
 
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
+import zarr
+from numpy.lib import format as npy
+
+from pullback._store import whole
+from pullback._typing import Array, DType, ZarrArray
+
+MADE_BY = "pullback gradient"
 
 
 @dataclass(frozen=True)
-class NpyFile:
+class File(ABC):
+    """An array in a file. It holds no data, so that it travels to the workers of a cluster."""
+
     path: Path
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int
+    dtype: DType
+    """In the byte order of this machine, which the file need not have."""
 
     @property
     def ndim(self) -> int:
+        """Return the number of axes, which Dask asks for."""
         return len(self.shape)
 
-    def __getitem__(self, key: Any) -> Any:
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all of it in memory."""
+        size: int = prod(self.shape) * self.dtype.itemsize
+        return size
+
+    @property
+    def chunk_rows(self) -> int:
+        """Return the rows that can only be read together."""
+        return 1
+
+    def gaps(self) -> str:
+        """Say how much of the array is not stored; nothing where all is."""
+        return ""
+
+    @abstractmethod
+    def rows(self, start: int, stop: int, /) -> Array:
+        """Read some rows."""
+
+    def __getitem__(self, key: tuple[slice, ...], /) -> Array:
+        """Read a part, as Dask asks for it: whole rows, most of all."""
         start, stop, _ = key[0].indices(self.shape[0])
-        from math import prod
+        try:
+            rows: Any = np.asarray(self.rows(start, stop), dtype=self.dtype)
+        except Exception as error:
+            # The libraries say what was wrong with some bytes, and never where these are.
+            msg = f"{self.path}: rows [{start}:{stop}] cannot be read: {str(error) or type(error).__name__}"
+            raise OSError(msg) from error
+        part: Array = rows[:, *key[1:]]
+        return part
 
-        return np.asarray(
-            np.memmap(
-                self.path,
-                self.dtype,
-                "r",
-                self.offset + start * self.dtype.itemsize * prod(self.shape[1:]),
-                (stop - start, *self.shape[1:]),
-            )
+
+@dataclass(frozen=True)
+class NpyFile(File):
+    """An array in NumPy's format.
+
+    It is read, not mapped into memory: a mapped file that becomes shorter kills the process, without an exception.
+    """
+
+    stored: DType
+    offset: int
+    columns_first: bool
+    """In Fortran order, as the transposed array would be without."""
+
+    def rows(self, start: int, stop: int, /) -> Array:
+        """Read some rows, which lie in one piece, or in one for each column where columns come first."""
+        rows, columns = stop - start, prod(self.shape[1:])
+        out: Any = np.empty((columns, rows) if self.columns_first else (1, rows * columns), self.stored)
+        with self.path.open("rb") as file:
+            for i, piece in enumerate(out):
+                first = i * self.shape[0] + start if self.columns_first else start * columns
+                file.seek(self.offset + first * self.stored.itemsize)
+                if file.readinto(piece) != piece.nbytes:
+                    msg = "the file ends before them"
+                    raise EOFError(msg)
+        array = out.reshape(*self.shape[:0:-1], rows).T if self.columns_first else out
+        return np.reshape(array, (rows, *self.shape[1:]))
+
+
+@dataclass(frozen=True)
+class ZarrFile(File):
+    """A Zarr array in a folder."""
+
+    array: ZarrArray
+
+    @property
+    def chunk_rows(self) -> int:
+        """Return the rows of a chunk."""
+        rows: int = self.array.chunks[0]
+        return rows
+
+    def gaps(self) -> str:
+        """Say how many chunks are not stored."""
+        missing = self.array.nchunks - self.array.nchunks_initialized
+        if not missing:
+            return ""
+        count = f"{missing:,} of {self.array.nchunks:,} chunks of {self.path}"
+        return f"{count} are not stored and count as {self.array.fill_value}"
+
+    def rows(self, start: int, stop: int, /) -> Array:
+        """Read some rows."""
+        rows: Array = self.array[start:stop]
+        return rows
+
+
+def open_file(path: Path, /) -> File:
+    """Open a `.npy` file or the folder of a Zarr array, and check that it holds rows of floating numbers."""
+    path = path.absolute()
+    if not path.exists():
+        msg = f"{path} does not exist"
+        raise FileNotFoundError(msg)
+    file = _open_zarr(path) if path.is_dir() else _open_npy(path)
+    if file.dtype.kind not in "fc":
+        source = f"from_zarr('{path}')" if path.is_dir() else f"from_array(np.load('{path}', mmap_mode='r'))"
+        cast = f"da.{source}.astype('float32').to_zarr('{path.with_suffix('')}-float32.zarr')"
+        msg = (
+            f"{path} must hold floating numbers; got {file.dtype}. "
+            f'Cast them first: python -c "import dask.array as da, numpy as np; {cast}"'
         )
+        raise TypeError(msg)
+    if file.ndim < 2:
+        msg = f"{path} must hold rows, an array with 2 or more axes; got shape {file.shape}"
+        raise ValueError(msg)
+    return file
 
 
-def open_npy(path: Path, /) -> NpyFile:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return NpyFile(path, array.shape, array.dtype, array.offset)
+def _open_npy(path: Path, /) -> NpyFile:
+    """Read the header, and check that all that it promises is there."""
+    try:
+        with path.open("rb") as file:
+            read: Callable[[BinaryIO], tuple[tuple[int, ...], bool, DType]] = npy.read_array_header_1_0
+            if npy.read_magic(file) != (1, 0):
+                read = npy.read_array_header_2_0
+            shape, columns_first, stored = read(file)
+            offset = file.tell()
+    except ValueError as error:
+        msg = f"{path} is neither an .npy file nor the folder of a Zarr array: {error}"
+        raise ValueError(msg) from error
+    if stored.hasobject:
+        msg = (
+            f"{path} holds pickled Python objects, which can run any program and are not read; save an array of numbers"
+        )
+        raise TypeError(msg)
+    needed, size = offset + prod(shape) * stored.itemsize, path.stat().st_size
+    if size < needed:
+        msg = f"{path} is cut off: its header promises {needed:,} bytes, and there are {size:,}; copy or save it again"
+        raise ValueError(msg)
+    return NpyFile(path, shape, stored.newbyteorder("="), stored, offset, columns_first)
+
+
+def _open_zarr(path: Path, /) -> ZarrFile:
+    """Open the array in a folder."""
+    try:
+        array: ZarrArray = zarr.open(path, mode="r")
+    except Exception as error:
+        msg = f"{path} is a folder, but not that of a Zarr array: {error}"
+        raise ValueError(msg) from error
+    if isinstance(array, zarr.Group):
+        names = ", ".join(sorted(array.array_keys())) or "there is none"
+        msg = f"{path} is a group of Zarr arrays; give the folder of one of them: {names}"
+        raise ValueError(msg)  # noqa: TRY004 - a wrong path, not a wrong type
+    return ZarrFile(path, array.shape, array.dtype.newbyteorder("="), array)
+
+
+def check_output(path: Path, inputs: Collection[File], /, *, overwrite: bool) -> None:
+    """Check that there is a place for the output, and nothing at it that may not be replaced."""
+    path = path.absolute()
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = "nothing may be written there" if path.parent.is_dir() else "there is no such folder"
+        msg = f"{path} cannot be made in {path.parent}: {reason}"
+        raise PermissionError(msg)
+    if not (path.exists() or path.is_symlink()):
+        return
+    if not overwrite:
+        msg = f"{path} exists already; name another --output, or replace an earlier one with --overwrite"
+        raise FileExistsError(msg)
+    _check_ours(path)
+    for file in inputs:
+        if file.path.resolve().is_relative_to(path.resolve()):
+            msg = f"{file.path} is a part of {path}, which would be replaced; name another --output"
+            raise ValueError(msg)
+
+
+def _check_ours(path: Path, /) -> None:
+    """Check that the command wrote what is to be replaced."""
+    try:
+        made_by = None if path.is_symlink() else zarr.open_group(path, mode="r").attrs.get("made_by")
+    except Exception:  # noqa: BLE001 - whatever it is, it is none of ours
+        made_by = None
+    if made_by != MADE_BY:
+        msg = f"{path} was not written by {MADE_BY}, and so --overwrite does not replace it; name another --output"
+        raise FileExistsError(msg)
+
+
+@contextmanager
+def output(path: Path, /, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder that becomes the output when all went well, in place of an earlier one that goes only then."""
+    path = path.absolute()
+    if not (overwrite and path.exists()):
+        with whole(path) as folder:
+            yield folder
+        return
+    new, old = (path.with_name(f".{path.name}.{uuid4().hex}.{age}") for age in ("new", "old"))
+    with whole(new) as folder:
+        yield folder
+    try:
+        _check_ours(path)
+        path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    try:
+        shutil.rmtree(old)
+    except KeyboardInterrupt:
+        # All else is done, and half of an old output is of no use.
+        shutil.rmtree(old, ignore_errors=True)

@@ -5,18 +5,17 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate as running
 from itertools import product
-
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 from array_api_compat import array_namespace, device
-from dask._task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef, convert_legacy_graph
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_legacy_graph
 from dask.array.core import getter, getter_inline, getter_nofancy
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from pullback._blocks import Result, Run, add, is_done, rows_of, sum_of, sums_of
+from pullback._blocks import Result, Run, add, is_done, join, rows_of, sum_dtype, sum_of, sums_of, together
 from pullback._typing import Array, DaskArray, Sizes, Step
 
 Key = Hashable
@@ -48,8 +47,10 @@ class Plan(NamedTuple):
     nodes: Graph
     """The tasks that blocks share, the shared arrays among them."""
     shared: list[Key]
-    blocks: list[list[list[Any]]]
-    """For each block and each array, the tasks of its chunks."""
+    blocks: list[list[GraphNode | Key]]
+    """For each block, the task of each array, or its key."""
+    within: list[list[GraphNode]]
+    """For each block, what it is made by where its arrays have that in common: a mask of rows, for one."""
     chunks: Sizes
     """The rows of each block; NaN where they are not known."""
     row_bytes: int
@@ -104,9 +105,10 @@ def make(  # noqa: PLR0913, PLR0917 - all that a plan is made of
     # What has no second use becomes a part of its block's task.
     own = {key: _pop(graph, key, uses) for key in flat}
     blocks = [
-        [_read_at_once([own[key] for key in of_array[i : i + several]]) for of_array in keys]
+        [_at_once([own[key] for key in of_array[i : i + several]]) for of_array in keys]
         for i in range(0, len(sizes), several)
     ]
+    own_only = [_take(graph, arrays, uses) for arrays in blocks]
     shared_keys: list[Key] = []
     for x in shared:
         if isinstance(x, da.Array):
@@ -117,11 +119,12 @@ def make(  # noqa: PLR0913, PLR0917 - all that a plan is made of
     low, high = _STRIP_ROWS
     strip = min(max(low, _STRIP_BYTES // max(row_bytes, 1)), high)
     return Plan(
-        run=Run(step, results, strip),
-        metas=tuple(None if x is None else _empty(x) for x in out),
+        run=Run(step, results, len(batch), strip),
+        metas=tuple(None if x is None or r is None else _empty(x, r) for x, r in zip(out, results, strict=True)),
         nodes=graph,
         shared=shared_keys,
         blocks=blocks,
+        within=own_only,
         chunks=tuple(sum(sizes[i : i + several]) for i in range(0, len(sizes), several)),
         row_bytes=row_bytes,
         sum_bytes=sum(
@@ -141,20 +144,37 @@ def _pop(graph: Graph, key: Key, uses: Mapping[Key, int], /) -> GraphNode | Key:
     return key
 
 
-def _read_at_once(tasks: list[Any], /) -> list[Any]:
-    """Make one task of those that read neighbouring rows of one source, which is sooner read at once."""
-    if len(tasks) == 1 or not all(isinstance(task, Task) and task.func in _READS for task in tasks):
-        return tasks
-    first = tasks[0]
+def _take(graph: Graph, arrays: Sequence[GraphNode | Key], uses: Mapping[Key, int], /) -> list[GraphNode]:
+    """Take the tasks out of the graph that are used for these arrays of a block and for nothing else."""
+    taken: list[GraphNode] = []
+    seen: Counter[Key] = Counter()
+    left = [key for x in arrays for key in (x.dependencies if isinstance(x, GraphNode) else (x,))]
+    while left:
+        key = left.pop()
+        seen[key] += 1
+        if seen[key] == uses[key] and key in graph:
+            taken.append(graph.pop(key))
+            left.extend(taken[-1].dependencies)
+    return taken
+
+
+def _at_once(tasks: list[Any], /) -> GraphNode | Key:
+    """Make one task of those of neighbouring chunks: one read of all their rows, if each reads rows of one source."""
+    first: Any = tasks[0]
+    if len(tasks) == 1:
+        return first
+    joined = Task(None, join, *map(_refer, tasks))
+    if not all(isinstance(task, Task) and task.func in _READS for task in tasks):
+        return joined
     (rows, *features), stop = first.args[1].value, None
     for task in tasks:
         (place, *others), source = task.args[1].value, task.args[0]
         alike = source == first.args[0] and others == features and task.kwargs == first.kwargs
         if not alike or place.step is not None or (stop is not None and place.start != stop):
-            return tasks
+            return joined
         stop = place.stop
     index = (slice(rows.start, stop), *features)
-    return [Task(first.key, first.func, first.args[0], DataNode(first.key, index), **first.kwargs)]
+    return Task(first.key, first.func, first.args[0], DataNode(None, index), **first.kwargs)
 
 
 def _sum_bytes(x: Array, /) -> int:
@@ -163,9 +183,11 @@ def _sum_bytes(x: Array, /) -> int:
     return bits // 8 * math.prod(x.shape)
 
 
-def _empty(x: Array, /) -> Array:
-    """Return an array of the kind of `x` with nothing in it, which keeps nothing of `x` in memory."""
-    out: Array = array_namespace(x).empty((0,) * x.ndim, dtype=x.dtype, device=device(x))
+def _empty(x: Array, result: Result, /) -> Array:
+    """Return an array of the kind of a result with nothing in it; sums of whole numbers take 64 bits."""
+    xp = array_namespace(x)
+    narrow = result.keeps_rows or not xp.isdtype(x.dtype, ("bool", "integral"))
+    out: Array = xp.empty((0,) * x.ndim, dtype=x.dtype if narrow else sum_dtype(xp, x), device=device(x))
     return out
 
 
@@ -182,11 +204,13 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
     before = [*[None] * lanes, *parts] if lanes else [None] * len(keys)
     starts = list(running(plan.chunks, initial=0))
     graph: Graph = {run: plan.run, **plan.nodes, **apart}
-    shared = List(*map(TaskRef, plan.shared))
+    shared = [TaskRef(key) for key in plan.shared]
     for i, key in enumerate(keys):
         where = f"block {i}" if math.isnan(starts[i + 1]) else f"rows [{starts[i]}:{starts[i + 1]}]"
-        chunks = List(*(List(*map(_refer, of_array)) for of_array in plan.blocks[i]))
-        graph[key] = Task(key, Run.block, TaskRef(run), where, starts[i], chunks, shared, _refer(before[i]))
+        arrays = map(_refer, plan.blocks[i])
+        graph[key] = Task(key, Run.block, TaskRef(run), where, starts[i], _refer(before[i]), *arrays, *shared)
+        if plan.within[i]:
+            graph[key] = Task(key, together, *Task.fuse(graph[key], *plan.within[i]).args)
     parts = parts[-lanes:]
     added = 0
     while len(parts) > 1:
@@ -204,19 +228,19 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
         high = HighLevelGraph({**layers, key: MaterializedLayer(layer)}, {**within, key: {name}})
         return da.Array(high, key, tuple(chunks), meta=meta)
 
-    arrays: list[DaskArray] = []
+    results: list[DaskArray] = []
     for i, (result, meta) in enumerate(zip(plan.run.results, plan.metas, strict=True)):
-        if result is None:
-            arrays.append(None)
+        if result is None or meta is None:
+            results.append(None)
             continue
-        tasks: list[Any] = [(sum_of, parts[0], i, result.dtype)]
+        tasks: list[Any] = [(sum_of, parts[0], i, meta.dtype)]
         sizes: list[Sizes] = [(size,) for size in result.shape]
         if result.keeps_rows:
             tasks = [(rows_of, key, i) for key in keys]
             sizes[0] = plan.chunks
-        arrays.append(array(name_of(result, token), tasks, sizes, meta))
+        results.append(array(name_of(result, token), tasks, sizes, meta))
     done = array(f"accumulate-done-{token}", [(is_done, parts[0])], ((1,),), np.empty(0, dtype=bool))
-    return arrays, done
+    return results, done
 
 
 def _refer(task: GraphNode | Key | None, /) -> GraphNode | TaskRef | None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate as running
@@ -51,6 +52,9 @@ def targets(store: Collection[Pair], /) -> Iterator[list[Pair]]:
     with ExitStack() as stack:
         pairs = []
         for lazy, target in store:
+            if lazy.ndim == 0:
+                msg = "compute: what is stored must have an axis of rows; got an array of shape ()"
+                raise ValueError(msg)
             if isnan(sum(lazy.shape)):
                 msg = "compute: what is stored must have a known number of rows; call compute_chunk_sizes() on it first"
                 raise ValueError(msg)
@@ -76,33 +80,42 @@ def targets(store: Collection[Pair], /) -> Iterator[list[Pair]]:
 def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /) -> tuple[list[DaskArray], list[DaskArray]]:
     """Return the results, and arrays that are there when everything is written.
 
-    Rows that nobody asks for but a target are written by the tasks that make them, and are not returned by those.
+    Rows that nobody asks for but one target are written by the tasks that make them, and are not returned by those.
     """
-    asked = {name for x in results if x is not None for name in x.dask.layers}
-    written: list[DaskArray] = []
-    moved: dict[str | None, DaskArray] = {}
+    uses = Counter(name for x in (*results, *(x for x, _ in pairs)) if x is not None for name in x.dask.layers)
+    apart: list[Pair] = []
     plans: dict[str, _plan.Plan] = {}
     within: dict[str, dict[int, ZarrArray]] = {}
     for lazy, target in pairs:
         token = lazy.name.rpartition("-")[2]
         blocks = lazy.dask.layers.get(f"accumulate-{token}")
-        if isinstance(blocks, _plan.Blocks) and lazy.name not in asked and _fits(lazy.chunks[0], _unit(target)):
+        rows = _rows(token, blocks.plan) if isinstance(blocks, _plan.Blocks) else {}
+        if lazy.name in rows and uses[lazy.name] == 1 and _fits(blocks.plan.chunks, _unit(target)):
             plans[token] = blocks.plan
-            within.setdefault(token, {})[_names(token, blocks.plan).index(lazy.name)] = target
+            within.setdefault(token, {})[rows[lazy.name]] = target
         else:
-            written.append(_write_apart(lazy, target))
+            apart.append((lazy, target))
+    written: list[DaskArray] = []
+    moved: dict[str | None, DaskArray] = {}
     for token, plan in plans.items():
         run = plan.run._replace(targets=tuple(within[token].items()))
         # A new name: what a scheduler remembers under the old one was not written.
         arrays, done = _plan.lay(uuid4().hex, plan._replace(run=run))
         written.append(done)
         moved.update(zip(_names(token, plan), arrays, strict=True))
+    written += [_write_apart(_redirect(lazy, moved), target) for lazy, target in apart]
     return [x if x is None else _redirect(x, moved) for x in results], written
 
 
 def _names(token: str, plan: _plan.Plan, /) -> list[str | None]:
     """Return the name of each result's lazy array."""
     return [None if result is None else _plan.name_of(result, token) for result in plan.run.results]
+
+
+def _rows(token: str, plan: _plan.Plan, /) -> dict[str | None, int]:
+    """Return the indices of the results that keep rows, by the names of their lazy arrays."""
+    results = zip(_names(token, plan), plan.run.results, strict=True)
+    return {name: i for i, (name, result) in enumerate(results) if result and result.keeps_rows}
 
 
 def _redirect(x: DaskArray, moved: Mapping[str | None, DaskArray], /) -> DaskArray:
@@ -134,7 +147,7 @@ def _unit(target: ZarrArray, /) -> int:
 
 
 def _fits(sizes: Sequence[int], unit: int, /) -> bool:
-    """Whether no chunk of the target lies in two blocks."""
+    """Whether no chunk of the target lies in two blocks, as far as is known."""
     return all(start % unit == 0 for start in running(sizes[:-1]))
 
 

@@ -1,22 +1,16 @@
-"""The `pullback` command: reads arguments, calls the other rooms, prints.
+"""The `pullback` command: reads arguments and calls the other rooms.
 
 Typer and rich come with an extra. They are imported when the command runs, so that it can say how to get them.
 """
 
-import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import pullback
-from pullback import _backends, _demo
-from pullback._backends import Backend, State
+from pullback import _commands
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
     from typer import Typer
-
-_REFERENCE = "numpy"
 
 
 def main() -> None:
@@ -24,7 +18,7 @@ def main() -> None:
     try:
         run = application()
     except ModuleNotFoundError as error:
-        _exit(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
+        _commands.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
     run()
 
 
@@ -85,7 +79,76 @@ def application() -> "Typer":
 
         Example: `pullback demo --backend dask --backend torch`
         """
-        _run_demo(out, err, backend or [])
+        _commands.run_demo(out, err, backend or [])
+
+    @app.command()
+    def gradient(  # noqa: PLR0913 - the options
+        *,
+        z: Annotated[Path, typer.Option(metavar="Z", help="The inputs of the affine map, shape (m, ..., k).")],
+        upstream: Annotated[Path, typer.Option(metavar="DA", help="The gradient for its outputs, shape (m, ..., n).")],
+        weights: Annotated[Path, typer.Option(metavar="W", help="Its weights, shape (k, n).")],
+        output: Annotated[Path, typer.Option(metavar="OUT", help="The Zarr group to write dz, dw and db to.")],
+        wrt: Annotated[
+            str, typer.Option(metavar="NAMES", help="What to differentiate for: some of z, w, b.")
+        ] = "z,w,b",
+        memory: Annotated[
+            str,
+            typer.Option(
+                metavar="SIZE",
+                help="What the blocks at work may take, beside some 200 MiB for Python itself; on a cluster, in each "
+                "of its workers. It decides how many rows a block has.",
+            ),
+        ] = "1GiB",
+        block_rows: Annotated[
+            int | None,
+            typer.Option(
+                metavar="N", min=1, help="The rows of a block, and of a chunk of dz.", show_default="by --memory"
+            ),
+        ] = None,
+        workers: Annotated[
+            int | None, typer.Option(metavar="N", min=1, help="The threads to run on.", show_default="one for each CPU")
+        ] = None,
+        scheduler: Annotated[
+            str | None,
+            typer.Option(metavar="ADDRESS", help="The Dask cluster to run on, which must see the same files."),
+        ] = None,
+        plan: Annotated[
+            bool, typer.Option("--plan", help="Show what a run would read, write, compute and take; do nothing.")
+        ] = False,
+        overwrite: Annotated[
+            bool,
+            typer.Option("--overwrite", help="Replace an earlier output of this command, once the new one is whole."),
+        ] = False,
+        no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no bar on a terminal.")] = False,
+    ) -> None:
+        """Compute the gradients of an affine map for a batch on disk, larger than memory.
+
+        For a = z w + b and a loss with the gradient DA for a: dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
+        The inputs are `.npy` files or folders of Zarr arrays, with floating numbers. Every part of them is read once.
+
+        OUT appears when all of it is written, and a run that fails or is interrupted leaves nothing behind.
+
+        Exits with 1 if the run fails, with 2 if there is something to install or to correct first, and with 130 if
+        it is interrupted.
+
+        Example: `pullback gradient --z z.npy --upstream da.npy --weights w.npy --output gradients.zarr`
+        """
+        _commands.run_gradient(
+            out,
+            err,
+            plan=plan,
+            progress=not no_progress,
+            z=z,
+            upstream=upstream,
+            weights=weights,
+            wrt=wrt,
+            output=output,
+            memory=memory,
+            block_rows=block_rows,
+            workers=workers,
+            scheduler=scheduler,
+            overwrite=overwrite,
+        )
 
     @app.command()
     def backends() -> None:
@@ -96,112 +159,6 @@ def application() -> "Typer":
 
         Example: `pullback backends`
         """
-        _list_backends(out, err)
+        _commands.list_backends(out, err)
 
     return app
-
-
-def _list_backends(out: "Console", err: "Console", /) -> None:
-    """Print a row for each backend, then what keeps some from working."""
-    known = _backends.known()
-    states = _look(err, known.values())
-    table = _table("backend", "import", "version", "usable", "devices")
-    for name, state in states.items():
-        usable = "no" if state.problem else "yes"
-        table.add_row(name, known[name].module, state.version, usable, ", ".join(state.devices))
-    out.print(table)
-    for line in _problems(states):
-        _say(out, line)
-
-
-def _run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
-    """Train on each backend, print how it did, and exit with a fault if one did badly."""
-    known = _backends.known()
-    for name in asked:
-        if name not in known:
-            _exit(f"pullback demo: {name} is none of the backends, which are {', '.join(known)}")
-    try:
-        digits = _demo.read_digits()
-    except ModuleNotFoundError as error:
-        _exit(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
-    # NumPy goes first: the others are compared with it.
-    states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
-    problems = _problems(states)
-    if asked and problems:
-        _exit(*(f"pullback demo: {line}" for line in problems))
-    usable = {name: state for name, state in states.items() if not state.problem}
-    results = _train(err, usable, digits)
-    train, test = len(digits.train_labels), len(digits.test_labels)
-    _say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
-    faults = _compare(out, usable, results)
-    for line in problems:
-        _say(out, f"Left out: {line}")
-    if faults:
-        _exit(*faults, status=1)
-    if len(results) > 1:
-        _say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
-
-
-def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /) -> dict[str, _demo.Result]:
-    """Train on each backend, under a progress bar where somebody sees it."""
-    from rich.progress import Progress  # noqa: PLC0415 - an extra
-
-    results = {}
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        for name, state in states.items():
-            steps = progress.track(range(_demo.STEPS), description=name)
-            results[name] = _demo.run(state.namespace, digits, steps)
-    return results
-
-
-def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, _demo.Result], /) -> list[str]:
-    """Print a row for each result, and return a line for each fault."""
-    table = _table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
-    faults = []
-    for name, result in results.items():
-        state = states[name]
-        apart = _demo.difference(state.namespace, result.weights, results[_REFERENCE].weights)
-        numbers = f"{result.loss:.6f}", f"{result.accuracy:.4f}", f"{apart:.1e}", f"{result.seconds:.2f}"
-        table.add_row(name, state.version, result.device, *numbers)
-        faults += [f"pullback demo: {name} {fault}" for fault in _demo.faults(result, apart)]
-    out.print(table)
-    return faults
-
-
-def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
-    """Try each backend, and show which: importing some takes seconds."""
-    states = {}
-    with err.status("") as status:
-        for backend in backends:
-            status.update(f"Importing {backend.module}")
-            states[backend.name] = _backends.look(backend)
-    return states
-
-
-def _problems(states: Mapping[str, State], /) -> list[str]:
-    """Return a line for each backend that does not work."""
-    return [f"{name} is {state.problem}" for name, state in states.items() if state.problem]
-
-
-def _table(*headers: str, numbers: tuple[str, ...] = ()) -> "Table":
-    """Return an empty table, narrow enough for 80 columns; a cell that is too long goes on below."""
-    from rich import box  # noqa: PLC0415 - an extra
-    from rich.table import Table  # noqa: PLC0415 - an extra
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _say(out: "Console", line: str, /) -> None:
-    """Print a line whole at any width, its brackets as they are."""
-    out.print(line, soft_wrap=True, markup=False)
-
-
-def _exit(*lines: str, status: int = 2) -> NoReturn:
-    """Print to stderr and exit."""
-    sys.stderr.writelines(f"{line}\n" for line in lines)
-    raise SystemExit(status)

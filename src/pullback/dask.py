@@ -16,7 +16,7 @@ from array_api_compat import array_namespace, device
 from dask.base import tokenize
 
 from pullback import _plan, _run, _store
-from pullback._blocks import Result, entries, name_of, sum_dtype
+from pullback._blocks import Result, entries, name_of
 from pullback._typing import Array, DaskArray, Sizes, Step, ZarrArray
 
 
@@ -278,6 +278,5 @@ def _results(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> t
                 "A mean is none such: let step return the sum, and divide by the number of rows afterwards"
             )
             raise ValueError(msg)
-        dtype = x.dtype if keeps_rows or not xp.isdtype(x.dtype, ("bool", "integral")) else sum_dtype(xp, x)
-        results.append(Result(name, keeps_rows, tuple(x.shape), dtype))
+        results.append(Result(name, keeps_rows, tuple(x.shape), x.dtype))
     return tuple(results)

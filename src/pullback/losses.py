@@ -83,20 +83,29 @@ def softmax_cross_entropy(a: Array, y: Array, /, *, reduction: Reduction = "mean
     indices = xp.isdtype(y.dtype, "integral")
     if indices:
         _, _, like, (logits,) = read("softmax_cross_entropy", ("a",), a)
-        classes = xp.arange(a.shape[-1], device=device(a))
-        target = xp.astype(xp.astype(y, classes.dtype)[..., None] == classes, logits.dtype)
     else:
         _, _, like, (logits, target) = read("softmax_cross_entropy", ("a", "y"), a, y)
-    shifted = logits - _largest(xp, logits)
-    exp = xp.exp(shifted)
-    total = xp.sum(exp, axis=-1, keepdims=True)
-    mass = xp.sum(target, axis=-1, keepdims=True)
+    largest = _largest(xp, logits)
     if indices:
+        n = a.shape[-1]
+        classes = xp.arange(n, device=device(a))
+        index = xp.astype(y, classes.dtype)[..., None]
+        target, mass, inside = index == classes, 1.0, index % n
         # An index out of range hits no class: NaN in place of a number that would look like a loss.
-        mass = xp.where(mass == 0, math.nan, mass)
-    value = (mass * xp.log(total))[..., 0] - xp.sum(target * xp.where(target == 0, 0.0, shifted), axis=-1)
-    da = exp * (mass / total)
-    da -= target
+        shifted = logits - xp.where(index == inside, largest, math.nan)
+        score = _pick(xp, shifted, inside, target)
+    else:
+        shifted = logits - largest
+        mass = xp.sum(target, axis=-1, keepdims=True)
+        score = xp.sum(target * xp.where(target == 0, 0.0, shifted), axis=-1, keepdims=True)
+    da = xp.exp(shifted)
+    total = xp.sum(da, axis=-1, keepdims=True)
+    value, scale = (mass * xp.log(total) - score)[..., 0], mass / total
+    # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time. Hence this
+    # deletion, and a target that stays boolean up to the subtraction.
+    del shifted
+    da = da * scale
+    da -= xp.astype(target, da.dtype) if indices else target
     if reduction == "mean":
         count = _count(xp, value)
         value, da = xp.sum(value) / count, da / count
@@ -141,6 +150,16 @@ def _largest(xp: Namespace, x: Array, /) -> Array:
         half = (n + 1) // 2
         x, n = xp.maximum(x[..., :half], x[..., n - half :]), half
     return x
+
+
+def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
+    """Return the entries of `x` at `index` on the last axis, which is kept: those where `hit` is true."""
+    out: Array
+    if hasattr(xp, "take_along_axis"):
+        out = xp.take_along_axis(x, index, axis=-1)
+    else:  # Dask
+        out = xp.sum(xp.where(hit, x, 0.0), axis=-1, keepdims=True)
+    return out
 
 
 def _count(xp: Namespace, x: Array, /) -> Array | float:

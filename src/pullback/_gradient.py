@@ -1,0 +1,233 @@
+"""What `pullback gradient` does: the gradients of a batch in files, block by block, into a Zarr group."""
+
+import logging
+import shlex
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import ceil, lcm, prod
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import dask
+import dask.array as da
+import numpy as np
+import zarr
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes, parse_bytes
+
+import pullback
+from pullback import AffineGradients, affine_backward
+from pullback._files import MADE_BY, File, check_output, open_file, output
+from pullback._plan import Blocks, Plan
+from pullback._typing import Array, DaskArray
+from pullback.dask import accumulate, compute
+
+# Smaller blocks go several to a task in any case; larger ones save nothing more.
+_BLOCK_BYTES = 8 * 2**20, 32 * 2**20
+# So many blocks for each worker leave none without work for long at the end.
+_BLOCKS_EACH = 4
+
+
+class Options(NamedTuple):
+    """What the command was asked for."""
+
+    z: Path
+    upstream: Path
+    weights: Path
+    wrt: str
+    output: Path
+    memory: str
+    block_rows: int | None
+    workers: int | None
+    scheduler: str | None
+    overwrite: bool
+
+
+class Job(NamedTuple):
+    """Gradients that are laid out, and not computed yet."""
+
+    options: Options
+    files: dict[str, File]
+    lazy: AffineGradients
+    plan: Plan
+    block_rows: int
+    """The rows of a chunk of dz; where these are few, a task does several."""
+    memory: int
+    """What it takes at most, as predicted, and `limit` what it may take."""
+    limit: int
+
+    @property
+    def outputs(self) -> dict[str, DaskArray]:
+        """Return the gradients that were asked for."""
+        return {name: x for name, x in self.lazy._asdict().items() if x is not None}
+
+    @property
+    def tasks(self) -> int:
+        """Return the number of blocks, and of sums of up to eight."""
+        blocks = next(x for y in self.outputs.values() for x in y.dask.layers.values() if isinstance(x, Blocks))
+        return sum(
+            isinstance(key, tuple) and key[0].startswith(("accumulate-block", "accumulate-total")) for key in blocks
+        )
+
+    @property
+    def operations(self) -> int:
+        """Return the number of additions and multiplications."""
+        *batch, k = self.files["z"].shape
+        n = self.files["upstream"].shape[-1]
+        each = {"dz": 2 * k * n, "dw": 2 * k * n, "db": n}
+        return prod(batch) * sum(each[name] for name in self.outputs)
+
+
+def plan(options: Options, /) -> Job:
+    """Open the files and divide them into blocks that fit into the memory, or say why that cannot be."""
+    if options.workers and options.scheduler:
+        msg = "--workers are threads here, and --scheduler is a cluster with workers of its own; give one of them"
+        raise ValueError(msg)
+    try:
+        limit = parse_bytes(options.memory)
+    except ValueError as error:
+        error.add_note("(--memory takes a size such as 512MiB or 2GB)")
+        raise
+    files = {name: open_file(getattr(options, name)) for name in ("z", "upstream", "weights")}
+    check_output(options.output, files.values(), overwrite=options.overwrite)
+    with _team(options) as (workers, each):
+        pass
+    try:
+        _, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
+    except (TypeError, ValueError) as error:
+        error.add_note(f"({'; '.join(f'{name} is {file.path} {file.shape}' for name, file in files.items())})")
+        raise
+
+    def memory(rows: int) -> int:
+        return _memory(whole_batch, files["weights"], each, rows)
+
+    unit = lcm(files["z"].chunk_rows, files["upstream"].chunk_rows)
+    candidates = _candidates(whole_batch, unit, workers)
+    rows = options.block_rows or candidates[max(bisect_right(candidates, limit, key=memory) - 1, 0)]
+    _check_rows(rows, unit, files["z"].shape[0])
+    lazy, plan = _lay(options, files, rows)
+    job = Job(options, files, lazy, plan, rows, memory(max(plan.chunks)), limit)
+    if job.memory > limit:
+        at_once = min(each, len(plan.blocks))
+        ways = [f"--memory {ceil(job.memory / 2**20)}MiB is the smallest that would do"]
+        if at_once > 1:
+            fewer = "threads to a worker of the cluster" if options.scheduler else "--workers"
+            ways.append(f"fewer {fewer} (now {each}) need less")
+        if options.block_rows:
+            ways.append("a smaller --block-rows needs less")
+        msg = (
+            f"blocks of {max(plan.chunks):,} rows take {format_bytes(job.memory)} with {at_once} at a time, "
+            f"and --memory allows {format_bytes(limit)}; {', '.join(ways)}"
+        )
+        raise ValueError(msg)
+    return job
+
+
+def run(job: Job, /, *, progress: bool) -> float:
+    """Compute the gradients and write them; return the seconds that it took."""
+    start = time.perf_counter()
+    with output(job.options.output, overwrite=job.options.overwrite) as folder, _team(job.options):
+        group = zarr.create_group(folder, attributes=_attributes(job))
+        store = []
+        if job.lazy.dz is not None:
+            z = job.files["z"]
+            chunks = tuple(max(size, 1) for size in (min(job.block_rows, z.shape[0]), *z.shape[1:]))
+            store = [(job.lazy.dz, group.create_array("dz", shape=z.shape, dtype=z.dtype, chunks=chunks))]
+        dw, db = compute(job.lazy.dw, job.lazy.db, store=store, progress=progress)
+        for name, x in {"dw": dw, "db": db}.items():
+            if x is not None:
+                group.create_array(name, data=x, chunks=tuple(max(size, 1) for size in x.shape))
+    return time.perf_counter() - start
+
+
+def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients, Plan]:
+    """Lay the gradients out on blocks of so many rows."""
+    z, upstream, weights = (
+        da.from_array(
+            file,
+            chunks=(-1 if name == "weights" else rows, *(-1,) * (file.ndim - 1)),
+            # Without a name, Dask would hash what it reads.
+            name=f"{name}-{uuid4().hex}",
+            # On a cluster each task has the path, and does not wait for another that holds it.
+            inline_array=True,
+            meta=np.empty((0,) * file.ndim, file.dtype),
+        )
+        for name, file in files.items()
+    )
+    wrt = tuple(name.strip() for name in options.wrt.split(","))
+    step = partial(_step, wrt)
+    lazy: Any = accumulate(step, upstream, z, shared=(weights,), rows=("dz",) if "z" in wrt else ())
+    plans = [x.plan for y in lazy if y is not None for x in y.dask.layers.values() if isinstance(x, Blocks)]
+    return lazy, plans[0]
+
+
+def _step(wrt: tuple[str, ...], upstream: Array, z: Array, weights: Array, /) -> AffineGradients:
+    """Return the gradients for a block; NaN and infinity in it are for who reads the result, and no warning."""
+    with np.errstate(all="ignore"):
+        return affine_backward(upstream, z, weights, wrt=wrt)
+
+
+def _memory(plan: Plan, weights: File, each: int, rows: int, /) -> int:
+    """Predict the memory of a process in which `each` threads work on as many blocks of so many rows."""
+    blocks = max(ceil(sum(plan.chunks) / max(rows, 1)), 1)
+    held = plan._replace(blocks=[[]] * blocks).held_bytes()
+    return min(each, blocks) * plan.task_bytes(rows) + held + weights.nbytes
+
+
+def _candidates(plan: Plan, unit: int, workers: int, /) -> range:
+    """Return the numbers of rows that a block may have: none of less use, and none that splits a chunk of the input."""
+    rows, unit_bytes = sum(plan.chunks), unit * max(plan.row_bytes, 1)
+    low, high = (size // unit_bytes for size in _BLOCK_BYTES)
+    least = max(min(low + 1, ceil(rows / unit)), 1)
+    most = max(min(high, rows // (_BLOCKS_EACH * workers * unit)), least)
+    return range(least * unit, most * unit + 1, unit)
+
+
+def _check_rows(rows: int, unit: int, all_rows: int, /) -> None:
+    """Check that no chunk of the input lies in two blocks."""
+    if rows % unit and rows < all_rows:
+        lower = rows // unit * unit
+        near = f"{lower:,} or {lower + unit:,}" if lower else f"{unit:,}"
+        msg = (
+            f"--block-rows must be a multiple of {unit:,}, the rows of the Zarr chunks of the inputs, which would be "
+            f"read twice otherwise; got {rows:,}: give {near}"
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def _team(options: Options, /) -> Iterator[tuple[int, int]]:
+    """Let Dask run on threads or a cluster; yield the number of all workers' threads, and of those in one process."""
+    if options.scheduler is None:
+        count = options.workers or CPU_COUNT
+        with dask.config.set(scheduler="threads", num_workers=count, pool=None):
+            yield count, count
+        return
+    from distributed import Client  # noqa: PLC0415 - an extra
+
+    # A client that is interrupted leaves tasks behind whose tracebacks would follow the command's one line.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    with Client(options.scheduler) as client:
+        threads = client.nthreads().values()
+        if not threads:
+            msg = f"the cluster at {options.scheduler} has no workers"
+            raise ConnectionError(msg)
+        yield sum(threads), max(threads)
+
+
+def _attributes(job: Job, /) -> dict[str, Any]:
+    """Say what the output was made of and by."""
+    return {
+        "made_by": MADE_BY,
+        "command": shlex.join(["pullback", *sys.argv[1:]]),
+        "versions": {module.__name__: module.__version__ for module in (pullback, np, dask, zarr)},
+        "inputs": {
+            name: {"path": str(file.path), "shape": list(file.shape), "dtype": str(file.dtype)}
+            for name, file in job.files.items()
+        },
+    }

@@ -1,0 +1,259 @@
+"""`accumulate` and `compute` on a cluster of two worker processes: the bits of one thread, and what only clusters do."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from batches import check, draw, gradients
+from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from pullback import _plan, _run, affine_backward
+from pullback.dask import accumulate, compute
+
+LIMIT = 2**30
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=LIMIT, dashboard_address=None) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    with Client(cluster) as client:
+        client.wait_for_workers(2)
+        yield client
+
+
+def step(z: Any, w: Any) -> Any:
+    return affine_backward(z @ w, z, w)
+
+
+def bits(results: Any) -> list[bytes]:
+    return [x.tobytes() for x in results]
+
+
+@pytest.mark.parametrize("lanes", [None, 2, 16])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_bits(client: Client, monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int) -> None:
+    if lanes:
+        monkeypatch.setattr(_plan, "_TREE_BYTES", 0)
+        monkeypatch.setattr(_plan, "_LANES", (lanes, lanes))
+    case = draw(40_000, 24, 17, "float32")
+    got = gradients(case, 1000)
+    here = sorted(client.scheduler_info()["workers"])[:workers]
+    with dask.annotate(workers=here):
+        far = compute(*got)
+    with dask.config.set(scheduler="threads"):
+        near = compute(*got)
+    check(far, case)
+    assert bits(far) == bits(near)
+
+
+@pytest.mark.usefixtures("client")
+def test_store(tmp_path: Path) -> None:
+    case = draw(40)
+    got = gradients(case, 6)
+    misaligned = zarr.create_array(tmp_path / "m", shape=(40, 3), dtype="float64", chunks=(5, 2), shards=(10, 2))
+    dw, twice = compute(got.dw, (got.dz * 2).sum(), store=[(got.dz, tmp_path / "dz"), (got.dz, misaligned)])
+    for path in ("dz", "m"):
+        check((zarr.open_array(tmp_path / path)[...], dw, None), case)
+    right = 2 * affine_backward(*case).dz
+    assert abs(twice - right.sum()) <= 4 * 120 * np.finfo(float).eps * np.abs(right).sum()
+
+
+def test_store_after_persist(client: Client, tmp_path: Path) -> None:
+    case = draw(40)
+    z, upstream = client.persist([da.from_array(x, chunks=(6, -1)) for x in (case.z, case.da)])
+    got = accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))
+    kept = got.dw.persist()
+    db, dw = compute(got.db, got.dw, store=[(got.dz, tmp_path / "dz")])
+    check((zarr.open_array(tmp_path / "dz")[...], dw, db), case)
+    assert bits(compute(kept)) == bits((dw,))
+
+
+class OddError(LookupError):
+    pass
+
+
+def fail(z: Any) -> tuple[Any]:
+    if np.any(z == 17):
+        raise OddError(17)
+    return (z,)
+
+
+@pytest.mark.usefixtures("client")
+def test_error(tmp_path: Path) -> None:
+    (rows,) = accumulate(fail, da.from_array(np.arange(40.0)[:, None], chunks=(6, 1)), rows=(0,))
+    with pytest.raises(OddError) as info:
+        compute(store=[(rows, tmp_path / "rows")])
+    assert info.value.__notes__ == ["accumulate: while the step ran on rows [12:18]"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("client")
+def test_leaves_nothing(tmp_path: Path) -> None:
+    """A task that is still running when another fails does not write any more into what is removed."""
+    flags = tmp_path / "flags"
+    flags.mkdir()
+
+    def step(z: Any) -> tuple[Any]:
+        if np.any(z == 0):
+            wait_for(flags / "running")
+            raise OddError
+        if np.any(z == 1):
+            (flags / "running").touch()
+            time.sleep(1)  # outlives the failure, as work would
+        return (z,)
+
+    (rows,) = accumulate(step, da.from_array(np.arange(2.0)[:, None], chunks=(1, 1)), rows=(0,))
+    with pytest.raises(OddError):
+        compute(store=[(rows, tmp_path / "rows")])
+    assert [x.name for x in tmp_path.iterdir()] == ["flags"]
+
+
+def blas(_: object = None) -> list[int]:
+    return [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"]
+
+
+def test_blas_threads(client: Client) -> None:
+    def step(z: Any) -> tuple[Any]:
+        return (np.asarray(len(z) and max(blas()), dtype=float),)
+
+    # Workers have one thread to begin with: `distributed` sees to that by variables that only take hold at the start.
+    client.run(threadpool_limits, 2, user_api="blas")
+    before = client.run(blas)
+    (most,) = compute(*accumulate(step, da.ones((40, 2), chunks=(4, 2))))
+    assert most == 10
+    assert client.run(blas) == before
+
+
+def test_blas_threads_of_workers_in_one_process() -> None:
+    with (
+        threadpool_limits(2, user_api="blas"),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as here,
+        Client(here),
+    ):
+        before = blas()
+        case = draw(40)
+        check(compute(*gradients(case, 6)), case)
+        assert blas() == before
+
+
+def test_progress(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert client
+    compute(gradients(draw(40), 1).dw, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+
+
+def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks are found by their names, and counted when they are done."""
+    seen: list[float] = []
+    monkeypatch.setattr(_run, "_POLL_SECONDS", 0.02)
+    got = gradients(draw(40), 2)
+    (name,) = (name for name, layer in got.dw.dask.layers.items() if isinstance(layer, _plan.Blocks))
+    with _run._watch(client, [name], seen.append):  # noqa: SLF001 - the only way to see what it shows
+        kept = got.dw.persist()
+        end = time.monotonic() + 30
+        while not seen or seen[-1] < 1:
+            assert time.monotonic() < end
+    assert kept.compute().shape == (3, 2)
+    assert seen == sorted(seen)
+
+
+def test_block_too_large(client: Client, tmp_path: Path) -> None:
+    def never(z: Any) -> tuple[Any]:
+        if len(z):
+            (tmp_path / "ran").touch()
+        return (z.sum(axis=0),)
+
+    rows = 2_000_000
+    z = da.ones((rows, 100), chunks=(rows, 100), dtype="float32")
+    (lazy,) = accumulate(never, z)
+    with pytest.raises(
+        ValueError, match=r"^compute: a block of 2,000,000 rows takes 1,\d+ MiB, and a worker has"
+    ) as info:
+        compute(lazy)
+    assert list(tmp_path.iterdir()) == []
+    fits = int(str(info.value).split("at most ")[1].split(" rows")[0].replace(",", ""))
+    (room,) = {min(client.run_on_scheduler(_run._rooms))}  # noqa: SLF001
+    (plan,) = (x.plan for x in lazy.dask.layers.values() if isinstance(x, _plan.Blocks))
+    # Workers' memory changes a little between the two questions.
+    assert abs(plan.task_bytes(fits) - room) <= 0.1 * room
+    huge = accumulate(never, da.ones((1, 2**26), chunks=-1))
+    with pytest.raises(ValueError, match=r"no block is small enough, or give workers more memory or fewer threads$"):
+        compute(*huge)
+
+
+def test_unlimited_memory() -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, memory_limit=0, dashboard_address=None
+        ) as here,
+        Client(here),
+    ):
+        case = draw(40)
+        check(compute(*gradients(case, 6)), case)
+
+
+def test_killed_worker(client: Client, tmp_path: Path) -> None:
+    case = draw(4000, 8, 5)
+    (tmp_path / "pids").mkdir()
+
+    def slow(upstream: Any, z: Any, w: Any) -> Any:
+        if len(z):
+            (tmp_path / "pids" / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+            if not (tmp_path / "killed").exists():
+                time.sleep(0.05)
+        return affine_backward(upstream, z, w)
+
+    batch = [da.from_array(x, chunks=(50, -1)) for x in case[:2]]
+    got = accumulate(slow, *batch, shared=(case.w,), rows=("dz",))
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(compute, got.dw, got.db, store=[(got.dz, tmp_path / "dz")])
+        end = time.monotonic() + 30
+        while len(started := list((tmp_path / "pids").iterdir())) < 20:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.kill(int(started[-1].name.split("-")[0]), signal.SIGKILL)
+        (tmp_path / "killed").touch()
+        far = run.result()
+    assert client.wait_for_workers(2) is None
+    dz = zarr.open_array(tmp_path / "dz")[...]
+    check((dz, *far), case)
+    with dask.config.set(scheduler="synchronous"):
+        assert bits((dz, *far)) == bits(compute(*gradients(case, 50)))
+
+
+def sent(dask_worker: Any) -> int:
+    return sum(x["total"] for x in dask_worker.transfer_outgoing_log)
+
+
+def test_transfers(client: Client, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    z = zarr.create_array(tmp_path / "z", data=rng.random((200_000, 32), dtype="float32"), chunks=(4000, 32))
+    before = sum(client.run(sent).values())
+    _, dw, _ = accumulate(step, da.from_zarr(z), shared=(np.ones((32, 4), "float32"),), rows=("dz",))
+    compute(dw)
+    assert sum(client.run(sent).values()) - before <= 0.02 * z.nbytes

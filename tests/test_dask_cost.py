@@ -1,0 +1,135 @@
+"""What a run of `accumulate` costs: tasks, memory and bits; none of them depends on how it is run."""
+
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from batches import Case, Reader, Tasks, check, draw, gradients
+
+from pullback import _plan, affine_backward
+from pullback.dask import accumulate, compute
+
+
+@pytest.fixture
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a block of each chunk, and a strip of each four rows."""
+    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "_STRIP_ROWS", (4, 4))
+
+
+def sources(folder: Path, x: Any, chunks: int) -> list[Any]:
+    stored = zarr.create_array(folder / f"{x.shape[1]}.zarr", data=x, chunks=(chunks, x.shape[1]))
+    return [da.from_array(x, chunks=chunks), da.from_array(Reader(x), chunks=chunks), da.from_zarr(stored)]
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "as it is": lambda x: x,
+    "cut": lambda x: x[10:],
+    "times": lambda x: x * 2,
+    "joined": lambda x: da.concatenate([x[:200], x[200:]]),
+    "filtered": lambda x: x[x[:, 0] > 0],
+    "filled": lambda x: da.where(x > 0, x, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.usefixtures("fine")
+def test_tasks_of_a_block(tmp_path: Path, change: str) -> None:
+    case = draw(400)
+    case.da[:, 0] = case.z[:, 0]
+    for i, batch in enumerate(zip(*(sources(tmp_path, x, 4) for x in case[:2]), strict=True)):
+        upstream, z = map(CHANGES[change], batch)
+        _, dw, db = accumulate(partial(affine_backward, wrt=("w", "b")), upstream, z, shared=(case.w,))
+        with Tasks() as sums:
+            compute(dw, db)
+        with Tasks() as by_dask:
+            dask.compute(dw, db)
+        assert z.numblocks[0] <= sums.count == by_dask.count <= 1.3 * z.numblocks[0]
+        if change in {"as it is", "times"}:
+            dz, dw, _ = accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))
+            with Tasks() as stored:
+                compute(dw, store=[(dz, tmp_path / f"dz{i}.zarr")])
+            assert z.numblocks[0] <= stored.count <= 1.3 * z.numblocks[0]
+
+
+def test_accuracy() -> None:
+    rng = np.random.default_rng(2)
+    z = rng.random((2_000_000, 4), dtype="float32")
+    upstream = rng.random((2_000_000, 2), dtype="float32") * np.float32(0.2)
+    got = gradients(Case(upstream, z, np.ones((4, 2), "float32")), 300_000, rows=("dz",))
+    dw, db = compute(got.dw, got.db)
+    assert {dw.dtype, db.dtype} == {np.dtype("float32")}
+    for x, right in ((dw, z.astype("float64").T @ upstream), (db, upstream.sum(axis=0, dtype="float64"))):
+        assert np.max(np.abs(x - right)) <= 3e-7 * np.max(np.abs(right))
+
+
+@pytest.mark.parametrize("lanes", [None, 2, 16])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.usefixtures("fine")
+def test_sums_are_wide(monkeypatch: pytest.MonkeyPatch, dtype: str, lanes: int | None) -> None:
+    """In 24 bits, 2²⁴ + 1 is 2²⁴: the ones would be lost."""
+    use_lanes(monkeypatch, lanes)
+    x = np.ones((60, 1), dtype=dtype)
+    x[0] = 2**24
+    unit = 1j if dtype == "complex64" else 1
+    (got,) = compute(*accumulate(lambda x: (x.sum(axis=0),), da.from_array(x * x.dtype.type(unit), chunks=(1, 1))))
+    assert got.dtype == dtype
+    assert got[0] == (2**24 + 60) * unit  # 59 ones, rounded to even
+
+
+def use_lanes(monkeypatch: pytest.MonkeyPatch, lanes: int | None) -> None:
+    if lanes is not None:
+        monkeypatch.setattr(_plan, "_TREE_BYTES", 0)
+        monkeypatch.setattr(_plan, "_LANES", (lanes, lanes))
+
+
+def unaligned(x: Any) -> Any:
+    return np.frombuffer(b"?" + x.tobytes(), dtype=x.dtype, offset=1, count=x.size).reshape(x.shape)
+
+
+def sliced(x: Any) -> Any:
+    return np.repeat(np.repeat(x, 2, axis=0), 3, axis=1)[::2, ::3]
+
+
+@pytest.mark.parametrize("lanes", [None, 2, 16])
+def test_same_bits(monkeypatch: pytest.MonkeyPatch, lanes: int | None) -> None:
+    use_lanes(monkeypatch, lanes)
+    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    case = draw(40_000, 24, 17, "float32")
+    results = []
+    for layout in (np.asarray, np.asfortranarray, sliced, unaligned):
+        got = gradients(Case(*map(layout, case)), 1000)
+        for options in ({"scheduler": "synchronous"}, {"num_workers": 1}, {"num_workers": 8}):
+            with dask.config.set(options):
+                results.append([x.tobytes() for x in compute(*got)])
+    check(compute(*got), case)
+    assert all(x == results[0] for x in results)
+
+
+@pytest.mark.parametrize("lanes", [None, 2, 16])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_memory(monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int) -> None:
+    """What is predicted is enough, and at most five times what is allocated."""
+    use_lanes(monkeypatch, lanes)
+    k, rows, count = 256, 4096, 60
+    z = da.ones((rows * count, k), chunks=(rows, k), dtype="float32")
+    got = accumulate(affine_backward, z + 1, z, shared=(np.ones((k, k), "float32"),), rows=("dz",))
+    (plan,) = (x.plan for x in got.dw.dask.layers.values() if isinstance(x, _plan.Blocks))
+    assert plan.chunks == (rows,) * count
+    # No more tasks than lanes run at a time.
+    predicted = min(workers, lanes or workers) * plan.task_bytes(rows) + plan.held_bytes()
+    with dask.config.set(num_workers=workers):
+        tracemalloc.start()
+        try:
+            compute(got.dw, got.db)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert predicted / 5 <= peak <= predicted
