@@ -133,5 +133,5 @@ def bench(session: nox.Session) -> None:
 @nox.session(python=interpreter("torch"), venv_backend="virtualenv")
 def scale(session: nox.Session) -> None:
     """Measure batches larger than memory: minutes, and 30 GB of disk."""
-    session.install(".[cli,cluster]", *group("bench"))
+    session.install(".[demo,cluster]", *group("bench"))
     session.run("python", "-m", "benchmarks", "--only=scale", *session.posargs)

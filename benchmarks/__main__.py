@@ -10,7 +10,7 @@ PARTS = ("accuracy", "speed", "memory")
 LARGE = "scale"
 NEEDED = {
     **dict.fromkeys(PARTS, ("numpy", "rich", "threadpoolctl", "torch", "pullback")),
-    LARGE: ("dask", "distributed", "numpy", "pullback", "rich", "threadpoolctl", "torch", "typer", "zarr"),
+    LARGE: ("dask", "distributed", "numpy", "pullback", "rich", "sklearn", "threadpoolctl", "torch", "typer", "zarr"),
 }
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
@@ -33,7 +33,7 @@ def main() -> int:
     if missing:
         parser.exit(
             2,
-            f'error: cannot import {", ".join(missing)}; pip install -e ".[cli,cluster]" --group bench installs them\n',
+            f'cannot import {", ".join(missing)}; pip install -e ".[demo,cluster]" --group bench installs them\n',
         )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
     return _run(parts, unset, quick=options.quick)

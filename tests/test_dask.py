@@ -1,5 +1,6 @@
 """`accumulate`: what is computed and when, in how many tasks, with which bits; and what it refuses."""
 
+import gc
 import itertools
 import math
 from collections.abc import Callable
@@ -10,13 +11,12 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from batches import Case, Reader, check, draw, gradients
+from batches import Case, Reader, accumulate, check, compute, draw, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import EPS, C
 
 from pullback import AffineGradients, _plan, affine_backward, matmul_backward, softmax_cross_entropy
-from pullback.dask import accumulate, compute
 
 
 @pytest.fixture
@@ -38,9 +38,10 @@ def total(*blocks: Any) -> tuple[Any]:
 def test_kinds_of_results() -> None:
     case = draw(10)
     got = gradients(case, 4)
-    assert isinstance(got, AffineGradients)
+    kind: type = type(got)
+    assert kind is AffineGradients
     assert all(isinstance(x, da.Array) for x in got)
-    assert got.dz.chunks == ((4, 4, 2), (3,))
+    assert got[0].chunks == ((4, 4, 2), (3,))
     check(compute(*got), case)
     check(dask.compute(*got), case)
     upstream, z = da.from_array(case.da, chunks=(4, 2)), da.from_array(case.z, chunks=(4, 3))
@@ -83,9 +84,9 @@ def test_reads_once(
     reader = Reader(case.z)
     z = change(da.from_array(reader, chunks=(chunks, 3)))
     upstream = change(da.from_array(case.da, chunks=(chunks, 2)))
-    got = AffineGradients(*compute(*accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))))
+    got = compute(*accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",)))
     check(got, Case(change(case.da), change(case.z), case.w))
-    assert reader.reads.tolist() == [0] * (30 - len(got.dz)) + [1] * len(got.dz)
+    assert reader.reads.tolist() == [0] * (30 - len(got[0])) + [1] * len(got[0])
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "uint32", "int64"])
@@ -93,10 +94,11 @@ def test_reads_once(
 def test_counts_in_64_bits(dtype: str) -> None:
     wide = "uint64" if dtype.startswith("u") else "int64"
     x = da.from_array(np.full((40, 1), 1 if dtype == "bool" else np.iinfo(dtype).max // 40, dtype), chunks=(1, 1))
-    (lazily,) = accumulate(lambda x: (x[0] if len(x) else np.zeros(1, x.dtype),), x)
-    (got,) = compute(lazily)
-    assert lazily.dtype == got.dtype == wide
-    assert got[0] == 40 * int(x[0, 0].compute())
+    for strips, chunk in ((40, 1), (10, 20)):
+        (lazily,) = accumulate(lambda x: (x[0] if len(x) else np.zeros(1, x.dtype),), x.rechunk(chunk))
+        (got,) = compute(lazily)
+        assert lazily.dtype == got.dtype == wide
+        assert got[0] == strips * int(x[0, 0].compute())
 
 
 SPLITS = [((4, 4, 2), (5, 5)), ((10,), (1,) * 10), ((3, 0, 7), (10,)), ((0, 10), (4, 6)), ((4, 0, 6), (4, 0, 6))]
@@ -175,8 +177,36 @@ def test_persisted() -> None:
     check(compute(*accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))), case)
 
 
+@pytest.mark.parametrize("parts", [(0, 20, 40), (20, 40, 0, 20), (30, 40, 0, 10)], ids=str)
+def test_chunks_that_are_not_read_at_once(parts: tuple[int, ...]) -> None:
+    """Small chunks that go to one task, of two sources or not one after another in one."""
+    x = draw(40).z
+    readers = Reader(x), Reader(x)
+    one, other = (da.from_array(reader, chunks=(4, 3)) for reader in readers)
+    batch = [source[a:b] for source in (one, other) for a, b in itertools.pairwise(parts) if a < b]
+    (got,) = compute(*accumulate(lambda x: (x,), da.concatenate([*batch, one[::2]]), rows=(0,)))
+    rows = [x[a:b] for _ in range(2) for a, b in itertools.pairwise(parts) if a < b]
+    np.testing.assert_array_equal(got, np.concatenate([*rows, x[::2]]))
+    (whole,) = compute(*accumulate(lambda x: (x,), da.concatenate([one, other, one]), rows=(0,)))
+    np.testing.assert_array_equal(whole, np.concatenate([x, x, x]))
+    with dask.config.set({"optimization.fuse.active": False}):
+        (both,) = compute(*accumulate(lambda x: (x,), da.concatenate([one, other]), rows=(0,)))
+    np.testing.assert_array_equal(both, np.concatenate([x, x]))
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_collector(monkeypatch: pytest.MonkeyPatch, *, collects: bool) -> None:
+    """It is left as it was found."""
+    monkeypatch.setattr(gc, "isenabled", lambda: collects)
+    calls = []
+    monkeypatch.setattr(gc, "disable", lambda: calls.append("off"))
+    monkeypatch.setattr(gc, "enable", lambda: calls.append("on"))
+    gradients(draw(5), 2)
+    assert calls == (["off", "on"] if collects else ["off"])
+
+
 @st.composite
-def batches(drawn: st.DrawFn) -> tuple[Case, tuple[Any, Any], tuple[int, int]]:
+def batches(drawn: st.DrawFn) -> tuple[Case, Any, Any]:
     """Draw a batch, with two divisions of its rows, and of its features."""
     rows = drawn(st.integers(0, 12))
     cuts = [sorted(drawn(st.lists(st.integers(0, rows), max_size=4))) for _ in range(2)]
@@ -188,7 +218,7 @@ def batches(drawn: st.DrawFn) -> tuple[Case, tuple[Any, Any], tuple[int, int]]:
 
 @settings(max_examples=40, deadline=None)
 @given(batches())
-def test_any_batch(drawn: tuple[Case, tuple[Any, Any], tuple[int, int]]) -> None:
+def test_any_batch(drawn: tuple[Case, Any, Any]) -> None:
     case, splits, features = drawn
     batch = (da.from_array(x, chunks=chunks) for x, *chunks in zip(case, splits, features, strict=False))
     with mock.patch.multiple(_plan, _TASK_BYTES=100, _STRIP_ROWS=(2, 2)), dask.config.set(scheduler="synchronous"):

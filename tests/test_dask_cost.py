@@ -11,10 +11,9 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from batches import Case, Reader, Tasks, check, draw, gradients
+from batches import Case, Reader, Tasks, accumulate, check, compute, draw, gradients
 
 from pullback import _plan, affine_backward
-from pullback.dask import accumulate, compute
 
 
 @pytest.fixture

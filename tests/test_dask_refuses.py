@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 import pytest
+from batches import accumulate, compute
 
 from pullback import _plan, affine_backward, softmax_cross_entropy
-from pullback.dask import accumulate, compute
 
 
 def ones(rows: int = 10, chunks: Any = 5) -> Any:
@@ -71,7 +71,7 @@ def test_unknown_features() -> None:
     x = ones()
     with pytest.raises(ValueError, match=r"every size but the number of rows must be known; got .*\(10, nan\)$"):
         accumulate(sums, x[:, x[0] > 0])
-    with pytest.raises(ValueError, match="^Array chunk sizes are unknown"):
+    with pytest.raises(ValueError, match="Array chunk sizes are unknown"):
         accumulate(lambda x, _: sums(x), x, shared=(unknown(ones(5)),))
 
 

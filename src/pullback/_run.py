@@ -19,7 +19,7 @@ from dask.threaded import get
 from threadpoolctl import threadpool_limits
 
 from pullback._plan import Blocks, Plan
-from pullback._typing import Array, Client, DaskArray
+from pullback._typing import Client, Computed, DaskArray
 
 Scheduler: TypeAlias = Any
 Worker: TypeAlias = Any
@@ -32,14 +32,19 @@ _POLL_SECONDS = 0.3
 _LEFT = {"waiting", "no-worker", "queued", "processing"}
 
 
-def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progress: bool) -> tuple[Array | None, ...]:
+def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progress: bool) -> tuple[Computed, ...]:
     """Compute the results, and all that has to be written, in one go."""
     wanted = (*results, *written)
     lazy = [x for x in wanted if x is not None]
     plans = {name: layer.plan for x in lazy for name, layer in x.dask.layers.items() if isinstance(layer, Blocks)}
     client = getattr(get_scheduler(collections=lazy), "__self__", None) if lazy else None
     if client is None:
-        with threadpool_limits(1, user_api="blas"), _threads(lazy) as pool, _bar(plans, progress=progress) as show, _Local(show):
+        with (
+            threadpool_limits(1, user_api="blas"),
+            _threads(lazy) as pool,
+            _bar(plans, progress=progress) as show,
+            _Local(show),
+        ):
             out = dask.compute(*wanted, **pool)
     else:
         _check_memory(client, plans.values())
@@ -50,7 +55,7 @@ def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progre
             _watch(client, plans, show),
         ):
             out = dask.compute(*wanted)
-    computed: tuple[Array | None, ...] = out[: len(results)]
+    computed: tuple[Computed, ...] = out[: len(results)]
     return computed
 
 

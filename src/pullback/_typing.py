@@ -20,6 +20,9 @@ Cast: TypeAlias = "Callable[..., Array]"
 DaskArray: TypeAlias = Any
 """A lazy array of Dask, which has no types."""
 
+Computed: TypeAlias = Any
+"""An array of the library that the blocks are of, or None."""
+
 Client: TypeAlias = Any
 """A client of Dask's cluster."""
 

@@ -7,9 +7,10 @@ once for each. Here a whole step is one task, reading included.
 import gc
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan, nan, prod
+from typing import Any, TypeVar, cast
 
 import dask.array as da
 from array_api_compat import array_namespace, device
@@ -17,12 +18,17 @@ from dask.base import tokenize
 
 from pullback import _plan, _run, _store
 from pullback._blocks import Result, entries, name_of
-from pullback._typing import Array, DaskArray, Sizes, Step, ZarrArray
+from pullback._typing import Array, Computed, DaskArray, Sizes, Step, ZarrArray
+
+Results = TypeVar("Results", bound=tuple[Any, ...])
 
 
 def accumulate(
-    step: Step, *batch: DaskArray, shared: Sequence[Array | DaskArray] = (), rows: Collection[str | int] = ()
-) -> tuple[DaskArray, ...]:
+    step: Callable[..., Results],
+    *batch: DaskArray,
+    shared: Sequence[Array | DaskArray] = (),
+    rows: Collection[str | int] = (),
+) -> Results:
     """Run a step on each block of rows of a batch, and add up what it returns; lazily.
 
     Parameters
@@ -111,7 +117,8 @@ def accumulate(
     token = tokenize(step, [x.name for x in aligned], whole, results)
     with _no_collection():
         arrays, _ = _plan.lay(token, _plan.make(step, aligned, sizes, whole, out, results))
-    return type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
+    lazy: Any = type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
+    return cast("Results", lazy)
 
 
 @contextmanager
@@ -130,7 +137,7 @@ def compute(
     *results: DaskArray,
     store: Collection[tuple[DaskArray, str | os.PathLike[str] | ZarrArray]] = (),
     progress: bool = False,
-) -> tuple[Array | None, ...]:
+) -> tuple[Computed, ...]:
     """Compute the results of `accumulate`, and all that is made of them, in one pass over the batch.
 
     As ``dask.compute`` does, with one BLAS thread to a task while it runs, and with rows written where they are made.
