@@ -181,17 +181,15 @@ def test_persisted() -> None:
 def test_chunks_that_are_not_read_at_once(parts: tuple[int, ...]) -> None:
     """Small chunks that go to one task, of two sources or not one after another in one."""
     x = draw(40).z
-    readers = Reader(x), Reader(x)
-    one, other = (da.from_array(reader, chunks=(4, 3)) for reader in readers)
+    one, other = (da.from_array(Reader(y), chunks=(4, 3)) for y in (x, -x))
     batch = [source[a:b] for source in (one, other) for a, b in itertools.pairwise(parts) if a < b]
     (got,) = compute(*accumulate(lambda x: (x,), da.concatenate([*batch, one[::2]]), rows=(0,)))
-    rows = [x[a:b] for _ in range(2) for a, b in itertools.pairwise(parts) if a < b]
+    rows = [y[a:b] for y in (x, -x) for a, b in itertools.pairwise(parts) if a < b]
     np.testing.assert_array_equal(got, np.concatenate([*rows, x[::2]]))
-    (whole,) = compute(*accumulate(lambda x: (x,), da.concatenate([one, other, one]), rows=(0,)))
-    np.testing.assert_array_equal(whole, np.concatenate([x, x, x]))
-    with dask.config.set({"optimization.fuse.active": False}):
-        (both,) = compute(*accumulate(lambda x: (x,), da.concatenate([one, other]), rows=(0,)))
-    np.testing.assert_array_equal(both, np.concatenate([x, x]))
+    for fuses in (None, False):
+        with dask.config.set({"optimization.fuse.active": fuses}):
+            (both,) = compute(*accumulate(lambda x: (x,), da.concatenate([one, other]), rows=(0,)))
+        np.testing.assert_array_equal(both, np.concatenate([x, -x]))
 
 
 @pytest.mark.parametrize("collects", [True, False])

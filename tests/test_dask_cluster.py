@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -30,6 +31,12 @@ def cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def lone() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=LIMIT, dashboard_address=":0") as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def client(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
@@ -47,15 +54,15 @@ def bits(results: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("lanes", [None, 2, 16])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_same_bits(client: Client, monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.usefixtures("client")
+def test_same_bits(lone: LocalCluster, monkeypatch: pytest.MonkeyPatch, lanes: int | None, *, alone: bool) -> None:
     if lanes:
         monkeypatch.setattr(_plan, "_TREE_BYTES", 0)
         monkeypatch.setattr(_plan, "_LANES", (lanes, lanes))
     case = draw(40_000, 24, 17, "float32")
     got = gradients(case, 1000)
-    here = sorted(client.scheduler_info()["workers"])[:workers]
-    with dask.annotate(workers=here):
+    with Client(lone) if alone else nullcontext():
         far = compute(*got)
     with dask.config.set(scheduler="threads"):
         near = compute(*got)
