@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 PARTS = ("accuracy", "speed", "memory")
 # Takes minutes and tens of gigabytes on disk, so that it has to be asked for.
@@ -27,6 +28,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows for accuracy, fewer samples")
     parser.add_argument("--only", action="append", choices=(*PARTS, LARGE), help="one part; may be given several times")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write what is printed to a file, too")
     options = parser.parse_args()
     parts = options.only or PARTS
     missing = sorted({name for part in parts for name in NEEDED[part] if find_spec(name) is None})
@@ -36,10 +38,10 @@ def main() -> int:
             f'cannot import {", ".join(missing)}; pip install -e ".[demo,cluster]" --group bench installs them\n',
         )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
-    return _run(parts, unset, quick=options.quick)
+    return _run(parts, unset, options.save, quick=options.quick)
 
 
-def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -> int:
+def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None, *, quick: bool) -> int:
     """Print the machine and the tables; return the exit status."""
     # Here and not above: NumPy must not be loaded before the environment is right.
     from rich.console import Console  # noqa: PLC0415
@@ -48,7 +50,7 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -
     from benchmarks.report import show  # noqa: PLC0415
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110, record=save is not None)
     for line in machine.describe():
         console.print(line)
     if unset:
@@ -64,6 +66,8 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], *, quick: bool) -
     rows = [row for part in parts for section in sections[part](quick=quick) for row in show(section, console)]
     missed = sum(not row.holds for row in rows)
     console.print(f"{len(rows) - missed} of {len(rows)} bounds hold", style="bold red" if missed else "bold green")
+    if save:
+        console.save_text(str(save))
     return 1 if missed else 0
 
 

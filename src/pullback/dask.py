@@ -188,8 +188,9 @@ def compute(
     >>> from pullback.dask import accumulate, compute
     >>> z, upstream = da.ones((1_000, 3), chunks=(100, 3)), da.ones((1_000, 2), chunks=(100, 2))
     >>> dz, dw, db = accumulate(affine_backward, upstream, z, shared=(np.ones((3, 2)),), rows=("dz",))
-    >>> dw, db = compute(dw, db, store=[(dz, "dz.zarr")])
-    >>> zarr.open_array("dz.zarr", mode="r")[:2]
+    >>> target = zarr.create_array({}, shape=dz.shape, chunks=(500, 3), dtype=dz.dtype)  # or a path: "dz.zarr"
+    >>> dw, db = compute(dw, db, store=[(dz, target)])
+    >>> target[:2]
     array([[2., 2., 2.],
            [2., 2., 2.]])
     """
