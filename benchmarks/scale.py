@@ -142,7 +142,7 @@ def _pool(z: Path, upstream: Path, block: int) -> Sums:
 
 def _ours(z: Path, upstream: Path, w: Floats, block: int) -> Sums:
     """Add up the gradient with the library."""
-    lazy = [da.from_array(open_file(path), chunks=(block, -1), name=f"{path}-{block}") for path in (upstream, z)]
+    lazy = [open_file(path).lazy(block) for path in (upstream, z)]
     gradients = accumulate(step, *lazy, shared=(w,))
     dw, db = compute(*gradients[1:])
     return dw, db

@@ -1,7 +1,9 @@
 """What `pullback.dask` does inside a task: a step on the strips of a block of rows, and sums in the widest dtype."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device, to_device
@@ -19,6 +21,28 @@ class Result(NamedTuple):
     shape: tuple[int, ...]
     """With no rows, where it keeps them."""
     dtype: DType
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Rows of a file that a task reads a strip at a time, into the same memory: fresh memory costs as much again."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    read: Callable[[int, int, Array], Array]
+    """Takes the first row, the one after the last, and a flat array with room for what is between them."""
+
+    # No arithmetic. NumPy's way to say so also tells Dask to leave this as it is, and not to make it an array.
+    __array_ufunc__ = None
+
+    def memory(self, rows: int, /) -> Array:
+        """Return room for so many rows."""
+        room: Array = np.empty(rows * math.prod(self.shape[1:]), self.dtype)
+        return room
+
+    def __array__(self, dtype: DType = None, copy: object = None) -> Array:
+        """Read all of it, for `numpy.asarray`."""
+        return np.asarray(self.read(0, self.shape[0], self.memory(self.shape[0])), dtype)
 
 
 class Part(NamedTuple):
@@ -49,9 +73,7 @@ class Run(NamedTuple):
         shared = [_laid_out(x) for x in arrays[self.batch :]]
         kept: list[Array | None] = [None] * len(self.results)
         sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
-        for start in range(0, max(rows, 1), self.strip):
-            stop = min(start + self.strip, rows)
-            strip = [_laid_out(x[start:stop, ...]) for x in arrays[: self.batch]]
+        for start, stop, strip in _strips(arrays[: self.batch], self.strip):
             try:
                 out = entries(self.step(*strip, *shared))
                 self._check(out, stop - start)
@@ -161,6 +183,19 @@ def sum_dtype(xp: Namespace, x: Array, /) -> DType:
     if xp.isdtype(x.dtype, "unsigned integer"):
         return xp.uint64
     return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else widest(xp, x)
+
+
+def _strips(arrays: Sequence[Any], size: int, /) -> Iterator[tuple[int, int, list[Array]]]:
+    """Yield strips of so many rows of each array, with their first row and the one after their last."""
+    rows = arrays[0].shape[0]
+    memories = [x.memory(min(size, rows)) if isinstance(x, Unread) else None for x in arrays]
+    for start in range(0, max(rows, 1), size):
+        stop = min(start + size, rows)
+        strips = [
+            x[start:stop, ...] if memory is None else x.read(start, stop, memory)
+            for x, memory in zip(arrays, memories, strict=True)
+        ]
+        yield start, stop, [_laid_out(x) for x in strips]
 
 
 def _laid_out(x: Array, /) -> Array:

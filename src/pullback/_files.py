@@ -6,17 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+import dask.array as da
 import numpy as np
 import zarr
 from numpy.lib import format as npy
 
+from pullback._blocks import Unread
 from pullback._store import whole
-from pullback._typing import Array, DType, ZarrArray
+from pullback._typing import Array, DaskArray, DType, ZarrArray
 
 MADE_BY = "pullback gradient"
 
@@ -50,21 +54,25 @@ class File(ABC):
         """Say how much of the array is not stored; nothing where all is."""
         return ""
 
-    @abstractmethod
-    def rows(self, start: int, stop: int, /) -> Array:
-        """Read some rows."""
+    def lazy(self, rows: int, /) -> DaskArray:
+        """Return the array as one of Dask's, in blocks of so many rows, which may be `Unread`."""
+        return da.from_array(
+            self,
+            chunks=(rows, *(-1,) * (self.ndim - 1)),
+            # Without a name, Dask would hash what it reads.
+            name=f"{self.path.name}-{uuid4().hex}",
+            # On a cluster each task has the path, and does not wait for another that holds it.
+            inline_array=True,
+            meta=np.empty((0,) * self.ndim, self.dtype),
+        )
 
-    def __getitem__(self, key: tuple[slice, ...], /) -> Array:
-        """Read a part, as Dask asks for it: whole rows, most of all."""
-        start, stop, _ = key[0].indices(self.shape[0])
-        try:
-            rows: Any = np.asarray(self.rows(start, stop), dtype=self.dtype)
-        except Exception as error:
-            # The libraries say what was wrong with some bytes, and never where these are.
-            msg = f"{self.path}: rows [{start}:{stop}] cannot be read: {str(error) or type(error).__name__}"
-            raise OSError(msg) from error
-        part: Array = rows[:, *key[1:]]
-        return part
+    @abstractmethod
+    def __getitem__(self, key: tuple[slice, ...], /) -> Array | Unread:
+        """Return some rows, whole, as Dask asks for them."""
+
+    def unreadable(self, start: int, stop: int, error: Exception, /) -> OSError:
+        """Say which rows of which file: the libraries say what was wrong with some bytes, and never where these are."""
+        return OSError(f"{self.path}: rows [{start}:{stop}] cannot be read: {str(error) or type(error).__name__}")
 
 
 @dataclass(frozen=True)
@@ -79,19 +87,38 @@ class NpyFile(File):
     columns_first: bool
     """In Fortran order, as the transposed array would be without."""
 
-    def rows(self, start: int, stop: int, /) -> Array:
-        """Read some rows, which lie in one piece, or in one for each column where columns come first."""
-        rows, columns = stop - start, prod(self.shape[1:])
-        out: Any = np.empty((columns, rows) if self.columns_first else (1, rows * columns), self.stored)
-        with self.path.open("rb") as file:
-            for i, piece in enumerate(out):
-                first = i * self.shape[0] + start if self.columns_first else start * columns
-                file.seek(self.offset + first * self.stored.itemsize)
-                if file.readinto(piece) != piece.nbytes:
-                    msg = "the file ends before them"
-                    raise EOFError(msg)
+    def __getitem__(self, key: tuple[slice, ...], /) -> Unread:
+        """Return some rows, to be read in strips."""
+        start, stop, _ = key[0].indices(self.shape[0])
+        return Unread((stop - start, *self.shape[1:]), self.dtype, partial(self.read, start))
+
+    def read(self, first: int, start: int, stop: int, memory: Any, /) -> Any:  # noqa: ANN401 - arrays of NumPy's
+        """Read the rows from `start` to `stop` after the `first`, into a flat array of as many numbers or more."""
+        rows, columns, start = stop - start, prod(self.shape[1:]), first + start
+        # They lie in one piece, or in one for each column where columns come first.
+        out = memory[: rows * columns].reshape((columns, rows) if self.columns_first else (1, rows * columns))
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for i, piece in enumerate(out):
+                    place = i * self.shape[0] + start if self.columns_first else start * columns
+                    file.seek(self.offset + place * self.dtype.itemsize)
+                    _fill(file, memoryview(piece).cast("B"))
+        except Exception as error:
+            raise self.unreadable(start, first + stop, error) from error
+        if self.stored != self.dtype:
+            out.byteswap(inplace=True)
         array = out.reshape(*self.shape[:0:-1], rows).T if self.columns_first else out
-        return np.reshape(array, (rows, *self.shape[1:]))
+        return array.reshape(rows, *self.shape[1:])
+
+
+def _fill(file: FileIO, piece: memoryview, /) -> None:
+    """Read until a piece is full; the system may give less than it was asked for."""
+    while piece.nbytes:
+        count = file.readinto(piece)
+        if not count:
+            msg = "the file ends before them"
+            raise EOFError(msg)
+        piece = piece[count:]
 
 
 @dataclass(frozen=True)
@@ -114,9 +141,13 @@ class ZarrFile(File):
         count = f"{missing:,} of {self.array.nchunks:,} chunks of {self.path}"
         return f"{count} are not stored and count as {self.array.fill_value}"
 
-    def rows(self, start: int, stop: int, /) -> Array:
+    def __getitem__(self, key: tuple[slice, ...], /) -> Array:
         """Read some rows."""
-        rows: Array = self.array[start:stop]
+        start, stop, _ = key[0].indices(self.shape[0])
+        try:
+            rows: Array = np.asarray(self.array[start:stop], dtype=self.dtype)
+        except Exception as error:
+            raise self.unreadable(start, stop, error) from error
         return rows
 
 

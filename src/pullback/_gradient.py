@@ -11,10 +11,8 @@ from functools import partial
 from math import ceil, lcm, prod
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import dask
-import dask.array as da
 import numpy as np
 import zarr
 from dask.system import CPU_COUNT
@@ -147,18 +145,8 @@ def run(job: Job, /, *, progress: bool) -> float:
 
 def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients, Plan]:
     """Lay the gradients out on blocks of so many rows."""
-    z, upstream, weights = (
-        da.from_array(
-            file,
-            chunks=(-1 if name == "weights" else rows, *(-1,) * (file.ndim - 1)),
-            # Without a name, Dask would hash what it reads.
-            name=f"{name}-{uuid4().hex}",
-            # On a cluster each task has the path, and does not wait for another that holds it.
-            inline_array=True,
-            meta=np.empty((0,) * file.ndim, file.dtype),
-        )
-        for name, file in files.items()
-    )
+    z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))
+    weights = files["weights"].lazy(-1).map_blocks(np.asarray)
     wrt = tuple(name.strip() for name in options.wrt.split(","))
     step = partial(_step, wrt)
     lazy: Any = accumulate(step, upstream, z, shared=(weights,), rows=("dz",) if "z" in wrt else ())

@@ -67,7 +67,7 @@ def accumulate(
     -----
     **Tasks.** There is one task for a block, reading included, and one for each eight blocks to add up their sums.
     Chunks smaller than 8 MiB go several to a task. Rows that are returned, and not only stored by `compute`, take two
-    more tasks a block. Inside a task the step runs on strips of about 4 MiB, of 1,024 to 16,384 rows, so that what it
+    more tasks a block. Inside a task the step runs on strips of about 2 MiB, of 1,024 to 16,384 rows, so that what it
     allocates on the way stays small. The step is first called on zero rows, to learn the shapes and dtypes of its
     results. What several results need of the batch belongs into one step: two calls read the batch twice.
 
