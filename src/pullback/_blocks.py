@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,8 @@ from dask._task_spec import _execute_subgraph
 
 from pullback._sums import widest
 from pullback._typing import Array, DType, Namespace, Step, ZarrArray
+
+_ADDING = Lock()
 
 
 class Result(NamedTuple):
@@ -80,16 +84,20 @@ class Run(NamedTuple):
             except Exception as error:
                 error.add_note(f"accumulate: while the step ran on {where}")
                 raise
-            for i, (result, x) in enumerate(zip(self.results, out, strict=True)):
-                if result is None or x is None:
-                    continue
-                if not result.keeps_rows:
-                    # Only a sum that began here may be added to in place: the one before belongs to another task.
-                    sums[i] = _add(sums[i], x, ours=start > 0)
-                elif stop - start == rows:
-                    kept[i] = x
-                else:
-                    kept[i] = _put(kept[i], x, start, rows)
+            # A large sum comes from another task: with it, ours and what the step gave there are three arrays of its
+            # size until we are done, and so one thread at a time does this.
+            with _ADDING if before and start == 0 else nullcontext():
+                for i, (result, x) in enumerate(zip(self.results, out, strict=True)):
+                    if result is None or x is None:
+                        continue
+                    if not result.keeps_rows:
+                        # Only a sum that began here may be added to in place: the one before belongs to another task.
+                        sums[i] = _add(sums[i], x, ours=start > 0)
+                    elif stop - start == rows:
+                        kept[i] = x
+                    else:
+                        kept[i] = _put(kept[i], x, start, rows)
+                out, x = (), None
         for i, target in self.targets:
             if rows:
                 target[first : first + rows] = to_device(kept[i], "cpu")
