@@ -22,7 +22,7 @@ from pullback import AffineGradients, _plan, affine_backward, matmul_backward, s
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a block of each chunk, and a strip of each four rows."""
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     monkeypatch.setattr(_plan, "_STRIP_ROWS", (4, 4))
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_computed_before() -> None:
 def test_reads_once(
     monkeypatch: pytest.MonkeyPatch, task_bytes: int, chunks: int, change: Callable[[Any], Any]
 ) -> None:
-    monkeypatch.setattr(_plan, "_TASK_BYTES", task_bytes)
+    monkeypatch.setattr(_plan, "TASK_BYTES", task_bytes)
     case = draw(30)
     reader = Reader(case.z)
     z = change(da.from_array(reader, chunks=(chunks, 3)))
@@ -219,7 +219,7 @@ def batches(drawn: st.DrawFn) -> tuple[Case, Any, Any]:
 def test_any_batch(drawn: tuple[Case, Any, Any]) -> None:
     case, splits, features = drawn
     batch = (da.from_array(x, chunks=chunks) for x, *chunks in zip(case, splits, features, strict=False))
-    with mock.patch.multiple(_plan, _TASK_BYTES=100, _STRIP_ROWS=(2, 2)), dask.config.set(scheduler="synchronous"):
+    with mock.patch.multiple(_plan, TASK_BYTES=100, _STRIP_ROWS=(2, 2)), dask.config.set(scheduler="synchronous"):
         check(compute(*accumulate(affine_backward, *batch, shared=(case.w,), rows=("dz",))), case)
 
 

@@ -19,7 +19,7 @@ from batches import accumulate, check, compute, draw, gradients, reference
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pullback import _plan, _run, affine_backward
+from pullback import _graph, _plan, _progress, _run, affine_backward
 
 LIMIT = 2**30
 pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning")  # to compare with
@@ -39,7 +39,7 @@ def lone() -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def client(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     with Client(cluster) as client:
         client.wait_for_workers(2)
         yield client
@@ -182,7 +182,7 @@ def test_progress(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The blocks are found by their names, and counted when they are done."""
     seen: list[float] = []
-    monkeypatch.setattr(_run, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(_progress, "POLL_SECONDS", 0.02)
 
     def step(z: Any) -> tuple[Any]:
         if len(z):
@@ -192,8 +192,7 @@ def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp
         return (z.sum(axis=0),)
 
     (got,) = accumulate(step, da.from_array(np.arange(40.0)[:, None], chunks=(2, 1)))
-    (name,) = (name for name, layer in got.dask.layers.items() if isinstance(layer, _plan.Blocks))
-    with _run._watch(client, [name], seen.append):  # noqa: SLF001 - the only way to see what it shows
+    with _progress.watch(client, _graph.blocks_of(got), seen.append):
         kept = got.persist()
         end = time.monotonic() + 30
         while not any(seen):
@@ -206,7 +205,7 @@ def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_progress_of_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler that has not heard of the blocks, or has forgotten them, says nothing."""
-    monkeypatch.setattr(_run, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(_progress, "POLL_SECONDS", 0.001)
     answers, shown, seen = iter([(0, 0), (1, 2)]), Event(), []
 
     class Asked:
@@ -217,7 +216,7 @@ def test_progress_of_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(part)
         shown.set()
 
-    with _run._watch(Asked(), [], show):  # noqa: SLF001 - the only way to see what it shows
+    with _progress.watch(Asked(), [], show):
         assert shown.wait(30)
     assert seen == [0.5]
 
@@ -236,7 +235,7 @@ def test_block_too_large(client: Client, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     fits = int(str(info.value).split("at most ")[1].split(" rows")[0].replace(",", ""))
     (room,) = {min(client.run_on_scheduler(_run._rooms))}  # noqa: SLF001
-    (plan,) = (x.plan for x in lazy.dask.layers.values() if isinstance(x, _plan.Blocks))
+    plan = _graph.blocks_of(lazy)[0].plan
     # Workers' memory changes a little between the two questions.
     assert abs(plan.task_bytes(fits) - room) <= 0.1 * room
     huge = accumulate(never, da.ones((1, 2**26), chunks=-1))

@@ -13,13 +13,13 @@ import pytest
 import zarr
 from batches import Case, Reader, Tasks, accumulate, check, compute, draw, gradients
 
-from pullback import _plan, affine_backward
+from pullback import _graph, _plan, affine_backward
 
 
 @pytest.fixture
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a block of each chunk, and a strip of each four rows."""
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     monkeypatch.setattr(_plan, "_STRIP_ROWS", (4, 4))
 
 
@@ -100,7 +100,7 @@ def sliced(x: Any) -> Any:
 @pytest.mark.parametrize("lanes", [None, 2, 16])
 def test_same_bits(monkeypatch: pytest.MonkeyPatch, lanes: int | None) -> None:
     use_lanes(monkeypatch, lanes)
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     case = draw(40_000, 24, 17, "float32")
     results = []
     for layout in (np.asarray, np.asfortranarray, sliced, unaligned):
@@ -120,7 +120,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int
     k, rows, count = 256, 4096, 60
     z = da.ones((rows * count, k), chunks=(rows, k), dtype="float32")
     got = accumulate(affine_backward, z + 1, z, shared=(np.ones((k, k), "float32"),), rows=("dz",))
-    (plan,) = (x.plan for x in got.dw.dask.layers.values() if isinstance(x, _plan.Blocks))
+    plan = _graph.blocks_of(got.dw)[0].plan
     assert plan.chunks == (rows,) * count
     # No more tasks than lanes run at a time.
     predicted = min(workers, lanes or workers) * plan.task_bytes(rows) + plan.held_bytes()

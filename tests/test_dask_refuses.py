@@ -186,7 +186,7 @@ LATER: dict[str, tuple[Any, Any, Any, str]] = {
 
 @pytest.mark.parametrize("case", LATER)
 def test_what_changes_between_blocks(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     there, else_, rows, message = LATER[case]
     z = da.from_array(np.repeat([[0.0] * 3, [1.0] * 3], 5, axis=0), chunks=(5, 3))
     results = accumulate(only(lambda x: x[0, 0] == 1, there, else_), z, rows=rows)
@@ -213,7 +213,7 @@ def fail(x: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_note(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:  # noqa: FBT001 - a case
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     z = da.from_array(np.arange(10.0)[:, None], chunks=(7, 1))
     z = z if known else z[z[:, 0] >= 0]
     with pytest.raises(OddError) as info:

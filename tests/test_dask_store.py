@@ -24,7 +24,7 @@ from pullback import _plan, affine_backward
 @pytest.fixture(autouse=True)
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a block of each chunk, and a strip of each four rows."""
-    monkeypatch.setattr(_plan, "_TASK_BYTES", 1)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     monkeypatch.setattr(_plan, "_STRIP_ROWS", (4, 4))
 
 

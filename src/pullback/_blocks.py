@@ -11,20 +11,10 @@ import numpy as np
 from array_api_compat import array_namespace, device, to_device
 from dask._task_spec import _execute_subgraph
 
-from pullback._sums import widest
-from pullback._typing import Array, DType, Namespace, Step, ZarrArray
+from pullback._results import Result, entries, sum_dtype
+from pullback._typing import Array, DType, Step, ZarrArray
 
 _ADDING = Lock()
-
-
-class Result(NamedTuple):
-    """One entry of what a step returns, as learnt from a call on zero rows."""
-
-    name: str
-    keeps_rows: bool
-    shape: tuple[int, ...]
-    """With no rows, where it keeps them."""
-    dtype: DType
 
 
 @dataclass(frozen=True)
@@ -124,23 +114,6 @@ class Run(NamedTuple):
                 raise ValueError(msg)
 
 
-def entries(out: object, /) -> tuple[Array | None, ...]:
-    """Check that a step returned a tuple of arrays; return it."""
-    if not isinstance(out, tuple):
-        msg = f"accumulate: step must return a tuple or NamedTuple of arrays; got {type(out).__name__}"
-        raise TypeError(msg)
-    for i, x in enumerate(out):
-        if x is not None and not (hasattr(x, "dtype") and hasattr(x, "shape")):
-            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {name_of(out, i)}"
-            raise TypeError(msg)
-    return out
-
-
-def name_of(out: tuple[object, ...], i: int, /) -> str:
-    """Return the field's name, or where there are no names the index."""
-    return str(getattr(out, "_fields", range(len(out)))[i])
-
-
 def join(*chunks: Array) -> Array:
     """Return the rows of some chunks as one array: a step on many small ones would take longer than their copy."""
     out: Array = array_namespace(chunks[0]).concat(chunks)
@@ -184,13 +157,6 @@ def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
     total = part.sums[i]
     out: Array = array_namespace(total).astype(total, dtype, copy=False)
     return out
-
-
-def sum_dtype(xp: Namespace, x: Array, /) -> DType:
-    """Return the dtype to add up in: float64's precision where the device has it, and 64 bits for whole numbers."""
-    if xp.isdtype(x.dtype, "unsigned integer"):
-        return xp.uint64
-    return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else widest(xp, x)
 
 
 def _strips(arrays: Sequence[Any], size: int, /) -> Iterator[tuple[int, int, list[Array]]]:

@@ -20,13 +20,15 @@ from dask.utils import format_bytes, parse_bytes
 
 import pullback
 from pullback import AffineGradients, affine_backward
-from pullback._files import MADE_BY, File, check_output, open_file, output
-from pullback._plan import Blocks, Plan
+from pullback._files import File, open_file
+from pullback._graph import blocks_of
+from pullback._output import MADE_BY, check_output, output
+from pullback._plan import TASK_BYTES, Plan
 from pullback._typing import Array, DaskArray
 from pullback.dask import accumulate, compute
 
 # Smaller blocks go several to a task in any case; larger ones save nothing more.
-_BLOCK_BYTES = 8 * 2**20, 32 * 2**20
+_BLOCK_BYTES = TASK_BYTES, 4 * TASK_BYTES
 # So many blocks for each worker leave none without work for long at the end.
 _BLOCKS_EACH = 4
 
@@ -67,10 +69,7 @@ class Job(NamedTuple):
     @property
     def tasks(self) -> int:
         """Return the number of blocks, and of sums of up to eight."""
-        blocks = next(x for y in self.outputs.values() for x in y.dask.layers.values() if isinstance(x, Blocks))
-        return sum(
-            isinstance(key, tuple) and key[0].startswith(("accumulate-block", "accumulate-total")) for key in blocks
-        )
+        return blocks_of(*self.lazy)[0].tasks
 
     @property
     def operations(self) -> int:
@@ -150,8 +149,7 @@ def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[Affine
     wrt = tuple(name.strip() for name in options.wrt.split(","))
     step = partial(_step, wrt)
     lazy: Any = accumulate(step, upstream, z, shared=(weights,), rows=("dz",) if "z" in wrt else ())
-    plans = [x.plan for y in lazy if y is not None for x in y.dask.layers.values() if isinstance(x, Blocks)]
-    return lazy, plans[0]
+    return lazy, blocks_of(*lazy)[0].plan
 
 
 def _step(wrt: tuple[str, ...], upstream: Array, z: Array, weights: Array, /) -> AffineGradients:

@@ -1,11 +1,10 @@
-"""How `pullback.dask` runs a graph: one BLAS thread to a task, a look at the workers' memory, a bar."""
+"""How `pullback.dask` runs a graph: one BLAS thread to a task, a look at the workers' memory."""
 
 from bisect import bisect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import isnan
-from threading import Event, Thread
 from time import sleep
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -13,46 +12,42 @@ from uuid import uuid4
 import dask
 from dask import config
 from dask.base import get_scheduler
-from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.threaded import get
 from threadpoolctl import threadpool_limits
 
-from pullback._plan import Blocks, Plan
-from pullback._typing import Client, Computed, DaskArray
+from pullback._graph import blocks_of
+from pullback._plan import Plan
+from pullback._progress import POLL_SECONDS, Local, bar, watch
+from pullback._typing import Client, Computed, DaskArray, Scheduler
 
-Scheduler: TypeAlias = Any
 Worker: TypeAlias = Any
-Show = Callable[[float], None]
-"""Is told what part of the work is done."""
 
 # A worker pauses when it uses this part of its memory.
 _USABLE = 0.8
-_POLL_SECONDS = 0.3
-_LEFT = {"waiting", "no-worker", "queued", "processing"}
 
 
 def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progress: bool) -> tuple[Computed, ...]:
     """Compute the results, and all that has to be written, in one go."""
     wanted = (*results, *written)
     lazy = [x for x in wanted if x is not None]
-    plans = {name: layer.plan for x in lazy for name, layer in x.dask.layers.items() if isinstance(layer, Blocks)}
+    blocks = blocks_of(*lazy)
     client = getattr(get_scheduler(collections=lazy), "__self__", None) if lazy else None
     if client is None:
         with (
             threadpool_limits(1, user_api="blas"),
             _threads(lazy) as pool,
-            _bar(plans, progress=progress) as show,
-            _Local(show),
+            bar(blocks, progress=progress) as show,
+            Local(show),
         ):
             out = dask.compute(*wanted, **pool)
     else:
-        _check_memory(client, plans.values())
+        _check_memory(client, [layer.plan for layer in blocks])
         with (
             _one_thread_each(client),
             _ended(client, written),
-            _bar(plans, progress=progress) as show,
-            _watch(client, plans, show),
+            bar(blocks, progress=progress) as show,
+            watch(client, blocks, show),
         ):
             out = dask.compute(*wanted)
     computed: tuple[Computed, ...] = out[: len(results)]
@@ -144,7 +139,7 @@ def _ended(client: Client, written: Sequence[DaskArray], /) -> Iterator[None]:
         yield
     except BaseException:
         while client.run_on_scheduler(_scheduled, tokens) or any(client.run(_held, tokens).values()):
-            sleep(_POLL_SECONDS)
+            sleep(POLL_SECONDS)
         raise
 
 
@@ -179,76 +174,3 @@ def _one_thread_each(client: Client, /) -> Iterator[None]:
         yield
     finally:
         client.unregister_worker_plugin(name)
-
-
-class _Local(Callback):  # type: ignore[misc] # not typed here
-    """Shows the part of the tasks that a local scheduler has done."""
-
-    def __init__(self, show: Show, /) -> None:
-        super().__init__()
-        self._show = show
-
-    def _start_state(self, dsk: Mapping[object, object], state: Mapping[str, Any]) -> None:
-        self._done, self._all = 0, len(dsk) - len(state["finished"])
-
-    def _posttask(self, *_: object) -> None:
-        self._done += 1
-        self._show(self._done / self._all)
-
-
-@contextmanager
-def _watch(client: Client, plans: Iterable[str], show: Show, /) -> Iterator[None]:
-    """Ask the scheduler from time to time what part of the blocks is done."""
-    names = [name.replace("accumulate", "accumulate-block", 1) for name in plans]
-    stop = Event()
-
-    def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            done, count = client.run_on_scheduler(_blocks_done, names)
-            if count:
-                show(done / count)
-
-    thread = Thread(target=watch, daemon=True)
-    if show is not _nothing:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        if show is not _nothing:
-            thread.join()
-
-
-def _blocks_done(names: Sequence[str], dask_scheduler: Scheduler) -> tuple[int, int]:
-    """Return the number of blocks that are done, and that of all."""
-    states = [group.states for name, group in dask_scheduler.task_groups.items() if name in names]
-    left = sum(count for group in states for state, count in group.items() if state in _LEFT)
-    count = sum(sum(group.values()) for group in states)
-    return count - left, count
-
-
-def _nothing(_: float, /) -> None:
-    """Show nothing."""
-
-
-@contextmanager
-def _bar(plans: dict[str, Plan], /, *, progress: bool) -> Iterator[Show]:
-    """Show a bar on standard error, with the rows that are done in a second and the time that is left."""
-    if not progress:
-        yield _nothing
-        return
-    from rich.console import Console  # noqa: PLC0415 - few ask for it
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    rows = sum(sum(plan.chunks) for plan in plans.values())
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=1.0, rate="")
-
-        def show(part: float) -> None:
-            speed = bar.tasks[task].speed
-            rate = "" if speed is None or isnan(rows) else f"{speed * rows:,.0f} rows/s"
-            bar.update(task, completed=part, rate=rate)
-
-        yield show
-        show(1.0)

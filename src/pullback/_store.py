@@ -18,7 +18,8 @@ from array_api_compat import to_device
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from pullback import _plan
+from pullback import _graph
+from pullback._plan import Plan
 from pullback._typing import Array, DaskArray, ZarrArray
 
 Pair = tuple[DaskArray, ZarrArray]
@@ -84,35 +85,34 @@ def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /) -> tuple[list
     """
     uses = Counter(name for x in (*results, *(x for x, _ in pairs)) if x is not None for name in x.dask.layers)
     apart: list[Pair] = []
-    plans: dict[str, _plan.Plan] = {}
-    within: dict[str, dict[int, ZarrArray]] = {}
+    within: dict[str, tuple[Plan, dict[int, ZarrArray]]] = {}
     for lazy, target in pairs:
         token = lazy.name.rpartition("-")[2]
         blocks = lazy.dask.layers.get(f"accumulate-{token}")
-        rows = _rows(token, blocks.plan) if isinstance(blocks, _plan.Blocks) else {}
+        rows = _rows(token, blocks.plan) if isinstance(blocks, _graph.Blocks) else {}
         if lazy.name in rows and uses[lazy.name] == 1 and _fits(blocks.plan.chunks, _unit(target)):
-            plans[token] = blocks.plan
-            within.setdefault(token, {})[rows[lazy.name]] = target
+            _, places = within.setdefault(token, (blocks.plan, {}))
+            places[rows[lazy.name]] = target
         else:
             apart.append((lazy, target))
     written: list[DaskArray] = []
     moved: dict[str | None, DaskArray] = {}
-    for token, plan in plans.items():
-        run = plan.run._replace(targets=tuple(within[token].items()))
+    for token, (plan, places) in within.items():
+        run = plan.run._replace(targets=tuple(places.items()))
         # A new name: what a scheduler remembers under the old one was not written.
-        arrays, done = _plan.lay(uuid4().hex, plan._replace(run=run))
+        arrays, done = _graph.lay(uuid4().hex, plan._replace(run=run))
         written.append(done)
         moved.update(zip(_names(token, plan), arrays, strict=True))
     written += [_write_apart(_redirect(lazy, moved), target) for lazy, target in apart]
     return [x if x is None else _redirect(x, moved) for x in results], written
 
 
-def _names(token: str, plan: _plan.Plan, /) -> list[str | None]:
+def _names(token: str, plan: Plan, /) -> list[str | None]:
     """Return the name of each result's lazy array."""
-    return [None if result is None else _plan.name_of(result, token) for result in plan.run.results]
+    return [None if result is None else _graph.array_name(result, token) for result in plan.run.results]
 
 
-def _rows(token: str, plan: _plan.Plan, /) -> dict[str | None, int]:
+def _rows(token: str, plan: Plan, /) -> dict[str | None, int]:
     """Return the indices of the results that keep rows, by the names of their lazy arrays."""
     results = zip(_names(token, plan), plan.run.results, strict=True)
     return {name: i for i, (name, result) in enumerate(results) if result and result.keeps_rows}

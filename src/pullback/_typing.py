@@ -26,6 +26,9 @@ Computed: TypeAlias = Any
 Client: TypeAlias = Any
 """A client of Dask's cluster."""
 
+Scheduler: TypeAlias = Any
+"""The scheduler of Dask's cluster."""
+
 ZarrArray: TypeAlias = Any
 
 Sizes: TypeAlias = "tuple[Any, ...]"

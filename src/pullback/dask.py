@@ -6,19 +6,17 @@ once for each. Here a whole step is one task, reading included.
 
 import gc
 import os
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan, nan, prod
 from typing import Any, TypeVar, cast
 
 import dask.array as da
-from array_api_compat import array_namespace, device
 from dask.base import tokenize
 
-from pullback import _plan, _run, _store
-from pullback._blocks import Result, entries, name_of
-from pullback._typing import Array, Computed, DaskArray, Sizes, Step, ZarrArray
+from pullback import _graph, _plan, _run, _store
+from pullback._results import learn, on_zero_rows
+from pullback._typing import Array, Computed, DaskArray, Sizes, ZarrArray
 
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
@@ -112,11 +110,11 @@ def accumulate(
             raise TypeError(msg)
     aligned, sizes = _align(batch)
     whole = [x.rechunk(-1) if isinstance(x, da.Array) else x for x in shared]
-    out = _on_zero_rows(step, aligned, whole)
-    results = _results(out, rows)
+    out = on_zero_rows(step, aligned, whole)
+    results = learn(out, rows)
     token = tokenize(step, [x.name for x in aligned], whole, results)
     with _no_collection():
-        arrays, _ = _plan.lay(token, _plan.make(step, aligned, sizes, whole, out, results))
+        arrays, _ = _graph.lay(token, _plan.make(step, aligned, sizes, whole, results))
     lazy: Any = type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
     return cast("Results", lazy)
 
@@ -229,62 +227,3 @@ def _in_words(sizes: Sizes, /) -> str:
     rows = "an unknown number of" if isnan(sum(sizes)) else f"{sum(sizes):,}"
     shown = ", ".join(str(size) for size in sizes[:5]) + ", …" * (len(sizes) > 5)
     return f"{rows} rows in {len(sizes):,} chunks ({shown})"
-
-
-def _on_zero_rows(
-    step: Step, batch: Sequence[DaskArray], shared: Sequence[Array | DaskArray], /
-) -> tuple[Array | None, ...]:
-    """Call the step on zero rows: what comes back has the shapes and dtypes of its results."""
-    empty = [_zeros(x, (0, *x.shape[1:])) for x in batch]
-    stand_ins = [_zeros(x, x.shape) if isinstance(x, da.Array) else x for x in shared]
-    try:
-        with warnings.catch_warnings():
-            # A mean of no rows warns, and is reported below for what it is.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            out = step(*empty, *stand_ins)
-    except Exception as error:
-        msg = (
-            "accumulate: step must take zero rows, from which the shapes and dtypes of its results are learnt; "
-            f"it raised {type(error).__name__}: {error}"
-        )
-        raise ValueError(msg) from error
-    return entries(out)
-
-
-def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:
-    """Return zeros of the library, dtype and device of a lazy array's blocks."""
-    if isnan(sum(shape)):
-        msg = f"accumulate: every size but the number of rows must be known; got an array of shape {x.shape}"
-        raise ValueError(msg)
-    meta = x._meta  # noqa: SLF001 - what libraries over Dask ask for the kind of blocks
-    out: Array = array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta))
-    return out
-
-
-def _results(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> tuple[Result | None, ...]:
-    """Say of each entry whether it keeps rows or is summed, and check that it can be."""
-    names = [name_of(out, i) for i in range(len(out))]
-    unknown = [x for x in rows if x not in names and x not in range(len(out))]
-    if isinstance(rows, str) or unknown:
-        msg = f"accumulate: rows must be a tuple of names or indices of what step returns, {names}; got {rows!r}"
-        raise ValueError(msg)
-    results: list[Result | None] = []
-    for i, (name, x) in enumerate(zip(names, out, strict=True)):
-        if x is None:
-            results.append(None)
-            continue
-        keeps_rows = name in rows or i in rows
-        has_rows = x.ndim > 0 and x.shape[0] == 0
-        if keeps_rows != has_rows:
-            advice = f"keeps the rows of the batch: name it in rows=({name!r},)" if has_rows else "does not keep rows"
-            msg = f"accumulate: {name} has shape {tuple(x.shape)} on zero rows, and so {advice}"
-            raise ValueError(msg)
-        xp = array_namespace(x)
-        if not keeps_rows and bool(xp.any(xp.astype(x, xp.bool))):
-            msg = (
-                f"accumulate: {name} is added up over the rows, and must be 0 on zero rows; got {xp.max(x)}. "
-                "A mean is none such: let step return the sum, and divide by the number of rows afterwards"
-            )
-            raise ValueError(msg)
-        results.append(Result(name, keeps_rows, tuple(x.shape), x.dtype))
-    return tuple(results)
