@@ -1,6 +1,7 @@
 """Print every number that the project answers for, beside its bound: ``python -m benchmarks``."""
 
 import argparse
+import json
 import os
 import sys
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows for accuracy, fewer samples")
     parser.add_argument("--only", action="append", choices=(*PARTS, LARGE), help="one part; may be given several times")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="write what is printed to a file, too")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write the results to a JSON file, too")
     options = parser.parse_args()
     parts = options.only or PARTS
     missing = sorted({name for part in parts for name in NEEDED[part] if find_spec(name) is None})
@@ -47,28 +48,32 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None
     from rich.console import Console  # noqa: PLC0415
 
     from benchmarks import accuracy, machine, memory, speed  # noqa: PLC0415
-    from benchmarks.report import show  # noqa: PLC0415
+    from benchmarks.report import as_table, show  # noqa: PLC0415
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110, record=save is not None)
-    for line in machine.describe():
-        console.print(line)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    described = list(machine.describe())
     if unset:
-        console.print(f"note      removed from the environment, for they slow NumPy down: {', '.join(unset)}")
+        described.append(f"note      removed from the environment, for they slow NumPy down: {', '.join(unset)}")
     if quick:
-        console.print("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
-    console.print()
+        described.append("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
+    console.print(*described, "", sep="\n")
     sections = {"accuracy": accuracy.sections, "speed": speed.sections, "memory": memory.sections}
     if LARGE in parts:
         from benchmarks import scale  # noqa: PLC0415 - needs Dask and Zarr
 
         sections[LARGE] = scale.sections
-    rows = [row for part in parts for section in sections[part](quick=quick) for row in show(section, console)]
-    missed = sum(not row.holds for row in rows)
-    console.print(f"{len(rows) - missed} of {len(rows)} bounds hold", style="bold red" if missed else "bold green")
+    tables, holds = {}, []
+    for part in parts:
+        for section in sections[part](quick=quick):
+            rows = show(section, console)
+            tables[section.name] = as_table(section, rows)
+            holds += [row.holds for row in rows]
+    console.print(f"{sum(holds)} of {len(holds)} bounds hold", style="bold green" if all(holds) else "bold red")
     if save:
-        console.save_text(str(save))
-    return 1 if missed else 0
+        results = {"machine": described, "tables": tables}
+        save.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0 if all(holds) else 1
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def sections(*, quick: bool) -> Iterator[Section]:
     lengths = [m for m in LENGTHS if not quick or m <= 10**6]
     for k, n in SHAPES:
         yield Section(
+            name=f"accuracy {k} x {n}",
             title=f"Accuracy, float32, k = {k}, n = {n}: max |x − ref| / max |ref|, ref in float64",
             columns=("m", "dw", "NumPy", "PyTorch", "db", "NumPy", "PyTorch", "bound"),
             rows=_rows(k, n, lengths),

@@ -16,6 +16,7 @@ MOST = 1.1
 def sections(*, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
     """Yield the table of memory."""
     yield Section(
+        name="memory",
         title="Memory on NumPy, float32: peak of what a call allocates / size of its results",
         columns=("z · w", "", "results, MiB", "ours", "plain", "bound"),
         rows=_rows(),

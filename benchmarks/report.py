@@ -20,10 +20,19 @@ class Row:
 class Section:
     """A table of `length` rows, which are measured while it is printed."""
 
+    name: str
+    """What the results are saved under."""
     title: str
     columns: tuple[str, ...]
     rows: Iterator[Row]
     length: int
+
+
+def as_table(section: Section, rows: list[Row]) -> dict[str, object]:
+    """Return a section and its rows in the form in which they are saved."""
+    columns = [*section.columns, "holds"]
+    cells = [[*row.cells, "yes" if row.holds else "NO"] for row in rows]
+    return {"title": section.title, "columns": columns, "rows": cells}
 
 
 def show(section: Section, console: Console) -> list[Row]:

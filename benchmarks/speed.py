@@ -41,18 +41,21 @@ def sections(*, quick: bool) -> Iterator[Section]:
     """Yield the tables of speed."""
     columns = ("", "lower quartile", "median", "upper quartile", "bound")
     yield Section(
+        name="speed",
         title="Speed on NumPy, float32: time of the plain expressions / ours, medians of interleaved runs",
         columns=("(m, k, n)", *columns),
         rows=_rows(quick=quick),
         length=2 * len(SHAPES),
     )
     yield Section(
+        name="batches",
         title=f"N-d batch {(*BATCH, K)} · {(K, N)}, float32: our time / the flattened product's",
         columns=("", "flattened", *columns[1:]),
         rows=_nd_rows(quick=quick),
         length=4,
     )
     yield Section(
+        name="small",
         title=f"Small call, {SMALL} × {SMALL}, float32: our time / time of the plain expressions",
         columns=columns,
         rows=_small_rows(quick=quick),

@@ -1,0 +1,16 @@
+"""Batches larger than memory: `pullback.dask` and `pullback gradient` beside a thread pool and a plain loop."""
+
+from collections.abc import Iterator
+
+from benchmarks.report import Section
+from benchmarks.scale import cluster, command, graph, pool, weights
+
+
+def sections(*, quick: bool) -> Iterator[Section]:
+    """Yield the tables; quick ones are of a tenth of the rows."""
+    scale = 10 if quick else 1
+    yield pool.section(scale)
+    yield graph.section(quick=quick)
+    yield command.section(quick=quick)
+    yield weights.section()
+    yield cluster.section(scale)
