@@ -1,18 +1,38 @@
 """Gradients of affine maps, written once against the Python array API standard."""
 
-from pullback.affine import AffineGradients, affine_backward, affine_forward
+from pullback.affine import (
+    AffineDoubleGradients,
+    AffineGradients,
+    affine_backward,
+    affine_double_backward,
+    affine_forward,
+    affine_jvp,
+)
 from pullback.losses import Loss, softmax_cross_entropy
-from pullback.matmul import MatmulGradients, matmul_backward, matmul_forward
+from pullback.matmul import (
+    MatmulDoubleGradients,
+    MatmulGradients,
+    matmul_backward,
+    matmul_double_backward,
+    matmul_forward,
+    matmul_jvp,
+)
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "AffineDoubleGradients",
     "AffineGradients",
     "Loss",
+    "MatmulDoubleGradients",
     "MatmulGradients",
     "affine_backward",
+    "affine_double_backward",
     "affine_forward",
+    "affine_jvp",
     "matmul_backward",
+    "matmul_double_backward",
     "matmul_forward",
+    "matmul_jvp",
     "softmax_cross_entropy",
 ]
