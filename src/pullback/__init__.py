@@ -1,5 +1,6 @@
 """Gradients of affine maps, written once against the Python array API standard."""
 
+from pullback._report import Finding, PairReport
 from pullback.affine import (
     AffineDoubleGradients,
     AffineGradients,
@@ -8,6 +9,7 @@ from pullback.affine import (
     affine_forward,
     affine_jvp,
 )
+from pullback.check import check_pair
 from pullback.losses import Loss, softmax_cross_entropy
 from pullback.matmul import (
     MatmulDoubleGradients,
@@ -23,13 +25,16 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AffineDoubleGradients",
     "AffineGradients",
+    "Finding",
     "Loss",
     "MatmulDoubleGradients",
     "MatmulGradients",
+    "PairReport",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
     "affine_jvp",
+    "check_pair",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",
