@@ -8,6 +8,7 @@ from pullback.affine import (
     affine_forward,
     affine_jvp,
 )
+from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
 from pullback.losses import Loss, softmax_cross_entropy
 from pullback.matmul import (
     MatmulDoubleGradients,
@@ -17,22 +18,27 @@ from pullback.matmul import (
     matmul_forward,
     matmul_jvp,
 )
+from pullback.operators import JacobianOperator
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AffineDoubleGradients",
     "AffineGradients",
+    "AffineJacobians",
+    "JacobianOperator",
     "Loss",
     "MatmulDoubleGradients",
     "MatmulGradients",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
+    "affine_jacobians",
     "affine_jvp",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",
     "matmul_jvp",
+    "single_entry",
     "softmax_cross_entropy",
 ]
