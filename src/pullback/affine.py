@@ -260,9 +260,8 @@ def affine_jvp(
     if w_tangent is not None:
         terms.append(product(xp, z, w_tangent))
     if b_tangent is not None:
-        # Alone, it needs the rows of z, whose number may not be known: a column of zeros has them, even for k = 0.
-        column = xp.sum(xp.zeros_like(z[..., :1]), axis=-1, keepdims=True)
-        terms.append(b_tangent if terms else column + b_tangent)
+        # Alone, it needs the rows of z, whose number may not be known: the sum of no columns is zero for each.
+        terms.append(b_tangent if terms else xp.sum(z[..., :0], axis=-1, keepdims=True) + b_tangent)
     if not terms:
         msg = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
         raise ValueError(msg)
