@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import laws
 import numpy as np
 from backend import Backend
-from laws import Arrays, C, Given, Pair, inner, require, structure_of, wide
+from laws import Arrays, C, Given, Pair, inner, require, structure_of
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,6 @@ def tangent(backend: Backend, orders: Orders, case: Given) -> None:
         require(ok, "tangent", orders.pair, backend, f"of {given}", backend.numpy(a), exact)
 
 
-def adjoint(backend: Backend, orders: Orders, case: Given) -> None:
-    """⟨da, ȧ⟩ = Σ ⟨dx, ẋ⟩: the tangent and the backward are adjoint."""
-    a = wide(backend.numpy(orders.run_jvp(backend, case, orders.pair.inputs)))
-    gradients = backend.numpy(orders.pair.run_backward(backend, case.arrays))
-    right = sum(map(inner, gradients, case.exact_tangents.values()))
-    _agree("adjoint tangents", backend, orders, case, inner(case.exact["da"], a), right)
-
-
 def double_backward(backend: Backend, orders: Orders, case: Given) -> None:
     """Require the exact gradients of S, each structured as its primal, or None where no cotangent leads."""
     primals = ("da", *orders.pair.needs)
@@ -117,32 +110,16 @@ def double_backward(backend: Backend, orders: Orders, case: Given) -> None:
             require(ok, "double backward", orders.pair, backend, f"d{x} of {given}", backend.numpy(result), exact[x])
 
 
-def double_difference(backend: Backend, orders: Orders, case: Given) -> None:
-    """Σ ⟨ddx, Δdx⟩ = Σ ⟨result, move⟩, with Δ the backward's own central difference of step 1: dx is bilinear."""
-    rng = np.random.default_rng(21)
-    rows = orders.pair.batch(case.exact)
-    moves, results = {}, orders.run_double_backward(backend, case, orders.pair.inputs)
-    for x in ("da", *orders.pair.needs):
-        move = rng.choice([-1.0, 1.0], case.exact[x].shape)
-        moves[x] = (backend.rows if x in rows else backend.asarray)(move, str(case.arrays[x].dtype).rpartition(".")[2])
-    ahead = orders.pair.run_backward(backend, {x: case.arrays[x] + move for x, move in moves.items()})
-    behind = orders.pair.run_backward(backend, {x: case.arrays[x] - move for x, move in moves.items()})
-    left = right = 0.0
-    for cotangent, one, other in zip(case.exact_tangents.values(), ahead, behind, strict=True):
-        left += inner(cotangent, (wide(backend.numpy(one)) - wide(backend.numpy(other))) / 2)
-    for result, move in zip(results, moves.values(), strict=True):
-        right += inner(backend.numpy(result), backend.numpy(move))
-    _agree("the backward's central difference", backend, orders, case, left, right)
+def check(backend: Backend, orders: Orders, case: Given) -> None:
+    """Require what `check_pair` does of all four functions."""
+    count = len(orders.pair.inputs)
+    needed = [orders.pair.inputs.index(x) for x in orders.pair.needs]
 
+    def jvp(*arrays: Any) -> Any:
+        tangents = dict(zip(orders.tangents(), arrays[count:], strict=True))
+        return orders.jvp(*(arrays[i] for i in needed), **tangents)
 
-def purity(backend: Backend, orders: Orders, case: Given) -> None:
-    """Nothing is written into the arguments."""
-    backend.numpy(orders.run_jvp(backend, case, orders.pair.inputs))
-    backend.numpy(orders.run_double_backward(backend, case, orders.pair.inputs))
-    for arrays, exact in ((case.arrays, case.exact), (case.tangents, case.exact_tangents)):
-        for x, array in arrays.items():
-            got = backend.numpy(array)
-            require(np.array_equal(got, exact[x]), "purity", orders.pair, backend, x, got, exact[x])
+    laws.check(backend, orders.pair, case, jvp=jvp, double_backward=orders.double_backward)
 
 
 def _chosen(case: Given, given: tuple[str, ...]) -> Arrays:
@@ -154,18 +131,8 @@ def _sizes(case: Given) -> Arrays:
     return {x: np.abs(array) + np.abs(case.exact_tangents.get(x, 0)) + 1 for x, array in case.exact.items()}
 
 
-def _agree(law: str, backend: Backend, orders: Orders, case: Given, left: float, right: float) -> None:  # noqa: PLR0913, PLR0917
-    sizes = _sizes(case)
-    magnitude = inner(sizes["da"], orders.pair.map(sizes))
-    tolerance = C * (math.sqrt(orders.pair.products(case.exact)) * case.eps + case.eps_out) * magnitude
-    ok = abs(left - right) <= tolerance
-    require(ok, law, orders.pair, backend, "one side", left, right)
-
-
 ORDER_LAWS: dict[str, Callable[[Backend, Orders, Given], None]] = {
     "tangent": tangent,
-    "adjoint": adjoint,
     "double backward": double_backward,
-    "double difference": double_difference,
-    "purity": purity,
+    "check": check,
 }
