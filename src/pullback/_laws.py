@@ -179,11 +179,11 @@ def _difference(t: _Trial, n: _Numbers, /) -> Iterator[Finding]:
             size = max(norm(n.upstream, ahead), norm(n.upstream, behind)) + inputs + h * moved
             return inner(n.upstream, change), n.rounding * size / h
 
-        expected, tolerance = _best_step(measure, got, n.rounding)
+        expected, tolerance = best_step(measure, got, n.rounding)
         yield Finding("central difference", name, got, expected, tolerance)
 
 
-def _best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:
+def best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:
     """Return the central difference whose error, of rounding and of the step, is least; and that error.
 
     A step of 1 is exact for what is affine or quadratic in the input. Elsewhere, an error that falls with h² is three

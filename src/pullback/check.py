@@ -42,11 +42,11 @@ def check_pair(  # noqa: PLR0913 - the options
     *inputs : Array
         The point to check at: finite and small, 10,000 entries in all at most. Arrays of your own library, dtype,
         device and layout; float64 finds the most.
-    needs : collection of str, default all
-        The inputs that the backward takes.
+    needs : tuple of str, default all
+        The inputs that the backward takes, in its order.
     wrt : collection of str, default those of a floating dtype
         The inputs that the backward returns a gradient for.
-    names : collection of str, optional
+    names : tuple of str, optional
         The inputs' names, by default those of the forward's parameters, or ``x0, x1, …`` if it does not tell. If they
         are given, a NamedTuple of gradients must have the fields ``d`` + name.
     jvp : callable, optional
@@ -200,7 +200,9 @@ def _positions(
 ) -> tuple[int, ...]:
     """Return the positions of the inputs that an option names, in the option's order."""
     if isinstance(asked, str) or not isinstance(asked, Collection) or not all(name in known for name in asked):
-        msg = f"check_pair: {option} must be a tuple of names out of {known}; got {asked!r}"
+        msg = (
+            f"check_pair: {option} must be a tuple of names out of {known}; got {asked!r}. Name the inputs with names="
+        )
         raise ValueError(msg)
     return tuple(names.index(name) for name in asked)
 
