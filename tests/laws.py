@@ -1,8 +1,8 @@
 """The laws that every pair obeys, whatever its operation, array library, dtype and shape.
 
-Those that need no reference are `pullback.check_pair`'s; here stand the others. A pair is affine in each of its inputs:
-so its exact gradient is the adjoint of a matrix that the forward itself gives, column by column, and no law needs a
-formula of the gradient.
+Those that need no reference are `pullback.check_pair`'s; here stand the others. A pair is affine in each of its inputs,
+over the real numbers at least: so its exact gradient is the adjoint of a matrix that the forward itself gives, column
+by column, and no law needs a formula of the gradient.
 
 Tolerances are ``c·√K·eps·M + eps_out·|x|``: K is the number of terms in a sum, M the same sum of absolute values, eps
 that of the dtype it is computed in, eps_out that of the dtype it is returned in. Rounding errors of K terms add up like
@@ -57,7 +57,7 @@ class Pair:
 
     def products(self, arrays: Arrays) -> int:
         """Return how many products of two entries the map adds up in all."""
-        return int(arrays["da"].size * max(arrays[self.inputs[0]].shape[-1], 1))
+        return int(np.sum(self.reference(*(np.ones(arrays[x].shape) for x in self.inputs))))
 
     def map(self, arrays: Arrays, **changed: Any) -> Any:
         """Apply the reference in NumPy."""
@@ -73,10 +73,12 @@ class Pair:
         out = {}
         for x in self.inputs:
             units = np.eye(arrays[x].size).reshape(arrays[x].size, *arrays[x].shape)
-            flat = [np.vdot(self.linear(arrays, **{x: unit}), arrays["da"]) for unit in units]
-            out[x] = np.asarray(flat, dtype=np.complex128).reshape(arrays[x].shape)
-            if not np.iscomplexobj(arrays[x]):
-                out[x] = out[x].real
+            flat = np.asarray([inner(self.linear(arrays, **{x: unit}), arrays["da"]) for unit in units])
+            if np.iscomplexobj(arrays[x]):
+                flat = flat + 1j * np.asarray(
+                    [inner(self.linear(arrays, **{x: 1j * unit}), arrays["da"]) for unit in units]
+                )
+            out[x] = flat.reshape(arrays[x].shape)
         return out
 
 

@@ -21,6 +21,15 @@ from pullback.matmul import (
     matmul_jvp,
 )
 from pullback.operators import JacobianOperator
+from pullback.quadratic import QuadraticFormGradients, quadratic_form, quadratic_form_backward
+from pullback.traces import (
+    FrobeniusInnerGradients,
+    TraceOfProductGradients,
+    frobenius_inner,
+    frobenius_inner_backward,
+    trace_of_product,
+    trace_of_product_backward,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -29,21 +38,30 @@ __all__ = [
     "AffineGradients",
     "AffineJacobians",
     "Finding",
+    "FrobeniusInnerGradients",
     "JacobianOperator",
     "Loss",
     "MatmulDoubleGradients",
     "MatmulGradients",
     "PairReport",
+    "QuadraticFormGradients",
+    "TraceOfProductGradients",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
     "affine_jacobians",
     "affine_jvp",
     "check_pair",
+    "frobenius_inner",
+    "frobenius_inner_backward",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",
     "matmul_jvp",
+    "quadratic_form",
+    "quadratic_form_backward",
     "single_entry",
     "softmax_cross_entropy",
+    "trace_of_product",
+    "trace_of_product_backward",
 ]
