@@ -1,16 +1,14 @@
 """What the commands of `pullback` do: they call the other rooms, print, and exit."""
 
 import errno
-import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from pullback import _backends, _demo
+from pullback import _backends, _console, _demo
 from pullback._backends import Backend, State
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from pullback._gradient import Job
 
@@ -22,13 +20,13 @@ def list_backends(out: "Console", err: "Console", /) -> None:
     """Print a row for each backend, then what keeps some from working."""
     known = _backends.known()
     states = _look(err, known.values())
-    table = _table("backend", "import", "version", "usable", "devices")
+    table = _console.table("backend", "import", "version", "usable", "devices")
     for name, state in states.items():
         usable = "no" if state.problem else "yes"
         table.add_row(name, known[name].module, state.version, usable, ", ".join(state.devices))
     out.print(table)
     for line in _problems(states):
-        _say(out, line)
+        _console.say(out, line)
 
 
 def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
@@ -36,27 +34,27 @@ def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     known = _backends.known()
     for name in asked:
         if name not in known:
-            fail(f"pullback demo: {name} is none of the backends, which are {', '.join(known)}")
+            _console.fail(f"pullback demo: {name} is none of the backends, which are {', '.join(known)}")
     try:
         digits = _demo.read_digits()
     except ModuleNotFoundError as error:
-        fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
+        _console.fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
     # NumPy goes first: the others are compared with it.
     states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
     problems = _problems(states)
     if asked and problems:
-        fail(*(f"pullback demo: {line}" for line in problems))
+        _console.fail(*(f"pullback demo: {line}" for line in problems))
     usable = {name: state for name, state in states.items() if not state.problem}
     results = _train(err, usable, digits)
     train, test = len(digits.train_labels), len(digits.test_labels)
-    _say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
+    _console.say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
     faults = _compare(out, usable, results)
     for line in problems:
-        _say(out, f"Left out: {line}")
+        _console.say(out, f"Left out: {line}")
     if faults:
-        fail(*faults, status=1)
+        _console.fail(*faults, status=1)
     if len(results) > 1:
-        _say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
+        _console.say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
 
 
 def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /) -> dict[str, _demo.Result]:
@@ -73,7 +71,7 @@ def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /)
 
 def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, _demo.Result], /) -> list[str]:
     """Print a row for each result, and return a line for each fault."""
-    table = _table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
+    table = _console.table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
     faults = []
     for name, result in results.items():
         state = states[name]
@@ -93,30 +91,24 @@ def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: boo
 
         job = _gradient.plan(_gradient.Options(**options))
         for gap in filter(None, (file.gaps() for file in job.files.values())):
-            _say(err, f"pullback gradient: {gap}")
+            _console.say(err, f"pullback gradient: {gap}")
         if plan:
             _show_plan(out, job)
             return
         seconds = _gradient.run(job, progress=progress and err.is_terminal)
     except ModuleNotFoundError as error:
         extra = "cluster" if error.name == "distributed" else "dask"
-        fail(f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"')
+        _console.fail(
+            f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
+        )
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whoever runs a command is told, not shown the program
-        line, status = f"pullback gradient: {_in_one_line(error)}", 2
+        line, status = f"pullback gradient: {_console.in_one_line(error)}", 2
         if job is not None:
             left = "is as it was" if output.exists() else "was not written"
             line, status = f"{line.removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again", 1
-        fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
+        _console.fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
     rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    _say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
-
-
-def _in_one_line(error: BaseException, /) -> str:
-    """Return what an error says, and its notes; its type where that says more."""
-    told = isinstance(error, OSError | TypeError | ValueError)
-    what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-    said = [str(error) if told else what, *getattr(error, "__notes__", ())]
-    return " ".join(" ".join(said).split())
+    _console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
 
 
 def _advice(error: BaseException, job: "Job", /) -> str:
@@ -139,7 +131,7 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
     """Print what a run would come to."""
     from dask.utils import format_bytes  # noqa: PLC0415 - an extra
 
-    table = _table("", numbers=("plan",))
+    table = _console.table("", numbers=("plan",))
     written = sum(x.nbytes for x in job.outputs.values())
     rows = {
         "blocks": f"{len(job.plan.blocks):,}",
@@ -168,27 +160,3 @@ def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
 def _problems(states: Mapping[str, State], /) -> list[str]:
     """Return a line for each backend that does not work."""
     return [f"{name} is {state.problem}" for name, state in states.items() if state.problem]
-
-
-def _table(*headers: str, numbers: tuple[str, ...] = ()) -> "Table":
-    """Return an empty table, narrow enough for 80 columns; a cell that is too long goes on below."""
-    from rich import box  # noqa: PLC0415 - an extra
-    from rich.table import Table  # noqa: PLC0415 - an extra
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _say(out: "Console", line: str, /) -> None:
-    """Print a line whole at any width, its brackets as they are."""
-    out.print(line, soft_wrap=True, markup=False)
-
-
-def fail(*lines: str, status: int = 2) -> NoReturn:
-    """Print to stderr and exit."""
-    sys.stderr.writelines(f"{line}\n" for line in lines)
-    raise SystemExit(status)

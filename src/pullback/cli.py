@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pullback
-from pullback import _commands
+from pullback import _commands, _console
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         run = application()
     except ModuleNotFoundError as error:
-        _commands.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
+        _console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
     run()
 
 
