@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pullback import _backends, _console, _demo
+from pullback import _backends, _console, _demo, _pairs
 from pullback._backends import Backend, State
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pullback._gradient import Job
 
 _REFERENCE = "numpy"
+# The laws that compare numbers, and what a column of the table has room for.
+_LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "(double backward)": "double"}
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
@@ -31,10 +33,7 @@ def list_backends(out: "Console", err: "Console", /) -> None:
 
 def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     """Train on each backend, print how it did, and exit with a fault if one did badly."""
-    known = _backends.known()
-    for name in asked:
-        if name not in known:
-            _console.fail(f"pullback demo: {name} is none of the backends, which are {', '.join(known)}")
+    known = _known("demo", asked)
     try:
         digits = _demo.read_digits()
     except ModuleNotFoundError as error:
@@ -81,6 +80,41 @@ def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, 
         faults += [f"pullback demo: {name} {fault}" for fault in _demo.faults(result, apart)]
     out.print(table)
     return faults
+
+
+def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
+    """Check each pair on each backend, print how near the tolerances it came, and exit with a fault if a law breaks."""
+    known = _known("check", asked)
+    states = _look(err, [known[name] for name in dict.fromkeys(asked or known)])
+    problems = _problems(states)
+    usable = {name: state for name, state in states.items() if not state.problem}
+    if problems and (asked or not usable):
+        _console.fail(*(f"pullback check: {line}" for line in problems))
+    checked = _check(err, usable)
+    _console.say(out, "The largest error that each law found, as a part of its tolerance:")
+    table = _console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "hold"))
+    for (name, pair), found in checked.items():
+        parts = [found.part(law) for law in _LAWS]
+        table.add_row(name, pair, *parts, f"{len(found.findings)}", "no" if found.faults else "yes")
+    out.print(table)
+    for line in problems:
+        _console.say(out, f"Left out: {line}")
+    faults = [f"pullback check: {name}: {fault}" for (name, _), found in checked.items() for fault in found.faults]
+    if faults:
+        _console.fail(*faults, status=1)
+    _console.say(out, f"All {sum(len(found.findings) for found in checked.values()):,} findings hold.")
+
+
+def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], _pairs.Checked]:
+    """Check each pair on each backend, under a progress bar where somebody sees it."""
+    from rich.progress import Progress  # noqa: PLC0415 - an extra
+
+    checked = {}
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        for name, state in states.items():
+            for pair in progress.track(_pairs.PAIRS, description=name):
+                checked[name, pair.name] = pair.check(state.namespace)
+    return checked
 
 
 def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: bool, **options: Any) -> None:  # noqa: ANN401
@@ -145,6 +179,15 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def _known(command: str, asked: list[str], /) -> dict[str, Backend]:
+    """Return every backend by name; exit if one that was asked for is none of them."""
+    known = _backends.known()
+    for name in asked:
+        if name not in known:
+            _console.fail(f"pullback {command}: {name} is none of the backends, which are {', '.join(known)}")
+    return known
 
 
 def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
