@@ -24,10 +24,12 @@ def read_numbers(*arrays: Array) -> Numbers:
     """Return the entries of arrays, which are computed if they are lazy."""
     numbers: Numbers = []
     for x in arrays:
-        lazy: Any = x
-        done = lazy.compute() if is_lazy(x) else x
+        compute = getattr(x, "compute", None)
+        done = x if compute is None else compute()
         flat = array_namespace(done).reshape(done, (-1,))
-        numbers += [complex(flat[i]) for i in range(flat.shape[0])]
+        # One by one is the standard's way, and slow: many libraries, not all, hand over all at once.
+        entries = flat.tolist() if hasattr(flat, "tolist") else [flat[i] for i in range(flat.shape[0])]
+        numbers += map(complex, entries)
     return numbers
 
 
@@ -70,13 +72,8 @@ def draw_tangent(random: Random, x: Array, numbers: Numbers, /) -> Array:
     return _put([part * (abs(number) or usual) for part, number in zip(parts, numbers, strict=True)], x, shape)
 
 
-def is_lazy(x: Any, /) -> bool:  # noqa: ANN401 - whatever a pair returns
-    """Whether an array has its values still to be computed."""
-    return hasattr(x, "compute")
-
-
 def watched(x: Array, /) -> Array:
-    """Return a lazy array that raises `ComputedError` once a block of it is computed; another array as it is."""
+    """Return a lazy array whose blocks raise `ComputedError` when they are computed; another array as it is."""
     map_blocks = getattr(x, "map_blocks", None)
     return x if map_blocks is None else map_blocks(_refuse, dtype=x.dtype)
 

@@ -14,7 +14,7 @@ from pullback._report import PairReport
 from pullback._structure import is_floating
 from pullback._typing import Array
 
-# Each number is read into Python, which takes a GPU some ten microseconds: so many take a second or two.
+# Each number is read into Python, by some libraries in ten microseconds: so many, read some ten times, take a second.
 _MOST = 10_000
 
 
@@ -86,7 +86,8 @@ def check_pair(  # noqa: PLR0913 - the options
         No function computes a lazy array: one that has the methods ``compute`` and ``map_blocks``, as Dask's do. Each
         function is called once more with arrays whose blocks raise when they are computed, on whatever scheduler. This
         finds every value that is asked for and depends on an entry of an argument. It does not find one that depends
-        on an array that the function holds itself, nor an error that the function catches.
+        only on an array that the function holds itself, one whose error the function catches, nor what a cluster is
+        told to compute in the background.
     *adjoint identity*
         ``⟨dx, ẋ⟩ = ⟨da, ȧ⟩`` for a tangent ẋ of each input, where `jvp` gives ȧ and ``⟨x, y⟩ = Re Σ conj(x) y``. It is
         exact up to rounding for every map [1]_.
@@ -101,7 +102,8 @@ def check_pair(  # noqa: PLR0913 - the options
 
     The upstream gradient is drawn from a normal distribution. A tangent moves each number by 1/4 to 3/4 of itself, so
     that functions with a kink at zero, or no values beyond it, can be checked with a step of 1. A number that is zero
-    moves as the others do on average; keep it from where a function has no derivative.
+    moves as the others do on average, or not at all in an array that has a size which is not known; keep it from where
+    a function has no derivative.
 
     Independent relative errors of 1 in all numbers come to ``‖da ∘ a‖ + Σ ‖dx ∘ x‖``: those of the outputs and, as the
     outputs see them, of the inputs. Rounding is allowed ``4 (eps + √K·eps₃₂)`` times that, divided by h. K is the
@@ -109,9 +111,9 @@ def check_pair(  # noqa: PLR0913 - the options
     eps₃₂ no more than that of float32, in which sums of narrower numbers should be kept.
 
     Values are read into Python, where the inner products are summed without an error: this function, other than those
-    that it checks, computes lazy arrays and waits for GPUs. It does not say what a pair does with a NaN or
-    with other shapes, nor does it find an error that is less than the tolerance. Warnings that the forward gives away
-    from the point are kept back, since a step may leave the domain of a function.
+    that it checks, computes lazy arrays and waits for GPUs. It does not say what a pair does with a NaN or with other
+    shapes, and does not find an error that is less than the tolerance. Warnings that the forward gives away from the
+    point are kept back, since a step may leave the domain of a function.
 
     References
     ----------
