@@ -184,9 +184,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no output": ({"forward": lambda *_: None}, "structure of the output: NoneType, expected"),
     "too few gradients": (
         {"backward": edit(lambda g: g._replace(db=None))},
-        "structure of the gradients: 2 arrays, expected 3 arrays",
+        "structure of the number of gradients: 2, expected 3",
     ),
-    "no gradient": ({"backward": edit(lambda _: None)}, "structure of the gradients: 1 arrays, expected 3 arrays"),
+    "no gradient": ({"backward": edit(lambda _: None)}, "structure of the number of gradients: 1, expected 3"),
     "a gradient that is no array": (
         {"backward": edit(lambda g: g._replace(db=1.0))},
         r"structure of db: float, expected \S+ float64 on ",
@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "two tangents": (
         {"jvp": lambda *args: (jvp(*args), jvp(*args))},
-        "structure of the tangents: 2 arrays, expected 1 arrays",
+        "structure of the number of tangents: 2, expected 1",
     ),
     "a wrong tangent": (
         {"jvp": lambda *args: jvp(*args[:4], args[4] * 2, args[5])},

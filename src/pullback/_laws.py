@@ -96,10 +96,10 @@ def findings(s: Subject, random: Random, /) -> Iterator[Finding]:
     drawn, moves = ([read_numbers(x) for x in xs] for xs in (upstream, tangents))
     results = s.backward(*upstream, *(s.inputs[i] for i in s.needs))
     t = _Trial(s, names, upstream, tangents, _arrays(results), _push(s, tangents))
-    found = all_alike("the gradients", s.gradients, t.gradients, [s.inputs[i] for i in s.wrt])
+    found = all_alike("gradients", s.gradients, t.gradients, [s.inputs[i] for i in s.wrt])
     found += fields_of(results, s.gradients) if s.fields else []
     for x in t.pushed:
-        found += all_alike("the tangents", ["the tangent"] * len(outputs), x, outputs)
+        found += all_alike("tangents", ["the tangent"] * len(outputs), x, outputs)
     yield from found
     if not _all_hold(found):
         return

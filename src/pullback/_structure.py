@@ -28,7 +28,7 @@ def outputs_like_inputs(outputs: Sequence[Any], inputs: Sequence[Array], /) -> l
 def all_alike(what: str, names: Sequence[str], got: Sequence[Any], like: Sequence[Array], /) -> list[Finding]:
     """Require arrays one by one of the namespace, dtype, device and shape of others."""
     if len(got) != len(like):
-        return [Finding("structure", what, f"{len(got)} arrays", f"{len(like)} arrays")]
+        return [Finding("structure", f"the number of {what}", f"{len(got)}", f"{len(like)}")]
     return [_alike(name, x, y) for name, x, y in zip(names, got, like, strict=True)]
 
 
