@@ -78,6 +78,7 @@ class _Numbers(NamedTuple):
     upstream: Numbers
     tangents: list[Numbers]
     gradients: list[Numbers]
+    pushed: list[Numbers]
     rounding: float
 
 
@@ -104,14 +105,20 @@ def findings(s: Subject, random: Random, /) -> Iterator[Finding]:
     if not _all_hold(found):
         return
     # A lazy array that is written to changes when the results are computed, so that they are read first.
-    gradients, count = [read_numbers(x) for x in t.gradients], len(read_numbers(*outputs)) + sum(map(len, inputs))
+    count = sum(map(len, inputs)) + len(read_numbers(*outputs))
+    coarsest = max(eps(x) for x in (*outputs, *t.gradients))
+    n = _Numbers(
+        inputs=[inputs[i] for i in s.wrt],
+        upstream=list(chain(*drawn)),
+        tangents=moves,
+        gradients=[read_numbers(x) for x in t.gradients],
+        pushed=[read_numbers(*x) for x in t.pushed],
+        rounding=_C * (coarsest + math.sqrt(count) * min(coarsest, _EPS_OF_SUMS)),
+    )
     found = _purity(t, [*inputs, *drawn, *(moves if s.jvp else ())])
     yield from found
     if not _all_hold(found):
         return
-    coarsest = max(eps(x) for x in (*outputs, *t.gradients))
-    rounding = _C * (coarsest + math.sqrt(count) * min(coarsest, _EPS_OF_SUMS))
-    n = _Numbers([inputs[i] for i in s.wrt], list(chain(*drawn)), moves, gradients, rounding)
     yield from _laziness(t)
     yield from _adjoint(t, n)
     yield from _difference(t, n)
@@ -159,10 +166,11 @@ def _laziness(t: _Trial, /) -> Iterator[Finding]:
 
 def _adjoint(t: _Trial, n: _Numbers, /) -> Iterator[Finding]:
     """``⟨dx, ẋ⟩ = ⟨da, ȧ⟩`` for a tangent of each input in turn."""
-    for name, pushed, dx, move in zip(t.subject.gradients, t.pushed, n.gradients, n.tangents, strict=False):
-        a = read_numbers(*pushed)
+    for i, a in enumerate(n.pushed):
+        dx, move = n.gradients[i], n.tangents[i]
         size = norm(n.upstream, a) + norm(dx, move)
-        yield Finding("adjoint identity", name, inner(dx, move), inner(n.upstream, a), n.rounding * size)
+        got, expected = inner(dx, move), inner(n.upstream, a)
+        yield Finding("adjoint identity", t.subject.gradients[i], got, expected, n.rounding * size)
 
 
 def _difference(t: _Trial, n: _Numbers, /) -> Iterator[Finding]:
