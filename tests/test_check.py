@@ -13,9 +13,9 @@ from backend import Backend
 from laws import EPS
 
 from pullback import PairReport, affine_backward, affine_forward, affine_jvp, check_pair, softmax_cross_entropy
-from pullback._laws import best_step
 from pullback._numbers import draw_tangent, draw_upstream, inner, read_numbers
 from pullback._report import Finding
+from pullback._steps import best_step
 
 X = np.random.default_rng(0).standard_normal((5, 3))
 

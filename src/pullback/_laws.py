@@ -21,6 +21,7 @@ from pullback._numbers import (
     watched,
 )
 from pullback._report import Finding
+from pullback._steps import best_step
 from pullback._structure import all_alike, eps, fields_of, outputs_like_inputs
 from pullback._typing import Array
 
@@ -188,29 +189,6 @@ def _difference(t: _Trial, n: _Numbers, /) -> Iterator[Finding]:
 
         expected, tolerance = best_step(measure, got, n.rounding)
         yield Finding("central difference", name, got, expected, tolerance)
-
-
-def best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:
-    """Return the central difference whose error, of rounding and of the step, is least; and that error.
-
-    A step of 1 is exact for what is affine or quadratic in the input. Elsewhere, an error that falls with h² is three
-    times smaller than the change from the step before. That change must have fallen as h² itself: two differences can
-    agree by chance.
-    """
-    h, change = 1.0, math.inf
-    last, rounding = measure(h)
-    if abs(last - got) <= rounding:
-        return last, rounding
-    best = last, math.inf
-    while h > least and not rounding >= best[1]:
-        h /= 2
-        value, rounding = measure(h)
-        before, change = change, abs(value - last)
-        error = rounding + max(change, before / 4)
-        if error < best[1]:
-            best = value, error
-        last = value
-    return best
 
 
 def _moved(t: _Trial, i: int, step: float, /) -> Numbers:
