@@ -250,7 +250,7 @@ def looks(function: Callable[..., Any], i: int) -> Callable[..., Any]:
     """Have a function ask one of its arguments for a value."""
 
     def call(*args: Any) -> Any:
-        return function(*args) if float(array_namespace(args[i]).max(args[i])) < math.inf else None
+        return function(*args) if float(array_namespace(args[i]).sum(args[i])) < math.inf else None
 
     return call
 
