@@ -1,5 +1,6 @@
 """The command: what it prints at 80 columns, how it exits, and that it always says what to install or to correct."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import pullback
-from pullback import _backends, _demo, affine_backward, cli
+from pullback import _backends, _demo, _pairs, affine_backward, cli
 
 FILES = {path.stem: tomllib.loads(path.read_text()) for path in Path(__file__).parents[1].glob("backends/*.toml")}
 CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"])
@@ -76,6 +77,15 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         (
             ["gradient", "--help"],
             ["--upstream DA", "[default: 1GiB]", "Example: pullback gradient --z z.npy", "with 130 if"],
+        ),
+        (
+            ["check", "--help"],
+            [
+                "right on each array library",
+                "pullback.check_pair",
+                "--backend",
+                "Example: pullback check --backend dask",
+            ],
         ),
         (["backends", "-h"], ["Usage: pullback backends", "the command that installs the library"]),
     ],
@@ -301,3 +311,112 @@ def test_demo_finds_that_too_little_was_learned(monkeypatch: pytest.MonkeyPatch)
 def test_nan_is_a_fault() -> None:
     result: Any = SimpleNamespace(accuracy=float("nan"))
     assert len(_demo.faults(result, float("nan"))) == 2
+
+
+def cells(printed: str) -> list[list[str]]:
+    """Return the rows of the table of `pullback check`."""
+    return [line.split() for line in printed.splitlines() if line.endswith((" yes", " no"))]
+
+
+@pytest.fixture(scope="module")
+def checked() -> Outcome:
+    """`pullback check` as a new user runs it, once."""
+    return run("check")
+
+
+def test_check(checked: Outcome) -> None:
+    assert checked.status == 0
+    assert checked.stderr == ""
+    first, *_, last = checked.stdout.splitlines()
+    assert first == "The largest error that each law found, as a part of its tolerance:"
+    found = [int(row[5]) for row in cells(checked.stdout)]
+    assert last == f"All {sum(found):,} findings hold."
+    assert max(len(line) for line in checked.stdout.partition("Left out")[0].splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_check_of_a_backend(name: str, checked: Outcome) -> None:
+    table = {pair: row for backend, pair, *row in cells(checked.stdout) if backend == name}
+    assert list(table) == [pair.name for pair in _pairs.PAIRS]
+    for pair in _pairs.PAIRS:
+        adjoint, difference, double, findings, holds = table[pair.name]
+        assert float(difference) < 1
+        assert (adjoint == "-") == (pair.jvp is None)
+        assert (double == "-") == (pair.double_backward is None)
+        # Of two real dtypes at least, unless the library is told to have but one: an output, a gradient and purity.
+        assert int(findings) >= 5
+        assert holds == "yes"
+
+
+def test_check_runs_what_was_asked_for() -> None:
+    result = run("check", "-b", "strict", "--backend", "numpy", "--backend", "strict")
+    assert result.status == 0
+    assert list(dict.fromkeys(row[0] for row in cells(result.stdout))) == ["strict", "numpy"]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_check_leaves_out_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: _backends.known()[name] for name in ("cupy", "numpy")}
+    monkeypatch.setattr(_backends, "known", lambda: few)
+    result = run("check")
+    assert result.status == 0
+    assert {row[0] for row in cells(result.stdout)} == {"numpy"}
+    assert "Left out: cupy is not usable: RuntimeError: cudaErrorNoDevice" in result.stdout
+    monkeypatch.setattr(_backends, "known", lambda: {"cupy": few["cupy"]})
+    line = "pullback check: cupy is not usable: RuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected\n"
+    assert run("check") == (2, "", line)
+
+
+def test_check_shows_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = run("check", "--backend", "numpy")
+    assert result.status == 0
+    assert "100%" in result.stderr
+    assert "100%" not in result.stdout
+
+
+def test_check_with_an_unknown_backend() -> None:
+    result = run("check", "--backend", "numpy", "--backend", "tensorflow")
+    line = f"pullback check: tensorflow is none of the backends, which are {', '.join(sorted(FILES))}\n"
+    assert result == (2, "", line)
+
+
+def test_check_with_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "torch")
+    result = run("check", "--backend", "torch")
+    line = 'pullback check: torch is not installed; get it with: pip install "torch==2.13.0"\n'
+    assert result == (2, "", line)
+
+
+def test_check_finds_a_gradient_that_is_wrong_by_one_in_a_hundred(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(da: Any, z: Any, w: Any) -> Any:
+        gradients: Any = affine_backward(da, z, w)
+        return gradients._replace(dw=gradients.dw * 1.01)
+
+    affine, matmul, *_ = _pairs.PAIRS
+    monkeypatch.setattr(_pairs, "PAIRS", [affine._replace(backward=broken, double_backward=None), matmul])
+    result = run("check", "--backend", "strict")
+    assert result.status == 1
+    assert [(row[1], row[-1]) for row in cells(result.stdout)] == [("affine", "no"), ("matmul", "yes")]
+    assert "findings hold" not in result.stdout
+    lines = result.stderr.splitlines()
+    told = r"pullback check: strict: affine in \w+ breaks the {} of dw: got -?[\d.]+, expected -?[\d.]+, error "
+    for law in ("adjoint identity", "central difference"):
+        assert len([line for line in lines if re.match(told.format(law), line)]) == 4
+    assert len(lines) == 8
+
+
+def test_check_of_a_pair_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> NoReturn:
+        msg = "out of\nmemory"
+        raise RuntimeError(msg)
+
+    loss = _pairs.PAIRS[-1]
+    monkeypatch.setattr(_pairs, "PAIRS", [loss._replace(forward=broken)])
+    result = run("check", "--backend", "numpy")
+    assert result.status == 1
+    assert cells(result.stdout) == [["numpy", loss.name, "-", "-", "-", "0", "no"]]
+    assert result.stderr == "".join(
+        f"pullback check: numpy: {loss.name} in {dtype} raises RuntimeError: out of memory\n"
+        for dtype in ("float32", "float64")
+    )

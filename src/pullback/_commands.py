@@ -1,20 +1,20 @@
 """What the commands of `pullback` do: they call the other rooms, print, and exit."""
 
 import errno
-import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from pullback import _backends, _demo
+from pullback import _backends, _console, _demo, _pairs
 from pullback._backends import Backend, State
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from pullback._gradient import Job
 
 _REFERENCE = "numpy"
+# The laws that compare numbers, and what a column of the table has room for.
+_LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "(double backward)": "double"}
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
@@ -22,41 +22,38 @@ def list_backends(out: "Console", err: "Console", /) -> None:
     """Print a row for each backend, then what keeps some from working."""
     known = _backends.known()
     states = _look(err, known.values())
-    table = _table("backend", "import", "version", "usable", "devices")
+    table = _console.table("backend", "import", "version", "usable", "devices")
     for name, state in states.items():
         usable = "no" if state.problem else "yes"
         table.add_row(name, known[name].module, state.version, usable, ", ".join(state.devices))
     out.print(table)
     for line in _problems(states):
-        _say(out, line)
+        _console.say(out, line)
 
 
 def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     """Train on each backend, print how it did, and exit with a fault if one did badly."""
-    known = _backends.known()
-    for name in asked:
-        if name not in known:
-            fail(f"pullback demo: {name} is none of the backends, which are {', '.join(known)}")
+    known = _known("demo", asked)
     try:
         digits = _demo.read_digits()
     except ModuleNotFoundError as error:
-        fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
+        _console.fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
     # NumPy goes first: the others are compared with it.
     states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
     problems = _problems(states)
     if asked and problems:
-        fail(*(f"pullback demo: {line}" for line in problems))
+        _console.fail(*(f"pullback demo: {line}" for line in problems))
     usable = {name: state for name, state in states.items() if not state.problem}
     results = _train(err, usable, digits)
     train, test = len(digits.train_labels), len(digits.test_labels)
-    _say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
+    _console.say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
     faults = _compare(out, usable, results)
     for line in problems:
-        _say(out, f"Left out: {line}")
+        _console.say(out, f"Left out: {line}")
     if faults:
-        fail(*faults, status=1)
+        _console.fail(*faults, status=1)
     if len(results) > 1:
-        _say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
+        _console.say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
 
 
 def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /) -> dict[str, _demo.Result]:
@@ -73,7 +70,7 @@ def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /)
 
 def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, _demo.Result], /) -> list[str]:
     """Print a row for each result, and return a line for each fault."""
-    table = _table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
+    table = _console.table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
     faults = []
     for name, result in results.items():
         state = states[name]
@@ -85,6 +82,41 @@ def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, 
     return faults
 
 
+def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
+    """Check each pair on each backend, print how near the tolerances it came, and exit with a fault if a law breaks."""
+    known = _known("check", asked)
+    states = _look(err, [known[name] for name in dict.fromkeys(asked or known)])
+    problems = _problems(states)
+    usable = {name: state for name, state in states.items() if not state.problem}
+    if problems and (asked or not usable):
+        _console.fail(*(f"pullback check: {line}" for line in problems))
+    checked = _check(err, usable)
+    _console.say(out, "The largest error that each law found, as a part of its tolerance:")
+    table = _console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "hold"))
+    for (name, pair), found in checked.items():
+        parts = [found.part(law) for law in _LAWS]
+        table.add_row(name, pair, *parts, f"{len(found.findings)}", "no" if found.faults else "yes")
+    out.print(table)
+    for line in problems:
+        _console.say(out, f"Left out: {line}")
+    faults = [f"pullback check: {name}: {fault}" for (name, _), found in checked.items() for fault in found.faults]
+    if faults:
+        _console.fail(*faults, status=1)
+    _console.say(out, f"All {sum(len(found.findings) for found in checked.values()):,} findings hold.")
+
+
+def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], _pairs.Checked]:
+    """Check each pair on each backend, under a progress bar where somebody sees it."""
+    from rich.progress import Progress  # noqa: PLC0415 - an extra
+
+    checked = {}
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        for name, state in states.items():
+            for pair in progress.track(_pairs.PAIRS, description=name):
+                checked[name, pair.name] = pair.check(state.namespace)
+    return checked
+
+
 def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: bool, **options: Any) -> None:  # noqa: ANN401
     """Plan the gradients of a batch in files; then show the plan, or carry it out and say what was written."""
     output, job = options["output"], None
@@ -93,30 +125,24 @@ def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: boo
 
         job = _gradient.plan(_gradient.Options(**options))
         for gap in filter(None, (file.gaps() for file in job.files.values())):
-            _say(err, f"pullback gradient: {gap}")
+            _console.say(err, f"pullback gradient: {gap}")
         if plan:
             _show_plan(out, job)
             return
         seconds = _gradient.run(job, progress=progress and err.is_terminal)
     except ModuleNotFoundError as error:
         extra = "cluster" if error.name == "distributed" else "dask"
-        fail(f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"')
+        _console.fail(
+            f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
+        )
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whoever runs a command is told, not shown the program
-        line, status = f"pullback gradient: {_in_one_line(error)}", 2
+        line, status = f"pullback gradient: {_console.in_one_line(error)}", 2
         if job is not None:
             left = "is as it was" if output.exists() else "was not written"
             line, status = f"{line.removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again", 1
-        fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
+        _console.fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
     rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    _say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
-
-
-def _in_one_line(error: BaseException, /) -> str:
-    """Return what an error says, and its notes; its type where that says more."""
-    told = isinstance(error, OSError | TypeError | ValueError)
-    what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-    said = [str(error) if told else what, *getattr(error, "__notes__", ())]
-    return " ".join(" ".join(said).split())
+    _console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
 
 
 def _advice(error: BaseException, job: "Job", /) -> str:
@@ -139,7 +165,7 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
     """Print what a run would come to."""
     from dask.utils import format_bytes  # noqa: PLC0415 - an extra
 
-    table = _table("", numbers=("plan",))
+    table = _console.table("", numbers=("plan",))
     written = sum(x.nbytes for x in job.outputs.values())
     rows = {
         "blocks": f"{len(job.plan.blocks):,}",
@@ -155,6 +181,15 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
     out.print(table)
 
 
+def _known(command: str, asked: list[str], /) -> dict[str, Backend]:
+    """Return every backend by name; exit if one that was asked for is none of them."""
+    known = _backends.known()
+    for name in asked:
+        if name not in known:
+            _console.fail(f"pullback {command}: {name} is none of the backends, which are {', '.join(known)}")
+    return known
+
+
 def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
     """Try each backend, and show which: importing some takes seconds."""
     states = {}
@@ -168,27 +203,3 @@ def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
 def _problems(states: Mapping[str, State], /) -> list[str]:
     """Return a line for each backend that does not work."""
     return [f"{name} is {state.problem}" for name, state in states.items() if state.problem]
-
-
-def _table(*headers: str, numbers: tuple[str, ...] = ()) -> "Table":
-    """Return an empty table, narrow enough for 80 columns; a cell that is too long goes on below."""
-    from rich import box  # noqa: PLC0415 - an extra
-    from rich.table import Table  # noqa: PLC0415 - an extra
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    return table
-
-
-def _say(out: "Console", line: str, /) -> None:
-    """Print a line whole at any width, its brackets as they are."""
-    out.print(line, soft_wrap=True, markup=False)
-
-
-def fail(*lines: str, status: int = 2) -> NoReturn:
-    """Print to stderr and exit."""
-    sys.stderr.writelines(f"{line}\n" for line in lines)
-    raise SystemExit(status)

@@ -71,6 +71,12 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     return out
 
 
+def sum_all(xp: Namespace, x: Array, /) -> Array:
+    """Return the sum over every axis."""
+    out: Array = xp.astype(xp.sum(x, dtype=widest(xp, x)), x.dtype, copy=False)
+    return out
+
+
 def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     """Contract axis -2 by products of blocks of rows, and add up the blocks' results in the widest dtype."""
     rows = x.shape[-2]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pullback
-from pullback import _commands
+from pullback import _commands, _console
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         run = application()
     except ModuleNotFoundError as error:
-        _commands.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
+        _console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
     run()
 
 
@@ -80,6 +80,36 @@ def application() -> "Typer":
         Example: `pullback demo --backend dask --backend torch`
         """
         _commands.run_demo(out, err, backend or [])
+
+    @app.command()
+    def check(
+        backend: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--backend",
+                "-b",
+                metavar="NAME",
+                help="A library to check on; may be given more than once. Without it: all that work here. "
+                "`pullback backends` lists the names.",
+            ),
+        ] = None,
+    ) -> None:
+        """Check that every gradient of this package is right on each array library, on this machine.
+
+        Each pair of a forward and a backward is checked with small arrays, in every floating dtype of the standard that
+        the library has: central differences of the forward, the adjoint identity with its tangent, the backward of its
+        backward; the library, shape, dtype and device of what comes back; that nothing is written into an argument,
+        and no lazy array computed. Your own pairs are checked alike by `pullback.check_pair`.
+
+        The table shows the largest error that each law found, as a part of what rounding and the step of a difference
+        explain, and the number of findings. Dask is given arrays in chunks.
+
+        Exits with 1 if a law is broken, and names it with both numbers; with 2 if there is something to install or to
+        correct first.
+
+        Example: `pullback check --backend dask --backend torch`
+        """
+        _commands.run_check(out, err, backend or [])
 
     @app.command()
     def gradient(  # noqa: PLR0913 - the options

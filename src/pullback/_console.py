@@ -1,0 +1,40 @@
+"""How the commands of `pullback` print, and how they end."""
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def table(*headers: str, numbers: tuple[str, ...] = ()) -> "Table":
+    """Return an empty table, narrow enough for 80 columns; a cell that is too long goes on below."""
+    from rich import box  # noqa: PLC0415 - an extra
+    from rich.table import Table  # noqa: PLC0415 - an extra
+
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for header in headers:
+        out.add_column(header, overflow="fold")
+    for header in numbers:
+        out.add_column(header, justify="right", no_wrap=True)
+    return out
+
+
+def say(out: "Console", line: str, /) -> None:
+    """Print a line whole at any width, its brackets as they are."""
+    out.print(line, soft_wrap=True, markup=False)
+
+
+def fail(*lines: str, status: int = 2) -> NoReturn:
+    """Print to stderr and exit."""
+    sys.stderr.writelines(f"{line}\n" for line in lines)
+    raise SystemExit(status)
+
+
+def in_one_line(error: BaseException, /) -> str:
+    """Return what an error says, and its notes; its type where that says more."""
+    told = isinstance(error, OSError | TypeError | ValueError)
+    what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+    said = [str(error) if told else what, *getattr(error, "__notes__", ())]
+    return " ".join(" ".join(said).split())

@@ -1,0 +1,114 @@
+"""The numbers of small arrays of any library, read into Python and drawn in Python.
+
+Only `check_pair` reads values, and it reads them here: its own sums are exact, and no array library is needed to draw.
+"""
+
+import cmath
+import math
+from random import Random
+from typing import Any, TypeAlias
+
+from array_api_compat import array_namespace, device
+
+from pullback._typing import Array
+
+Numbers: TypeAlias = list[complex]
+"""The entries of one array or of several, in order; those of real arrays have no imaginary part."""
+
+
+class ComputedError(Exception):
+    """A block of a lazy array was computed where nothing should be."""
+
+
+def read_numbers(*arrays: Array) -> Numbers:
+    """Return the entries of arrays, which are computed if they are lazy."""
+    numbers: Numbers = []
+    for x in arrays:
+        compute = getattr(x, "compute", None)
+        done = x if compute is None else compute()
+        flat = array_namespace(done).reshape(done, (-1,))
+        # One by one is the standard's way, and slow: many libraries, not all, hand over all at once.
+        entries = flat.tolist() if hasattr(flat, "tolist") else [flat[i] for i in range(flat.shape[0])]
+        numbers += map(complex, entries)
+    return numbers
+
+
+def inner(x: Numbers, y: Numbers, /) -> float:
+    """Return ``Re Σ conj(x) y``, the inner product in which the gradient of a real loss is one; rounded once."""
+    try:
+        return math.fsum(part for a, b in zip(x, y, strict=True) for part in (a.real * b.real, a.imag * b.imag))
+    except (OverflowError, ValueError):  # the sum of numbers that are not all finite
+        return math.nan
+
+
+def norm(x: Numbers, y: Numbers, /) -> float:
+    """Return ``√Σ|x y|²``: what independent relative errors of 1 come to in the inner product."""
+    return math.hypot(*(abs(a) * abs(b) for a, b in zip(x, y, strict=True)))
+
+
+def draw_upstream(random: Random, like: Array, /) -> Array:
+    """Draw standard normal numbers in the shape, dtype and device of an array.
+
+    Where an axis has no known size, numbers r and s are drawn for the other axes, and ``r x + s`` is returned: its rows
+    differ as those of the array do.
+    """
+    shape, known = _shape(like)
+    normal = [_number(like, random.gauss(0.0, 1.0), random.gauss(0.0, 1.0)) for _ in range(math.prod(shape))]
+    drawn = _put(normal, like, shape)
+    return drawn if known else like * _put(_parts(random, like, len(normal)), like, shape) + drawn
+
+
+def draw_tangent(random: Random, x: Array, numbers: Numbers, /) -> Array:
+    """Draw a tangent in which each number is 1/4 to 3/4 of the array's own, in any direction.
+
+    So a step of 1 does not take a number across zero, where many functions have a kink or the end of their domain. A
+    number that is zero itself moves as one of the usual size would, if all sizes are known.
+    """
+    shape, known = _shape(x)
+    if not known:
+        return x * _put(_parts(random, x, math.prod(shape)), x, shape)
+    usual = math.sqrt(inner(numbers, numbers) / max(len(numbers), 1)) or 1.0
+    parts = _parts(random, x, len(numbers))
+    return _put([part * (abs(number) or usual) for part, number in zip(parts, numbers, strict=True)], x, shape)
+
+
+def watched(x: Array, /) -> Array:
+    """Return a lazy array whose blocks raise `ComputedError` when they are computed; another array as it is."""
+    map_blocks = getattr(x, "map_blocks", None)
+    return x if map_blocks is None else map_blocks(_refuse, dtype=x.dtype)
+
+
+def _refuse(block: Any, /) -> Any:  # noqa: ANN401 - a block of any library
+    """Refuse a block; not one without entries, which a library makes to learn the result's type."""
+    if math.prod(block.shape):
+        raise ComputedError
+    return block
+
+
+def _shape(x: Array, /) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of an array, 1 for a size that is not known; and whether all are known."""
+    shape = tuple(size if isinstance(size, int) else 1 for size in x.shape)
+    return shape, all(isinstance(size, int) for size in x.shape)
+
+
+def _parts(random: Random, like: Array, count: int, /) -> list[Any]:
+    """Draw factors of a size of 1/4 to 3/4, with either sign or, for a complex array, in all directions."""
+    polar = [(random.uniform(0.25, 0.75), random.uniform(-math.pi, math.pi)) for _ in range(count)]
+    if _is_complex(like):
+        return [cmath.rect(size, angle) for size, angle in polar]
+    return [math.copysign(size, angle) for size, angle in polar]
+
+
+def _number(like: Array, real: float, imaginary: float, /) -> Any:  # noqa: ANN401 - a float or complex number
+    return complex(real, imaginary) if _is_complex(like) else real
+
+
+def _put(numbers: list[Any], like: Array, shape: tuple[int, ...], /) -> Array:
+    """Return numbers as an array of the namespace, dtype and device of another."""
+    xp = array_namespace(like)
+    out: Array = xp.reshape(xp.asarray(numbers, dtype=like.dtype, device=device(like)), shape)
+    return out
+
+
+def _is_complex(x: Array, /) -> bool:
+    return bool(array_namespace(x).isdtype(x.dtype, "complex floating"))

@@ -1,0 +1,67 @@
+"""The law of structure: what namespace, dtype, device and shape a pair's arrays must have."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from array_api_compat import array_namespace, device, is_array_api_obj
+
+from pullback._arguments import same_shape
+from pullback._report import Finding
+from pullback._typing import Array, DType
+
+
+def outputs_like_inputs(outputs: Sequence[Any], inputs: Sequence[Array], /) -> list[Finding]:
+    """Require the inputs' namespace and device, and their promoted dtype or the real or complex one beside it."""
+    floating = [x for x in inputs if is_floating(x)]
+    xp = array_namespace(*floating)
+    like = xp.astype(floating[0], xp.result_type(*(x.dtype for x in floating)))
+    found = []
+    for x in outputs:
+        got = type(x).__name__
+        if is_array_api_obj(x):
+            beside = is_floating(x) and eps(x) == eps(like)
+            got = _describe(x, like.dtype if beside else x.dtype)
+        found.append(Finding("structure", "the output", got, _describe(like, like.dtype)))
+    return found
+
+
+def all_alike(what: str, names: Sequence[str], got: Sequence[Any], like: Sequence[Array], /) -> list[Finding]:
+    """Require arrays one by one of the namespace, dtype, device and shape of others."""
+    if len(got) != len(like):
+        return [Finding("structure", f"the number of {what}", f"{len(got)}", f"{len(like)}")]
+    return [_alike(name, x, y) for name, x, y in zip(names, got, like, strict=True)]
+
+
+def fields_of(results: Any, names: Sequence[str], /) -> list[Finding]:  # noqa: ANN401 - whatever a backward returns
+    """Require the fields of a NamedTuple, where they are not None, to have these names."""
+    if not hasattr(results, "_fields"):
+        return []
+    fields = [field for field, x in zip(results._fields, results, strict=True) if x is not None]
+    return [Finding("structure", "the fields", ", ".join(fields), ", ".join(names))]
+
+
+def is_floating(x: Array, /) -> bool:
+    """Whether an array has a real or complex floating dtype."""
+    floating: bool = array_namespace(x).isdtype(x.dtype, ("real floating", "complex floating"))
+    return floating
+
+
+def eps(x: Array, /) -> float:
+    """Return the spacing of an array's numbers around 1."""
+    return float(array_namespace(x).finfo(x.dtype).eps)
+
+
+def _alike(of: str, x: Any, like: Array, /) -> Finding:  # noqa: ANN401 - whatever a function returns
+    """Require the namespace, dtype, device and shape of another array."""
+    expected = _describe(like, like.dtype)
+    if not is_array_api_obj(x):
+        return Finding("structure", of, type(x).__name__, expected)
+    # A size that is not known agrees with all, and equals nothing.
+    shape = like.shape if same_shape(x.shape, like.shape) else x.shape
+    return Finding("structure", of, f"{_describe(x, x.dtype)} {tuple(shape)}", f"{expected} {tuple(like.shape)}")
+
+
+def _describe(x: Any, dtype: DType, /) -> str:  # noqa: ANN401 - an array of any library
+    """Return ``numpy float32 on cpu``."""
+    library = array_namespace(x).__name__.removeprefix("array_api_compat.")
+    return f"{library} {str(dtype).rpartition('.')[2]} on {device(x)}"

@@ -1,0 +1,33 @@
+"""Numbers that are summed exactly, and arrays that are drawn."""
+
+import math
+from random import Random
+
+import numpy as np
+from backend import Backend
+from laws import EPS
+
+from pullback._numbers import draw_tangent, draw_upstream, inner, norm, read_numbers
+
+
+def test_inner_product_is_exact_or_nan() -> None:
+    assert inner([1e16, 1.0, -1e16], [1.0, 1.0, 1.0]) == 1.0
+    assert inner([1j, 2.0], [1j, 1j]) == 1.0
+    assert norm([3j, 2.0], [1.0, -2.0]) == 5.0
+    assert math.isnan(inner([math.inf, math.inf], [1.0, -1.0]))
+    assert math.isnan(inner([1e308, 1e308], [1.0, 1.0]))
+
+
+def test_drawn_arrays(backend: Backend, dtype: str) -> None:
+    """A tangent moves a number by a part of it; by a part of the usual size where it is 0, if the sizes are known."""
+    x = np.where(np.arange(15) % 4 == 0, 0.0, np.arange(15)).reshape(5, 3)
+    held = backend.rows(x, dtype)
+    random = Random(3)  # noqa: S311 - not for secrets
+    upstream, tangent = draw_upstream(random, held), draw_tangent(random, held, read_numbers(held))
+    for drawn in (upstream, tangent):
+        assert drawn.dtype == held.dtype
+        assert backend.numpy(drawn).shape == x.shape
+    assert len(np.unique(np.abs(backend.numpy(upstream)))) == x.size - (backend.mode == "unknown rows")
+    usual = 0.0 if backend.mode == "unknown rows" else math.sqrt(np.mean(x**2))
+    size, unit = np.abs(backend.numpy(tangent)), np.where(x == 0, usual, x)
+    assert np.all((size >= 0.25 * unit * (1 - EPS[dtype])) & (size <= 0.75 * unit * (1 + EPS[dtype])))
