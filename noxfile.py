@@ -21,6 +21,7 @@ APART = {
     "demo": ["tests/test_cli.py"],
     "docs": ["tests/test_readme.py"],
     "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
+    "peers": ["tests/test_autodiff.py"],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
@@ -84,6 +85,13 @@ def demo(session: nox.Session) -> None:
     session.install(".[demo]", *(x for name in CPU for x in BACKENDS[name]["requires"]), *group("test"))
     session.run("pytest", "--cov", "--cov-report=", *APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
     session.run("pullback", "demo")
+
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+def peers(session: nox.Session) -> None:
+    """Compare with what torch.func and JAX derive by themselves."""
+    session.install(".", *BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("test"))
+    session.run("pytest", *APART["peers"])
 
 
 @nox.session(tags=["cpu"])
