@@ -41,7 +41,9 @@ def interpreter(name: str) -> str | None:
 def laws(session: nox.Session, name: str) -> None:
     """Run the laws on one backend, and keep what they covered."""
     environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
-    session.run("pytest", f"--backend={name}", "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment)
+    # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
+    spread = "--numprocesses=auto", "--dist=loadfile"
+    session.run("pytest", f"--backend={name}", *spread, "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment)
 
 
 def add_tests(name: str, backend: dict[str, Any]) -> None:
