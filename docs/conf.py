@@ -1,0 +1,30 @@
+"""The site: `nox -s docs` builds it into docs/_build/html and opens every page."""
+
+import sys
+from pathlib import Path
+
+import pullback
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+
+project = "pullback"
+version = release = pullback.__version__
+html_title = "pullback"
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["style.css"]
+html_theme_options = {"navigation_with_keys": True}
+exclude_patterns = ["_build", "node"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "formulas", "pictures"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# Docstrings speak of `z` and of `affine_backward` alike: public names become links, and the
+# rest becomes code.
+default_role = "py:obj"
+autodoc_typehints = "none"  # the docstrings say shapes and dtypes, which no annotation can
+autodoc_class_signature = "separated"
+numpydoc_show_class_members = False
