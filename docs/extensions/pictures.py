@@ -59,8 +59,8 @@ def pair() -> str:
         arrow((right, 72), (right, 38)),
         label(right, 20, "dz, dw, db", code=True),
         # What the backward needs of the forward's inputs goes from one to the other.
-        arrow((left + 45, 20), (right - 70, 68), dashed=True),
-        label(250, 24, "z, w", code=True),
+        arrow((left + 58, 22), (right - 70, 68), dashed=True),
+        label(264, 26, "z, w", code=True),
     ]
     return svg(500, 296, *shapes)
 
@@ -85,7 +85,6 @@ def accumulate() -> str:
             line((middle, 188), (245, 226)),
         ]
     shapes += [
-        label(245, 128, "a task: read, step", halo=True),
         box(245, 246, 180, 40, "dw, db"),
     ]
     return svg(490, 272, *shapes)
@@ -103,15 +102,15 @@ def svg(width: int, height: int, *shapes: str) -> str:
     return f"{opening}<defs>{head}</defs>{''.join(shapes)}</svg>"
 
 
-def label(x: int, y: int, text: str, *, code: bool = False, halo: bool = False) -> str:
-    """Write a text around a point; a halo keeps lines off it."""
+def label(x: int, y: int, text: str, *, code: bool = False) -> str:
+    """Write a text around a point."""
     font = ' style="font-family: var(--font-stack--monospace)"' if code else ""
     around = (
         ' paint-order="stroke" stroke="var(--color-background-primary)" stroke-width="6"'
         if halo
         else ""
     )
-    return f'<text x="{x}" y="{y}" font-size="15" {TEXT}{font}{around}>{text}</text>'
+    return f'<text x="{x}" y="{y}" font-size="17" {TEXT}{font}{around}>{text}</text>'
 
 
 def box(x: int, y: int, width: int, height: int, *texts: str) -> str:
