@@ -105,12 +105,7 @@ def svg(width: int, height: int, *shapes: str) -> str:
 def label(x: int, y: int, text: str, *, code: bool = False) -> str:
     """Write a text around a point."""
     font = ' style="font-family: var(--font-stack--monospace)"' if code else ""
-    around = (
-        ' paint-order="stroke" stroke="var(--color-background-primary)" stroke-width="6"'
-        if halo
-        else ""
-    )
-    return f'<text x="{x}" y="{y}" font-size="17" {TEXT}{font}{around}>{text}</text>'
+    return f'<text x="{x}" y="{y}" font-size="17" {TEXT}{font}>{text}</text>'
 
 
 def box(x: int, y: int, width: int, height: int, *texts: str) -> str:
