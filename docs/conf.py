@@ -1,9 +1,12 @@
 """The site: `nox -s docs` builds it into docs/_build/html and opens every page."""
 
+import re
 import sys
 from pathlib import Path
 
 import pullback
+from docutils import nodes
+from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -19,7 +22,7 @@ html_theme_options = {"navigation_with_keys": True}
 exclude_patterns = ["_build", "node"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "formulas", "pictures"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 # Docstrings speak of `z` and of `affine_backward` alike: public names become links, and the
@@ -28,3 +31,14 @@ default_role = "py:obj"
 autodoc_typehints = "none"  # the docstrings say shapes and dtypes, which no annotation can
 autodoc_class_signature = "separated"
 numpydoc_show_class_members = False
+
+
+def setup(app: Sphinx) -> None:
+    """Show sources by their numbers, to which numpydoc gives unique names."""
+
+    def number(_: Sphinx, page: nodes.document, __: str) -> None:
+        for text in list(page.findall(nodes.Text)):
+            if mangled := re.fullmatch(r"\[R[0-9a-f]+-(\w+)\]", text):
+                text.parent.replace(text, nodes.Text(f"[{mangled[1]}]"))
+
+    app.connect("doctree-resolved", number)
