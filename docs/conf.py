@@ -29,16 +29,23 @@ myst_heading_anchors = 3
 # rest becomes code.
 default_role = "py:obj"
 autodoc_typehints = "none"  # the docstrings say shapes and dtypes, which no annotation can
-autodoc_class_signature = "separated"
 numpydoc_show_class_members = False
 
 
 def setup(app: Sphinx) -> None:
-    """Show sources by their numbers, to which numpydoc gives unique names."""
+    """Show the sources in docstrings as they are meant."""
+
+    def escape(
+        _: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]
+    ) -> None:
+        # "A. Author" would be the first item of a list.
+        lines[:] = [re.sub(r"^(\.\. \[^]]+\] [A-Z])\.", r"\1\\.", line) for line in lines]
 
     def number(_: Sphinx, page: nodes.document, __: str) -> None:
+        # numpydoc makes their names unique, and leaves it at that.
         for text in list(page.findall(nodes.Text)):
             if mangled := re.fullmatch(r"\[R[0-9a-f]+-(\w+)\]", text):
                 text.parent.replace(text, nodes.Text(f"[{mangled[1]}]"))
 
+    app.connect("autodoc-process-docstring", escape)
     app.connect("doctree-resolved", number)
