@@ -39,7 +39,7 @@ def setup(app: Sphinx) -> None:
         _: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]
     ) -> None:
         # "A. Author" would be the first item of a list.
-        lines[:] = [re.sub(r"^(\.\. \[^]]+\] [A-Z])\.", r"\1\\.", line) for line in lines]
+        lines[:] = [re.sub(r"^(\.\. \[[^]]+\] [A-Z])\.", r"\1\\.", line) for line in lines]
 
     def number(_: Sphinx, page: nodes.document, __: str) -> None:
         # numpydoc makes their names unique, and leaves it at that.
