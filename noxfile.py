@@ -19,7 +19,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 # The tests that have a session of their own.
 APART = {
     "demo": ["tests/test_cli.py"],
-    "docs": ["tests/test_readme.py"],
+    "docs": ["tests/test_readme.py", "tests/test_docs.py"],
     "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
     "peers": ["tests/test_autodiff.py"],
 }
@@ -105,8 +105,11 @@ def large(session: nox.Session) -> None:
 
 @nox.session(tags=["cpu"])
 def docs(session: nox.Session) -> None:
-    """Run the code of the README and of the docstrings."""
-    session.install(".[demo,cluster]", *group("test"))
+    """Build the site into docs/_build/html, open its pages, and run its code, the README's and the docstrings'."""
+    session.install(".[demo,cluster]", *group("docs"), *group("test"))
+    session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
+    for make in ("clean", "html"):
+        session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
     session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *APART["docs"])
 
 

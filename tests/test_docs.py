@@ -1,0 +1,143 @@
+"""The built site: opened in a browser, each page of it, and read."""
+
+import html.parser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from browser import Tab, browser
+
+import pullback
+import pullback.dask
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "docs" / "_build" / "html"
+PAGES = sorted(SITE.rglob("*.html"))
+PHONE, DESK = 390, 1280
+
+
+class Reader(html.parser.HTMLParser):
+    """What a page links to, what can be linked to in it, and its text outside of code and of rendered formulas."""
+
+    def __init__(self, page: Path) -> None:
+        """Read the page."""
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self._open: list[tuple[str, bool]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a link, an id and whether text in here counts."""
+        values = dict(attrs)
+        self.links += [str(values[name]) for name in ("href", "src") if name in values]
+        self.ids |= {str(values["id"])} if "id" in values else set()
+        if tag not in {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "path", "wbr"}:
+            quiet = tag in {"pre", "code", "script", "style"} or "katex" in str(values.get("class")).split()
+            self._open.append((tag, quiet or (bool(self._open) and self._open[-1][1])))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave an element."""
+        if any(name == tag for name, _ in self._open):
+            while self._open.pop()[0] != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        """Note text."""
+        if not (self._open and self._open[-1][1]):
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """Start a browser."""
+    with browser(tmp_path_factory.mktemp("browser")) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def read() -> dict[Path, Reader]:
+    """Read all pages."""
+    return {page: Reader(page) for page in PAGES}
+
+
+def test_site_is_built() -> None:
+    sources = {
+        path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md") if "node_modules" not in path.parts
+    }
+    assert sources, "nox -s docs builds the site"
+    assert {path.with_suffix(".html") for path in sources} <= {page.relative_to(SITE) for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_page_opens(tab: Tab, page: Path) -> None:
+    """No error in the console, nothing from the network, every formula set, and no page wider than the screen."""
+    for width, dark in ((PHONE, False), (DESK, True)):
+        tab.open(page, width, dark=dark)
+        assert tab.errors() == []
+        assert [url for url in tab.requests() if not url.startswith(("file:", "data:"))] == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        unset = (
+            "[...document.querySelectorAll('.math')].filter(x => !x.querySelector('.katex-html')?.offsetWidth).length"
+        )
+        assert tab.evaluate(unset) == 0
+        assert tab.evaluate("document.querySelectorAll('.katex-error').length") == 0
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128) == dark
+
+
+def test_browser_sees_errors(tab: Tab, tmp_path: Path) -> None:
+    """What the test above looks for, it finds."""
+    page = tmp_path / "page.html"
+    page.write_text("<script>console.error('wrong'); nothing()</script><img src='missing.png'>")
+    tab.open(page, DESK)
+    found = " ".join(tab.errors())
+    assert all(word in found for word in ("wrong", "nothing is not defined", "ERR_FILE_NOT_FOUND"))
+
+
+def test_links(read: dict[Path, Reader]) -> None:
+    """Each link within the site has an end."""
+    broken = []
+    for page, reader in read.items():
+        for link in reader.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            anchors = read[target].ids if target in read else set()
+            if not target.exists() or (parts.fragment and unquote(parts.fragment) not in anchors):
+                broken.append(f"{page.relative_to(SITE)}: {link}")
+    assert broken == []
+
+
+def test_no_markup_is_left(read: dict[Path, Reader]) -> None:
+    """No formula is left as it was written, no directive, and no name that a tool made."""
+    left = [
+        f"{page.name}: {found}"
+        for page, reader in read.items()
+        for found in re.findall(r"\$|\\[a-z]+|:::|\[R[0-9a-f]{6}", reader.text)
+    ]
+    assert left == []
+    assert all("katex" in page.read_text() for page in (SITE / "derivation.html", SITE / "index.html"))
+    # What authors' initials are taken for.
+    assert [page for page in PAGES if "upperalpha" in page.read_text()] == []
+
+
+def test_each_formula_is_computed() -> None:
+    """After each formula of the derivation comes code, before the next one."""
+    page = (ROOT / "docs" / "derivation.md").read_text()
+    marks = re.findall(r"^\$\$.*?\$\$$|^```python$", page, flags=re.DOTALL | re.MULTILINE)
+    kinds = ["code" if mark == "```python" else "formula" for mark in marks]
+    assert "formula" in kinds
+    assert all(after == "code" for before, after in zip(kinds, [*kinds[1:], ""], strict=True) if before == "formula")
+
+
+def test_reference_is_complete(read: dict[Path, Reader]) -> None:
+    """Each public name has an entry."""
+    names = {f"pullback.{name}" for name in pullback.__all__}
+    names |= {f"pullback.dask.{name}" for name in ("accumulate", "compute")}
+    missing = names - set().union(*(reader.ids for reader in read.values()))
+    assert missing == set(), "give each a line in a page of docs/reference/"
