@@ -43,7 +43,9 @@ def laws(session: nox.Session, name: str) -> None:
     environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
     # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
     spread = "--numprocesses=auto", "--dist=loadfile"
-    session.run("pytest", f"--backend={name}", *spread, "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment)
+    session.run(
+        "pytest", f"--backend={name}", *spread, "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment
+    )
 
 
 def add_tests(name: str, backend: dict[str, Any]) -> None:
