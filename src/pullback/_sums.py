@@ -28,9 +28,9 @@ _SUM_WIDTH = 512
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
-    if x.ndim <= 2 or w.ndim != 2 or not _regroups(x):
+    if x.ndim <= 2 or w.ndim != 2 or not regroups(x):
         return x @ w
-    flat = _flat(xp, x, 0) @ w
+    flat = flatten(xp, x, 0) @ w
     out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
     return out
 
@@ -38,9 +38,9 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
     """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
     if x.ndim != kept + 2:
-        if not (_regroups(x) and _regroups(y)):
+        if not (regroups(x) and regroups(y)):
             return _contract_chunks(xp, x, y, kept)
-        x, y = _flat(xp, x, kept), _flat(xp, y, kept)
+        x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows = _rows(x)
     narrow = x.shape[-1] * y.shape[-1] <= _NARROW
     block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
@@ -61,7 +61,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         rows = tuple(range(y.ndim - 1))
         total: Array = xp.sum(y, axis=rows, dtype=widest(xp, y))
     else:
-        y = y if y.ndim == 2 else _flat(xp, y, 0)
+        y = y if y.ndim == 2 else flatten(xp, y, 0)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
             ones: Array = xp.ones_like(y[:, 0])
@@ -116,17 +116,17 @@ def _transpose(xp: Namespace, x: Array, /) -> Array:
 
 
 def _rows(x: Array, /) -> int:
-    """Return the number of rows, axis -2, that can be cut into blocks: none where `_regroups` says no."""
+    """Return the number of rows, axis -2, that can be cut into blocks: none where `regroups` says no."""
     rows = x.shape[-2]
     return rows if isinstance(rows, int) and not hasattr(x, "chunks") else 0
 
 
-def _regroups(x: Array, /) -> bool:
+def regroups(x: Array, /) -> bool:
     """Whether rows can be regrouped at no cost: not where an array is chunked, or a size is not known."""
     return not hasattr(x, "chunks") and set(map(type, x.shape)) == {int}
 
 
-def _flat(xp: Namespace, x: Array, kept: int, /) -> Array:
+def flatten(xp: Namespace, x: Array, kept: int, /) -> Array:
     """Join the axes between the first `kept` and the last into one axis of rows."""
     out: Array = xp.reshape(x, (*x.shape[:kept], math.prod(x.shape[kept:-1]), x.shape[-1]))
     return out
