@@ -89,9 +89,9 @@ def blocks(each: int, least: int, /, *arrays: Array) -> Iterator[Sequence[Array]
     if not all(map(regroups, arrays)):
         yield arrays
         return
-    size = max(_MOST // max(each, 1), least)
-    for start in range(0, max(arrays[0].shape[0], 1), size):
-        yield [x[start : start + size, ...] for x in arrays]
+    rows, size = arrays[0].shape[0], max(_MOST // max(each, 1), least)
+    for start in range(0, max(rows, 1), size):
+        yield [x[start : min(start + size, rows), ...] for x in arrays]
 
 
 def positions(xp: Namespace, x: Array, /) -> Array:

@@ -175,7 +175,8 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float, *, bias: bool = T
         raise ValueError(msg)
     norms = _norms(xp, conj, da, z, bias=bias)
     # Nothing is divided by a norm of zero, and a norm that is NaN stays.
-    scale = max_norm / xp.where(norms <= max_norm, max_norm, norms)
+    within = norms <= max_norm
+    scale = xp.where(within, 1.0, max_norm / xp.where(within, 1.0, norms))
     da = da * scale[(slice(None), *[None] * (da.ndim - 1))]
     dw = xp.astype(contract_rows(xp, conj(z), da), dtype, copy=False)
     return ParameterGradients(dw, xp.astype(sum_rows(xp, da), dtype, copy=False) if bias else None)
