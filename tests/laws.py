@@ -237,10 +237,18 @@ def spread(backend: Backend, pair: Pair, case: Given) -> None:
 
 def layouts(layout: str, backend: Backend, pair: Pair, case: Given) -> None:
     """Strided, transposed, reversed, broadcast and otherwise chunked arrays give what contiguous ones give."""
+    value(backend, pair, relaid(layout, backend, case))
+
+
+def relaid(layout: str, backend: Backend, case: Given) -> Given:
+    """Lay the arrays and the tangents of a case out in another way."""
     # What is done here to the rows of an array, Dask cannot do where their number is unknown.
-    arrays = {x: y if _unknown(y) else LAYOUTS[layout](backend.xp, y) for x, y in case.arrays.items()}
-    exact = {x: wide(backend.numpy(array)) for x, array in arrays.items()}
-    value(backend, pair, replace(case, arrays=arrays, exact=exact))
+    held = [
+        {x: y if _unknown(y) else LAYOUTS[layout](backend.xp, y) for x, y in arrays.items()}
+        for arrays in (case.arrays, case.tangents)
+    ]
+    exact = [{x: wide(backend.numpy(array)) for x, array in arrays.items()} for arrays in held]
+    return replace(case, arrays=held[0], exact=exact[0], tangents=held[1], exact_tangents=exact[1])
 
 
 def _strided(xp: Any, x: Any) -> Any:

@@ -1,14 +1,17 @@
-"""The affine pair: the laws on every shape and dtype, the case worked by hand, and what it refuses."""
+"""The affine family: the laws on every shape and dtype, the case worked by hand, and what it refuses."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from backend import Backend
-from laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, layouts
+from laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, layouts, relaid, wide
+from orders import ORDER_LAWS, Orders, inner
 from pairs import AFFINE, AFFINE_SHAPES
 
-from pullback import affine_backward, affine_forward
+from pullback import affine_backward, affine_double_backward, affine_forward, affine_jvp
+
+ORDERS = Orders(AFFINE, affine_jvp, affine_double_backward)
 
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
@@ -26,6 +29,24 @@ def test_dtypes(backend: Backend, dtype: str, law: str) -> None:
 @pytest.mark.parametrize("of", ["float32", "complex64"])
 def test_layouts(backend: Backend, of: str, layout: str) -> None:
     layouts(layout, backend, AFFINE, given(backend, AFFINE, AFFINE_SHAPES["3-d"], of))
+
+
+@pytest.mark.parametrize("law", ["tangent", "double backward"])
+@pytest.mark.parametrize("shape", AFFINE_SHAPES)
+def test_shapes_of_orders(eager: Backend, law: str, shape: str) -> None:
+    ORDER_LAWS[law](eager, ORDERS, given(eager, AFFINE, AFFINE_SHAPES[shape], "float32"))
+
+
+@pytest.mark.parametrize("law", ORDER_LAWS)
+def test_dtypes_of_orders(backend: Backend, dtype: str, law: str) -> None:
+    ORDER_LAWS[law](backend, ORDERS, given(backend, AFFINE, AFFINE_SHAPES["3-d"], dtype))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_orders(eager: Backend, layout: str) -> None:
+    case = relaid(layout, eager, given(eager, AFFINE, AFFINE_SHAPES["3-d"], "complex64"))
+    ORDER_LAWS["tangent"](eager, ORDERS, case)
+    ORDER_LAWS["double backward"](eager, ORDERS, case)
 
 
 def test_by_hand(backend: Backend, dtype: str) -> None:
@@ -110,6 +131,91 @@ def test_narrow_sums_keep_growing(eager: Backend) -> None:
             assert eager.numpy(db).tolist() == [rows, rows]
 
 
+@pytest.mark.parametrize(
+    ("given", "reached"),
+    [((), ()), (("z",), ("dda", "dw")), (("w",), ("dda", "dz")), (("b",), ("dda",)), (("z", "w"), ("dda", "dz", "dw"))],
+    ids=str,
+)
+def test_double_backward_is_none_where_no_cotangent_leads(
+    eager: Backend, given: tuple[str, ...], reached: tuple[str, ...]
+) -> None:
+    arrays = {x: eager.asarray(np.ones(shape)) for x, shape in {"z": (5, 3), "w": (3, 4), "b": (4,)}.items()}
+    cotangents = [array if x in given else None for x, array in arrays.items()]
+    gradients = affine_double_backward(*cotangents, eager.asarray(np.ones((5, 4))), arrays["z"], arrays["w"])
+    assert tuple(x for x, array in gradients._asdict().items() if array is not None) == reached
+
+
+def _integers(rng: np.random.Generator, backend: Backend, *shapes: tuple[int, ...]) -> list[Any]:
+    """Draw small complex integers, of which no product or sum is rounded."""
+    drawn = [rng.integers(-3, 4, (2, *shape)) for shape in shapes]
+    return [backend.asarray(real + 1j * imaginary) for real, imaginary in drawn]
+
+
+DOUBLE = ((5, 3), (3, 4), (4,), (5, 4), (5, 3), (3, 4))
+
+
+def test_double_backward_is_made_of_the_family(eager: Backend) -> None:
+    ddz, ddw, ddb, da, z, w = _integers(np.random.default_rng(8), eager, *DOUBLE)
+    expected = (
+        affine_jvp(z, w, z_tangent=ddz, w_tangent=ddw, b_tangent=ddb),
+        affine_backward(da, z, ddw).dz,
+        affine_backward(da, ddz, w).dw,
+    )
+    for got, right in zip(affine_double_backward(ddz, ddw, ddb, da, z, w), expected, strict=True):
+        np.testing.assert_array_equal(eager.numpy(got), eager.numpy(right))
+
+
+def test_third_order_is_made_of_the_family(eager: Backend) -> None:
+    """The backward of the double backward: that of its tangent is a backward, those of its backwards double ones.
+
+    It is the gradient of ``S = Re (⟨u, dda⟩ + ⟨v, dz⟩ + ⟨t, dw⟩)``, whose terms are bilinear in arrays that move: the
+    central difference of S with step 1 is exact.
+    """
+    rng = np.random.default_rng(9)
+    x, moves = _integers(rng, eager, *DOUBLE), _integers(rng, eager, *DOUBLE)
+    cotangents = u, v, t = _integers(rng, eager, (5, 4), (5, 3), (3, 4))
+    ddz, ddw, _, da, z, w = x
+    through_z, through_w = affine_backward(u, ddz, w), affine_backward(u, z, ddw)
+    of_dz = affine_double_backward(v, None, None, da, z, ddw)
+    of_dw = affine_double_backward(None, t, None, da, ddz, w)
+    gradients = (
+        through_z.dz + of_dw.dz,
+        through_w.dw + of_dz.dw,
+        through_w.db,
+        of_dz.dda + of_dw.dda,
+        through_w.dz,
+        through_z.dw,
+    )
+    ends = [affine_double_backward(*(y + sign * move for y, move in zip(x, moves, strict=True))) for sign in (1, -1)]
+    s_ahead, s_behind = (
+        sum(inner(eager.numpy(c), eager.numpy(y)) for c, y in zip(cotangents, s, strict=True)) for s in ends
+    )
+    change = sum(inner(eager.numpy(g), eager.numpy(move)) for g, move in zip(gradients, moves, strict=True))
+    assert (s_ahead - s_behind) / 2 == change
+
+
+@pytest.mark.parametrize(("of_z", "of_w"), [("float32", "complex64"), ("complex64", "float32")])
+def test_double_backward_takes_the_real_part(eager: Backend, of_z: str, of_w: str) -> None:
+    """Where a primal is real, so is its gradient, and the imaginary part of a cotangent multiplies nothing."""
+    shapes = {"ddz": (5, 3), "ddw": (3, 4), "ddb": (4,), "da": (5, 4), "z": (5, 3), "w": (3, 4)}
+    drawn = dict(zip(shapes, _integers(np.random.default_rng(10), eager, *shapes.values()), strict=True))
+    exact = {x: wide(eager.numpy(array)) for x, array in drawn.items()}
+    for x, primal in (("z", of_z), ("w", of_w)):
+        if primal == "float32":
+            drawn[x] = eager.asarray(exact[x].real, "float32")
+            for y in (x, f"dd{x}", *(("ddb",) if x == "w" else ())):
+                exact[y] = exact[y].real
+    dda, dz, dw = affine_double_backward(*drawn.values())
+    ddz, ddw, ddb, da, z, w = exact.values()
+    np.testing.assert_array_equal(eager.numpy(dda), ddz @ w + z @ ddw + ddb)
+    np.testing.assert_array_equal(eager.numpy(dz), _like(z, da @ ddw.conj().T))
+    np.testing.assert_array_equal(eager.numpy(dw), _like(w, ddz.conj().T @ da))
+
+
+def _like(primal: Any, x: Any) -> Any:
+    return x if np.iscomplexobj(primal) else x.real
+
+
 FORWARD_ERRORS = {
     "w 1-d": ((2, 3), (3,), (4,), r"w must be a matrix, shape \(k, n\); got w \(3,\)$"),
     "w 3-d": ((2, 3), (1, 3, 4), (4,), r"w must be a matrix, shape \(k, n\); got w \(1, 3, 4\)$"),
@@ -161,3 +267,44 @@ def test_backward_refuses_shapes(eager: Backend, case: str) -> None:
     da, z, w = (eager.asarray(np.ones(shape)) for shape in shapes)
     with pytest.raises(ValueError, match=f"^affine_backward: {message}"):
         affine_backward(da, z, w)
+
+
+TANGENT_ERRORS = {
+    "z": ((3, 3), (3, 4), (4,), r"{z} must have the shape of z; got {z} \(3, 3\) and z \(2, 3\)$"),
+    "z broadcast": ((3,), (3, 4), (4,), r"{z} must have the shape of z; got {z} \(3,\) and z \(2, 3\)$"),
+    "w": ((2, 3), (4, 3), (4,), r"{w} must have the shape of w; got {w} \(4, 3\) and w \(3, 4\)$"),
+    "b": ((2, 3), (3, 4), (3,), r"{b} must have one entry for each column of w, .*; got {b} \(3,\) and w \(3, 4\)$"),
+    "b 2-d": ((2, 3), (3, 4), (1, 4), r"{b} must have one entry for .*; got {b} \(1, 4\) and w \(3, 4\)$"),
+}
+
+
+@pytest.mark.parametrize("case", TANGENT_ERRORS)
+def test_orders_refuse_shapes(eager: Backend, case: str) -> None:
+    *shapes, message = TANGENT_ERRORS[case]
+    moves = [eager.asarray(np.ones(shape)) for shape in shapes]
+    da, z, w = (eager.asarray(np.ones(shape)) for shape in ((2, 4), (2, 3), (3, 4)))
+    with pytest.raises(ValueError, match=f"^affine_double_backward: {message.format(z='ddz', w='ddw', b='ddb')}"):
+        affine_double_backward(*moves, da, z, w)
+    names = {"z": "z_tangent", "w": "w_tangent", "b": "b_tangent"}
+    with pytest.raises(ValueError, match=f"^affine_jvp: {message.format(**names)}"):
+        affine_jvp(z, w, **dict(zip(names.values(), moves, strict=True)))
+
+
+def test_orders_name_themselves(eager: Backend) -> None:
+    """What the functions check alike, each of them says under its own name."""
+    da, z, w = (eager.asarray(np.ones(shape)) for shape in ((2, 4), (2, 3), (3, 4)))
+    with pytest.raises(ValueError, match=r"^affine_jvp: the last axis of z must equal the first axis of w; got z "):
+        affine_jvp(da, w, w_tangent=w)
+    with pytest.raises(ValueError, match=r"^affine_double_backward: the last axis of z must equal the first axis of w"):
+        affine_double_backward(None, w, None, da, da, w)
+    with pytest.raises(
+        ValueError, match=r"^affine_double_backward: da must have the shape of the output z w, .* got da"
+    ):
+        affine_double_backward(None, w, None, z, z, w)
+
+
+def test_jvp_refuses_no_tangent(eager: Backend) -> None:
+    z, w = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((3, 4)))
+    message = r"^affine_jvp: at least one tangent must be given; got none\. Pass z_tangent, w_tangent or b_tangent$"
+    with pytest.raises(ValueError, match=message):
+        affine_jvp(z, w)

@@ -8,7 +8,26 @@ import numpy as np
 import pytest
 from backend import Backend
 
-from pullback import affine_backward, affine_forward, matmul_backward, matmul_forward, softmax_cross_entropy
+from pullback import (
+    affine_backward,
+    affine_double_backward,
+    affine_forward,
+    affine_jvp,
+    matmul_backward,
+    matmul_double_backward,
+    matmul_forward,
+    matmul_jvp,
+    softmax_cross_entropy,
+)
+
+
+def affine_tangent(z: Any, w: Any, z_tangent: Any, w_tangent: Any, b_tangent: Any) -> Any:
+    return affine_jvp(z, w, z_tangent=z_tangent, w_tangent=w_tangent, b_tangent=b_tangent)
+
+
+def matmul_tangent(x1: Any, x2: Any, x1_tangent: Any, x2_tangent: Any) -> Any:
+    return matmul_jvp(x1, x2, x1_tangent=x1_tangent, x2_tangent=x2_tangent)
+
 
 # Arguments in order, each with a shape that fits.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
@@ -16,6 +35,19 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
     "affine_backward": (affine_backward, {"da": (5, 4), "z": (5, 3), "w": (3, 4)}),
     "matmul_forward": (matmul_forward, {"x1": (5, 3), "x2": (3, 4)}),
     "matmul_backward": (matmul_backward, {"da": (5, 4), "x1": (5, 3), "x2": (3, 4)}),
+    "affine_jvp": (
+        affine_tangent,
+        {"z": (5, 3), "w": (3, 4), "z_tangent": (5, 3), "w_tangent": (3, 4), "b_tangent": (4,)},
+    ),
+    "matmul_jvp": (matmul_tangent, {"x1": (5, 3), "x2": (3, 4), "x1_tangent": (5, 3), "x2_tangent": (3, 4)}),
+    "affine_double_backward": (
+        affine_double_backward,
+        {"ddz": (5, 3), "ddw": (3, 4), "ddb": (4,), "da": (5, 4), "z": (5, 3), "w": (3, 4)},
+    ),
+    "matmul_double_backward": (
+        matmul_double_backward,
+        {"ddx1": (5, 3), "ddx2": (3, 4), "da": (5, 4), "x1": (5, 3), "x2": (3, 4)},
+    ),
     "softmax_cross_entropy": (softmax_cross_entropy, {"a": (5, 3), "y": (5, 3)}),
 }
 ARGUMENTS = [(name, argument) for name, (_, shapes) in CALLS.items() for argument in shapes]
@@ -33,8 +65,10 @@ def refuses(error: type[Exception], message: str, name: str, given: dict[str, An
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 @pytest.mark.parametrize("what", [[[1.0, 2.0], [3.0, 4.0]], 1.0, 1, None, "array"], ids=str)
 def test_not_an_array(eager: Backend, name: str, argument: str, what: Any) -> None:
-    if (name, argument, what) == ("affine_forward", "b", None):
-        return  # no bias is an option
+    if what is None and (
+        (name, argument) == ("affine_forward", "b") or argument.endswith("_tangent") or "dd" in argument
+    ):
+        return  # no bias is an option, nor is a tangent or a cotangent
     message = rf"{argument} must be an array; got {type(what).__name__}\. Convert .* numpy\.asarray\({argument}\)$"
     refuses(TypeError, message, name, {**arrays(eager, name), argument: what})
 

@@ -1,4 +1,4 @@
-"""The matmul pair: the laws on every shape and dtype, shapes that nobody thought of, and what it refuses."""
+"""The matmul family: the laws on every shape and dtype, shapes that nobody thought of, and what it refuses."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,14 @@ from backend import Backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import BroadcastableShapes, mutually_broadcastable_shapes
-from laws import LAWS, LAYOUTS, SHAPE_LAWS, layouts
+from laws import LAWS, LAYOUTS, SHAPE_LAWS, layouts, relaid
 from laws import given as drawn
+from orders import ORDER_LAWS, Orders
 from pairs import MATMUL, MATMUL_SHAPES, matmul_shapes
 
-from pullback import matmul_backward, matmul_forward
+from pullback import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
+
+ORDERS = Orders(MATMUL, matmul_jvp, matmul_double_backward)
 
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
@@ -28,6 +31,39 @@ def test_dtypes(backend: Backend, dtype: str, law: str) -> None:
 @pytest.mark.parametrize("of", ["float32", "complex64"])
 def test_layouts(backend: Backend, of: str, layout: str) -> None:
     layouts(layout, backend, MATMUL, drawn(backend, MATMUL, MATMUL_SHAPES["batches (B, 1) and C"], of))
+
+
+@pytest.mark.parametrize("law", ["tangent", "double backward"])
+@pytest.mark.parametrize("shape", MATMUL_SHAPES)
+def test_shapes_of_orders(eager: Backend, law: str, shape: str) -> None:
+    ORDER_LAWS[law](eager, ORDERS, drawn(eager, MATMUL, MATMUL_SHAPES[shape], "float32"))
+
+
+@pytest.mark.parametrize("law", ORDER_LAWS)
+def test_dtypes_of_orders(backend: Backend, dtype: str, law: str) -> None:
+    ORDER_LAWS[law](backend, ORDERS, drawn(backend, MATMUL, MATMUL_SHAPES["3-d 2-d"], dtype))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_of_orders(eager: Backend, layout: str) -> None:
+    case = relaid(layout, eager, drawn(eager, MATMUL, MATMUL_SHAPES["3-d 2-d"], "complex64"))
+    ORDER_LAWS["tangent"](eager, ORDERS, case)
+    ORDER_LAWS["double backward"](eager, ORDERS, case)
+
+
+def test_double_backward_is_made_of_the_family(eager: Backend) -> None:
+    ddx1, ddx2, da, x1, x2 = (
+        eager.asarray(np.arange(float(np.prod(shape))).reshape(shape))
+        for shape in ((5, 1, 2, 3), (4, 3, 6), (5, 4, 2, 6), (5, 1, 2, 3), (4, 3, 6))
+    )
+    expected = (
+        matmul_jvp(x1, x2, x1_tangent=ddx1, x2_tangent=ddx2),
+        matmul_backward(da, x1, ddx2).dx1,
+        matmul_backward(da, ddx1, x2).dx2,
+    )
+    for got, right in zip(matmul_double_backward(ddx1, ddx2, da, x1, x2), expected, strict=True):
+        np.testing.assert_array_equal(eager.numpy(got), eager.numpy(right))
+    assert matmul_double_backward(None, None, da, x1, x2) == (None, None, None)
 
 
 SIGNATURE = "(n?,k),(k,m?)->(n?,m?)"
@@ -70,3 +106,38 @@ def test_backward_refuses_another_shape_than_the_products(eager: Backend, shape:
     message = r"matmul_backward: da must have the shape of the product x1 @ x2; got da \(.*\) and x1 \(2, 3\) and x2 "
     with pytest.raises(ValueError, match=message):
         matmul_backward(da, x1, x2)
+
+
+def test_orders_refuse_shapes(eager: Backend) -> None:
+    da, x1, x2, other = (eager.asarray(np.ones(x)) for x in ((2, 4), (2, 3), (3, 4), (4, 3)))
+    with pytest.raises(
+        ValueError, match=r"^matmul_jvp: the last axis of x1 must equal the first matrix axis of x2; got "
+    ):
+        matmul_jvp(x1, da, x1_tangent=x1)
+    with pytest.raises(
+        ValueError, match=r"^matmul_jvp: x1_tangent must have the shape of x1; got x1_tangent \(4, 3\) and x1 "
+    ):
+        matmul_jvp(x1, x2, x1_tangent=other)
+    with pytest.raises(
+        ValueError, match=r"^matmul_jvp: x2_tangent must have the shape of x2; got x2_tangent \(4, 3\) and x2 "
+    ):
+        matmul_jvp(x1, x2, x2_tangent=other)
+    with pytest.raises(
+        ValueError, match=r"^matmul_double_backward: da must have the shape of the product x1 @ x2; got da "
+    ):
+        matmul_double_backward(x1, x2, other, x1, x2)
+    with pytest.raises(
+        ValueError, match=r"^matmul_double_backward: ddx1 must have the shape of x1; got ddx1 \(4, 3\) and x1 "
+    ):
+        matmul_double_backward(other, x2, da, x1, x2)
+    with pytest.raises(
+        ValueError, match=r"^matmul_double_backward: ddx2 must have the shape of x2; got ddx2 \(4, 3\) and x2 "
+    ):
+        matmul_double_backward(x1, other, da, x1, x2)
+
+
+def test_jvp_refuses_no_tangent(eager: Backend) -> None:
+    x1, x2 = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((3, 4)))
+    message = r"^matmul_jvp: at least one tangent must be given; got none\. Pass x1_tangent or x2_tangent$"
+    with pytest.raises(ValueError, match=message):
+        matmul_jvp(x1, x2)

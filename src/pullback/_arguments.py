@@ -49,6 +49,16 @@ def read(
     return xp, conj, like, [_cast(xp, x, compute) for x in arrays]
 
 
+def read_optional(
+    function: str, arrays: dict[str, Array | None], optional: Collection[str], /
+) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
+    """Read arrays of which those named in `optional` may be None, and stay so, each in its place."""
+    named: dict[str, Any] = {name: x for name, x in arrays.items() if x is not None or name not in optional}
+    xp, conj, like, ready = read(function, tuple(named), *named.values())
+    found = dict(zip(named, ready, strict=True))
+    return xp, conj, like, [found.get(name) for name in arrays]
+
+
 def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
     """Check that the arrays come from one library and lie on one device; return their namespace."""
     namespaces = {}
@@ -98,6 +108,14 @@ def shapes(**arrays: Array) -> str:
     return " and ".join(f"{name} {tuple(x.shape)}" for name, x in arrays.items())
 
 
+def check_alike(function: str, name: str, x: Array | None, primal_name: str, primal: Array, /) -> None:
+    """Check that a tangent or a cotangent, if there is one, has the shape of its primal."""
+    if x is not None and not same_shape(x.shape, primal.shape):
+        got = shapes(**{name: x, primal_name: primal})
+        msg = f"{function}: {name} must have the shape of {primal_name}; got {got}"
+        raise ValueError(msg)
+
+
 def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) -> None:
     """Check that `wrt` is a collection of some of `names`."""
     if wrt is names:
@@ -105,6 +123,14 @@ def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) ->
     if isinstance(wrt, str) or not isinstance(wrt, Collection) or not all(name in names for name in wrt):
         msg = f"{function}: wrt must be a tuple of names out of {names}; got {wrt!r}"
         raise ValueError(msg)
+
+
+def real_like(xp: Namespace, x: Array, dtype: DType, /) -> Array:
+    """Return `x`, or its real part where `x` is complex and `dtype` is real."""
+    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        out: Array = xp.real(x)
+        return out
+    return x
 
 
 def _differ(devices: dict[str, Any], /) -> bool:
@@ -116,9 +142,7 @@ def _cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
     """Return `x` in `dtype`: its real part where `x` is complex and `dtype` is real."""
     if x.dtype == dtype:
         return x
-    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
-        x = xp.real(x)
-    out: Array = xp.astype(x, dtype, copy=False)
+    out: Array = xp.astype(real_like(xp, x, dtype), dtype, copy=False)
     return out
 
 

@@ -1,10 +1,10 @@
-"""The matrix product ``x1 @ x2``, in every shape that the standard allows, and its backward."""
+"""The matrix product ``x1 @ x2``, in every shape of the standard: forward, backward, tangent and double backward."""
 
 from collections.abc import Collection
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pullback._arguments import agree, check_wrt, read, same_shape, shapes
+from pullback._arguments import agree, check_alike, check_wrt, read, read_optional, real_like, same_shape, shapes
 from pullback._sums import contract_rows, product
 from pullback._typing import Array, Namespace
 
@@ -22,6 +22,24 @@ class MatmulGradients(NamedTuple):
         Gradient for the right factor: shape, dtype and device of `x2`.
     """
 
+    dx1: Array | None
+    dx2: Array | None
+
+
+class MatmulDoubleGradients(NamedTuple):
+    """Gradients for the inputs of `matmul_backward`; None where no cotangent that was given leads.
+
+    Attributes
+    ----------
+    dda : Array or None
+        Gradient for the upstream gradient: shape, dtype and device of `da`. None without any cotangent.
+    dx1 : Array or None
+        Gradient for the left factor: shape, dtype and device of `x1`. None without `ddx2`.
+    dx2 : Array or None
+        Gradient for the right factor: shape, dtype and device of `x2`. None without `ddx1`.
+    """
+
+    dda: Array | None
     dx1: Array | None
     dx2: Array | None
 
@@ -52,6 +70,7 @@ def matmul_forward(x1: Array, x2: Array, /) -> Array:
     See Also
     --------
     matmul_backward : The gradients of this product.
+    matmul_jvp : The tangent of this product.
     affine_forward : The product with a matrix of weights, and a bias.
 
     Notes
@@ -103,6 +122,7 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     See Also
     --------
     matmul_forward : The product.
+    matmul_double_backward : The gradients of these gradients.
 
     Notes
     -----
@@ -127,9 +147,7 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     """
     xp, conj, like, (a, left, right) = read("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
     check_wrt("matmul_backward", wrt, _INPUTS)
-    if not same_shape(da.shape, _output_shape("matmul_backward", x1, x2)):
-        msg = f"matmul_backward: da must have the shape of the product x1 @ x2; got {shapes(da=da, x1=x1, x2=x2)}"
-        raise ValueError(msg)
+    _check_upstream("matmul_backward", da, x1, x2)
     # A vector becomes the matrix that it stands for, and loses the axis again at the end.
     if x2.ndim == 1:
         a, right = a[..., None], right[:, None]
@@ -143,6 +161,145 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
         dx2 = _undo_broadcast(xp, conj(left), a, right.shape)
         dx2 = like(dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
     return MatmulGradients(dx1, dx2)
+
+
+def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_tangent: Array | None = None) -> Array:
+    """Push tangents of the factors of ``a = x1 @ x2`` forward to a tangent of the product.
+
+    Parameters
+    ----------
+    x1 : Array, shape (..., m, k) or (k,)
+        Left factor of the forward.
+    x2 : Array, shape (..., k, n) or (k,)
+        Right factor of the forward.
+    x1_tangent : Array, the shape of `x1`, optional
+        The direction in which `x1` moves. A tangent that is not given is zero, and costs nothing.
+    x2_tangent : Array, the shape of `x2`, optional
+        The direction in which `x2` moves.
+
+    Returns
+    -------
+    Array, shape (..., m, n)
+        The tangent of the product, in the promoted dtype of all arrays that were given. Dtypes narrower than float32
+        are computed in float32 and returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the others.
+    ValueError
+        If no tangent is given, the shapes do not fit, or the arrays lie on different devices.
+
+    See Also
+    --------
+    matmul_backward : The adjoint: it takes a gradient of the product to gradients of the factors.
+
+    Notes
+    -----
+    ``ȧ = ẋ1 x2 + x1 ẋ2`` [1]_.
+
+    References
+    ----------
+    .. [1] M. B. Giles, "Collected matrix derivative results for forward and reverse mode algorithmic
+       differentiation", Advances in Automatic Differentiation, 2008, section 2.2.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import matmul_jvp
+    >>> x1, x2 = np.asarray([1.0, 2.0]), np.asarray([[5.0, 6.0], [7.0, 8.0]])
+    >>> matmul_jvp(x1, x2, x1_tangent=np.asarray([0.0, 1.0]))
+    array([7., 8.])
+    """
+    tangents = {"x1_tangent": x1_tangent, "x2_tangent": x2_tangent}
+    xp, _, like, ready = read_optional("matmul_jvp", {"x1": x1, "x2": x2, **tangents}, tangents)
+    _output_shape("matmul_jvp", x1, x2)
+    check_alike("matmul_jvp", "x1_tangent", x1_tangent, "x1", x1)
+    check_alike("matmul_jvp", "x2_tangent", x2_tangent, "x2", x2)
+    x1, x2, x1_tangent, x2_tangent = ready
+    if x1_tangent is not None:
+        a = product(xp, x1_tangent, x2)
+        if x2_tangent is not None:
+            a += product(xp, x1, x2_tangent)
+    elif x2_tangent is not None:
+        a = product(xp, x1, x2_tangent)
+    else:
+        msg = "matmul_jvp: at least one tangent must be given; got none. Pass x1_tangent or x2_tangent"
+        raise ValueError(msg)
+    return like(a)
+
+
+def matmul_double_backward(
+    ddx1: Array | None, ddx2: Array | None, da: Array, x1: Array, x2: Array, /
+) -> MatmulDoubleGradients:
+    """Pull cotangents of ``dx1`` and ``dx2`` back to the inputs of `matmul_backward`.
+
+    Parameters
+    ----------
+    ddx1 : Array, the shape of `x1`, or None
+        Cotangent ``∂S/∂dx1`` of a real S that depends on the gradients. None stands for zero.
+    ddx2 : Array, the shape of `x2`, or None
+        Cotangent ``∂S/∂dx2``.
+    da : Array, shape (..., m, n)
+        Upstream gradient that the backward took.
+    x1 : Array, shape (..., m, k) or (k,)
+        Left factor that the backward took.
+    x2 : Array, shape (..., k, n) or (k,)
+        Right factor that the backward took.
+
+    Returns
+    -------
+    MatmulDoubleGradients
+        ``(dda, dx1, dx2)``, each with the shape, dtype and device of its primal. A gradient that is zero because no
+        cotangent leads to it is None and costs nothing: `dda` without any, `dx1` without `ddx2`, `dx2` without `ddx1`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the others.
+    ValueError
+        If the shapes do not fit or the arrays lie on different devices.
+
+    See Also
+    --------
+    matmul_backward : The map that is differentiated here.
+
+    Notes
+    -----
+    ``dda = ddx1 x2 + x1 ddx2``, ``dx1 = Σ da ddx2ᴴ`` and ``dx2 = Σ ddx1ᴴ da``, the sums over broadcast batch axes
+    [1]_: `dda` is the tangent of the product along the cotangents, and the other two are backwards with a cotangent in
+    the place of a factor. Third and higher orders are again made of these functions and need no others.
+
+    Where a primal is real, the real part of a complex cotangent counts.
+
+    References
+    ----------
+    .. [1] A. Griewank and A. Walther, "Evaluating Derivatives", 2nd edition, 2008, chapter 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import matmul_double_backward
+    >>> x1, x2 = np.ones((5, 1, 2, 3)), np.ones((4, 3, 6))
+    >>> dda, dx1, dx2 = matmul_double_backward(None, x2, np.ones((5, 4, 2, 6)), x1, x2)
+    >>> dda.shape, dx1.shape, dx2 is None
+    ((5, 4, 2, 6), (5, 1, 2, 3), True)
+    """
+    cotangents = {"ddx1": ddx1, "ddx2": ddx2}
+    xp, _, like, _ = read_optional("matmul_double_backward", {**cotangents, "da": da, "x1": x1, "x2": x2}, cotangents)
+    _check_upstream("matmul_double_backward", da, x1, x2)
+    check_alike("matmul_double_backward", "ddx1", ddx1, "x1", x1)
+    check_alike("matmul_double_backward", "ddx2", ddx2, "x2", x2)
+    ddx1 = None if ddx1 is None else real_like(xp, ddx1, x1.dtype)
+    ddx2 = None if ddx2 is None else real_like(xp, ddx2, x2.dtype)
+    dda = dx1 = dx2 = None
+    if not (ddx1 is None and ddx2 is None):
+        dda = like(matmul_jvp(x1, x2, x1_tangent=ddx1, x2_tangent=ddx2), da.dtype)
+    if ddx2 is not None:
+        dx1 = matmul_backward(da, x1, ddx2, wrt=("x1",)).dx1
+    if ddx1 is not None:
+        dx2 = matmul_backward(da, ddx1, x2, wrt=("x2",)).dx2
+    return MatmulDoubleGradients(dda, dx1, dx2)
 
 
 def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /) -> Array:
@@ -161,6 +318,13 @@ def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /
     x, y = (xp.permute_dims(t, (*kept, *summed, batch, batch + 1)) for t in (x, y))
     total = contract_rows(xp, x, y, kept=len(kept))
     return total[(*(None if axis in summed else slice(None) for axis in range(absent, batch)), ...)]
+
+
+def _check_upstream(function: str, da: Array, x1: Array, x2: Array, /) -> None:
+    """Check that da has the shape of the product."""
+    if not same_shape(da.shape, _output_shape(function, x1, x2)):
+        msg = f"{function}: da must have the shape of the product x1 @ x2; got {shapes(da=da, x1=x1, x2=x2)}"
+        raise ValueError(msg)
 
 
 def _output_shape(function: str, x1: Array, x2: Array, /) -> tuple[int, ...]:

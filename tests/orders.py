@@ -1,0 +1,173 @@
+"""The laws of a pair's other orders: its tangent, and the backward of its backward.
+
+None of them needs a formula. The exact tangent is what the reference changes by. The exact double backward is the
+gradient of ``S = Re ⟨da, ȧ⟩``, with the cotangents as tangents in ȧ: the adjoint identity says that this is
+``Σ Re ⟨ddx, dx⟩``. Both are linear in each array, so that unit arrays give all of it.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from backend import Backend
+from laws import Arrays, C, Given, Pair, require, wide
+from laws import _inner as inner
+from laws import _structure as structure_of
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A pair with its tangent and its double backward."""
+
+    pair: Pair
+    jvp: Callable[..., Any]
+    double_backward: Callable[..., Any]
+
+    def tangents(self) -> list[str]:
+        """Name the inputs that `jvp` takes tangents of, as keywords do."""
+        return [f"{x}_tangent" for x in self.pair.inputs]
+
+    def run_jvp(self, backend: Backend, case: Given, given: tuple[str, ...]) -> Any:
+        """Push the tangents of the inputs that are `given` forward, as the backend calls functions."""
+
+        def jvp(primals: list[Any], tangents: list[Any]) -> Any:
+            return self.jvp(*primals, **dict(zip(self.tangents(), tangents, strict=True)))
+
+        primals = [case.arrays[x] for x in self.pair.needs]
+        return backend.call(jvp, primals, [case.tangents[x] if x in given else None for x in self.pair.inputs])
+
+    def run_double_backward(self, backend: Backend, case: Given, given: tuple[str, ...]) -> Any:
+        """Pull the tangents, as cotangents of the gradients of the inputs that are `given`, back."""
+        cotangents = [case.tangents[x] if x in given else None for x in self.pair.inputs]
+        upstream = [case.arrays[x] for x in ("da", *self.pair.needs)]
+        return backend.call(self.double_backward, *cotangents, *upstream)
+
+    def tangent(self, arrays: Arrays, tangents: Arrays) -> Any:
+        """Return the exact tangent of the output."""
+        return sum(self.pair.linear(arrays, **{x: tangent}) for x, tangent in tangents.items())
+
+    def double_gradients(self, arrays: Arrays, cotangents: Arrays) -> Arrays:
+        """Return the exact gradients of S."""
+
+        def terms(**changed: Any) -> Any:
+            changed = {**arrays, **changed}
+            return np.asarray([inner(changed["da"], self.tangent(changed, {x: y})) for x, y in cotangents.items()])
+
+        out = {}
+        for x in ("da", *self.pair.needs):
+            array = arrays[x]
+            still = terms(**{x: array * 0})
+            units = np.eye(array.size).reshape(array.size, *array.shape)
+            # Term by term, so that those in which the array does not occur cancel to the bit.
+            flat = np.asarray([np.sum(terms(**{x: unit}) - still) for unit in units])
+            if np.iscomplexobj(array):
+                flat = flat + 1j * np.asarray([np.sum(terms(**{x: 1j * unit}) - still) for unit in units])
+            out[x] = flat.reshape(array.shape)
+        return out
+
+    def subsets(self) -> list[tuple[str, ...]]:
+        """Return the choices of inputs that have a tangent: each alone, and all."""
+        return [*itertools.combinations(self.pair.inputs, 1), self.pair.inputs]
+
+
+def tangent(backend: Backend, orders: Orders, case: Given) -> None:
+    """Require the exact tangent, its namespace, shape, dtype and device, and laziness, with each choice of tangents."""
+    for given in orders.subsets():
+        a = orders.run_jvp(backend, case, given)
+        got, expected = structure_of(a), structure_of(case.arrays["da"])
+        require(got == expected, "tangent", orders.pair, backend, f"of {given}, the structure", got, expected)
+        exact = orders.tangent(case.exact, _chosen(case, given))
+        magnitude = orders.pair.map(_sizes(case))
+        terms = math.sqrt(2 * orders.pair.products(case.exact) / max(exact.size, 1))
+        tolerance = C * terms * case.eps * magnitude + case.eps_out * np.abs(exact)
+        ok = np.all(np.abs(backend.numpy(a) - exact) <= tolerance)
+        require(ok, "tangent", orders.pair, backend, f"of {given}", backend.numpy(a), exact)
+
+
+def adjoint(backend: Backend, orders: Orders, case: Given) -> None:
+    """⟨da, ȧ⟩ = Σ ⟨dx, ẋ⟩: the tangent and the backward are adjoint."""
+    a = wide(backend.numpy(orders.run_jvp(backend, case, orders.pair.inputs)))
+    gradients = backend.numpy(orders.pair.run_backward(backend, case.arrays))
+    right = sum(map(inner, gradients, case.exact_tangents.values()))
+    _agree("adjoint tangents", backend, orders, case, inner(case.exact["da"], a), right)
+
+
+def double_backward(backend: Backend, orders: Orders, case: Given) -> None:
+    """Require the exact gradients of S, each structured as its primal, or None where no cotangent leads."""
+    primals = ("da", *orders.pair.needs)
+    for given in orders.subsets():
+        results = orders.run_double_backward(backend, case, given)
+        names = tuple(f"d{x}" for x in primals)
+        require(results._fields == names, "double backward", orders.pair, backend, "fields", results._fields, names)
+        exact = orders.double_gradients(case.exact, _chosen(case, given))
+        ones = {x: np.ones(array.shape) for x, array in case.exact.items()}
+        reached = orders.double_gradients(ones, {x: ones[x] for x in given})
+        magnitudes = orders.double_gradients(_sizes(case), {x: np.abs(y) for x, y in _chosen(case, given).items()})
+        for x, result in zip(primals, results, strict=True):
+            if result is None:
+                ok = not np.any(reached[x])
+                require(ok, "double backward", orders.pair, backend, f"d{x} of {given}", None, exact[x])
+                continue
+            got, expected = structure_of(result), structure_of(case.arrays[x])
+            require(got == expected, "double backward", orders.pair, backend, f"structure of d{x}", got, expected)
+            terms = math.sqrt(2 * orders.pair.products(case.exact) / max(exact[x].size, 1))
+            tolerance = C * terms * case.eps * magnitudes[x] + case.eps_out * np.abs(exact[x])
+            ok = np.all(np.abs(backend.numpy(result) - exact[x]) <= tolerance)
+            require(ok, "double backward", orders.pair, backend, f"d{x} of {given}", backend.numpy(result), exact[x])
+
+
+def double_difference(backend: Backend, orders: Orders, case: Given) -> None:
+    """Σ ⟨ddx, Δdx⟩ = Σ ⟨result, move⟩, with Δ the backward's own central difference of step 1: dx is bilinear."""
+    rng = np.random.default_rng(21)
+    rows = orders.pair.batch(case.exact)
+    moves, results = {}, orders.run_double_backward(backend, case, orders.pair.inputs)
+    for x in ("da", *orders.pair.needs):
+        move = rng.choice([-1.0, 1.0], case.exact[x].shape)
+        moves[x] = (backend.rows if x in rows else backend.asarray)(move, str(case.arrays[x].dtype).rpartition(".")[2])
+    ahead = orders.pair.run_backward(backend, {x: case.arrays[x] + move for x, move in moves.items()})
+    behind = orders.pair.run_backward(backend, {x: case.arrays[x] - move for x, move in moves.items()})
+    left = right = 0.0
+    for cotangent, one, other in zip(case.exact_tangents.values(), ahead, behind, strict=True):
+        left += inner(cotangent, (wide(backend.numpy(one)) - wide(backend.numpy(other))) / 2)
+    for result, move in zip(results, moves.values(), strict=True):
+        right += inner(backend.numpy(result), backend.numpy(move))
+    _agree("the backward's central difference", backend, orders, case, left, right)
+
+
+def purity(backend: Backend, orders: Orders, case: Given) -> None:
+    """Nothing is written into the arguments."""
+    backend.numpy(orders.run_jvp(backend, case, orders.pair.inputs))
+    backend.numpy(orders.run_double_backward(backend, case, orders.pair.inputs))
+    for arrays, exact in ((case.arrays, case.exact), (case.tangents, case.exact_tangents)):
+        for x, array in arrays.items():
+            got = backend.numpy(array)
+            require(np.array_equal(got, exact[x]), "purity", orders.pair, backend, x, got, exact[x])
+
+
+def _chosen(case: Given, given: tuple[str, ...]) -> Arrays:
+    return {x: case.exact_tangents[x] for x in given}
+
+
+def _sizes(case: Given) -> Arrays:
+    """Return arrays that no array, tangent, or sum of an array and a step of 1 exceeds."""
+    return {x: np.abs(array) + np.abs(case.exact_tangents.get(x, 0)) + 1 for x, array in case.exact.items()}
+
+
+def _agree(law: str, backend: Backend, orders: Orders, case: Given, left: float, right: float) -> None:  # noqa: PLR0913, PLR0917
+    sizes = _sizes(case)
+    magnitude = inner(sizes["da"], orders.pair.map(sizes))
+    tolerance = C * (math.sqrt(orders.pair.products(case.exact)) * case.eps + case.eps_out) * magnitude
+    ok = abs(left - right) <= tolerance
+    require(ok, law, orders.pair, backend, "one side", left, right)
+
+
+ORDER_LAWS: dict[str, Callable[[Backend, Orders, Given], None]] = {
+    "tangent": tangent,
+    "adjoint": adjoint,
+    "double backward": double_backward,
+    "double difference": double_difference,
+    "purity": purity,
+}
