@@ -1,4 +1,4 @@
-"""The quantities of single examples under test: each with its definition in NumPy, and how far rounding may carry it."""
+"""The quantities of single examples under test, each with its definition in NumPy and the size of its rounding."""
 
 import math
 from collections.abc import Callable
@@ -31,14 +31,10 @@ SHAPES: dict[str, tuple[Shape, int, int]] = {
     "formed": ((5, 4), 2, 3),
     "formed, two axes": ((3, 2, 2), 2, 3),
     "one example": ((1,), 3, 4),
-    "one example, gram": ((1, 2), 6, 5),
     "no examples": ((0,), 3, 4),
-    "no examples, gram": ((0, 2), 6, 5),
     "no examples, formed": ((0, 4), 2, 3),
     "no positions": ((3, 0), 4, 5),
-    "k = 0": ((4,), 0, 3),
     "k = 0, 3-d": ((4, 2), 0, 3),
-    "n = 0": ((4,), 3, 0),
     "n = 0, 3-d": ((4, 2), 3, 0),
 }
 
@@ -107,9 +103,7 @@ def _fisher(x: Exact) -> Values:
 
 
 def _variance(x: Exact) -> Values:
-    return [
-        (_squares(y - y.sum(0) / x.m).sum(0) / x.m, _squares(size).sum(0) / x.m) for y, size in _gradients(x)
-    ]
+    return [(_squares(y - y.sum(0) / x.m).sum(0) / x.m, _squares(size).sum(0) / x.m) for y, size in _gradients(x)]
 
 
 def _ratio(x: Exact) -> Values:
@@ -197,10 +191,10 @@ def check(backend: Backend, quantity: Quantity, da: Any, z: Any, dtype: str) -> 
         assert x.dtype == backend.dtype(wanted)
         assert str(device(x)) == str(device(z))
         assert array.shape == value.shape
-        array = wide(array) ** quantity.power
+        power = wide(array) ** quantity.power
         tolerance = C * (EPS[dtype] * np.abs(value) + np.sqrt(of.terms) * eps * size)
-        ok = (np.abs(array - value) <= tolerance) | (np.isnan(array) & np.isnan(value)) | np.isinf(size)
-        assert np.all(ok), f"{array}\nshould be\n{value}"
+        ok = (np.abs(power - value) <= tolerance) | (np.isnan(power) & np.isnan(value)) | np.isinf(size)
+        assert np.all(ok), f"{power}\nshould be\n{value}"
     assert all(np.array_equal(x, y) for x, y in zip(before, backend.numpy((da, z)), strict=True))
 
 

@@ -21,17 +21,23 @@ from pullback.matmul import (
 )
 from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
+from pullback.stack import Activation, Affine, Kept, StackGradients, StackOutput, stack_backward, stack_forward
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Activation",
+    "Affine",
     "AffineDoubleGradients",
     "AffineGradients",
+    "Kept",
     "KroneckerFactors",
     "Loss",
     "MatmulDoubleGradients",
     "MatmulGradients",
     "ParameterGradients",
+    "StackGradients",
+    "StackOutput",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
@@ -50,4 +56,6 @@ __all__ = [
     "per_example_norms",
     "second_moments",
     "softmax_cross_entropy",
+    "stack_backward",
+    "stack_forward",
 ]
