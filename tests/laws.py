@@ -144,7 +144,7 @@ def adjoint(backend: Backend, pair: Pair, case: Given) -> None:
         moved = pair.run_forward(backend, {**case.arrays, x: case.tangents[x]})
         still = pair.run_forward(backend, {**case.arrays, x: case.tangents[x] * 0})
         change = wide(backend.numpy(moved)) - wide(backend.numpy(still))
-        left, right = _inner(case.exact["da"], change), _inner(gradient, case.exact_tangents[x])
+        left, right = inner(case.exact["da"], change), inner(gradient, case.exact_tangents[x])
         _agree("the adjoint identity", pair, backend, case, f"⟨da, A ẋ⟩ for {x}", left, right)
 
 
@@ -154,19 +154,20 @@ def difference(backend: Backend, pair: Pair, case: Given) -> None:
     ahead = pair.run_forward(backend, {x: case.arrays[x] + tangent for x, tangent in case.tangents.items()})
     behind = pair.run_forward(backend, {x: case.arrays[x] - tangent for x, tangent in case.tangents.items()})
     change = (wide(backend.numpy(ahead)) - wide(backend.numpy(behind))) / 2
-    left = _inner(case.exact["da"], change)
-    right = sum(_inner(gradients[x], tangent) for x, tangent in case.exact_tangents.items())
+    left = inner(case.exact["da"], change)
+    right = sum(inner(gradients[x], tangent) for x, tangent in case.exact_tangents.items())
     _agree("the central difference", pair, backend, case, "⟨da, Δa⟩", left, right)
 
 
-def _inner(x: Any, y: Any) -> float:
+def inner(x: Any, y: Any) -> float:
+    """Return ``Re Σ conj(x) y``."""
     return float(np.vdot(x, y).real)
 
 
 def _agree(law: str, pair: Pair, backend: Backend, case: Given, what: str, left: float, right: float) -> None:  # noqa: PLR0913, PLR0917
     # Every sum here has terms smaller than these; a narrow dtype also rounds each x ± ẋ, output and gradient.
     sizes = {x: np.abs(array) + np.abs(case.exact_tangents.get(x, 0)) for x, array in case.exact.items()}
-    magnitude = _inner(sizes["da"], pair.map(sizes))
+    magnitude = inner(sizes["da"], pair.map(sizes))
     tolerance = C * (math.sqrt(pair.products(case.exact)) * case.eps + case.eps_out) * magnitude
     require(abs(left - right) <= tolerance, law, pair, backend, what, left, right)
 
@@ -177,14 +178,15 @@ def structure(backend: Backend, pair: Pair, case: Given) -> None:
     names = tuple(f"d{x}" for x in pair.inputs)
     require(gradients._fields == names, "structure", pair, backend, "the fields", gradients._fields, names)
     for x, gradient in zip(pair.inputs, gradients, strict=True):
-        got, expected = _structure(gradient), _structure(case.arrays[x])
+        got, expected = structure_of(gradient), structure_of(case.arrays[x])
         require(got == expected, "structure", pair, backend, f"d{x}", got, expected)
     output = pair.run_forward(backend, case.arrays)
-    got, expected = _structure(output), _structure(case.arrays["da"])
+    got, expected = structure_of(output), structure_of(case.arrays["da"])
     require(got == expected, "structure", pair, backend, "a", got, expected)
 
 
-def _structure(x: Any) -> tuple[Any, ...]:
+def structure_of(x: Any) -> tuple[Any, ...]:
+    """Return the namespace, shape, dtype and device of an array."""
     # The size of an axis that is not known is NaN, which equals nothing.
     shape = tuple(size if size == size else "?" for size in x.shape)  # noqa: PLR0124
     return array_namespace(x).__name__, shape, x.dtype, str(device(x))

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 from backend import Backend
-from laws import Arrays, C, Given, Pair, require, wide
-from laws import _inner as inner
-from laws import _structure as structure_of
+from laws import Arrays, C, Given, Pair, inner, require, structure_of, wide
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,14 @@ def double_backward(backend: Backend, orders: Orders, case: Given) -> None:
         magnitudes = orders.double_gradients(_sizes(case), {x: np.abs(y) for x, y in _chosen(case, given).items()})
         for x, result in zip(primals, results, strict=True):
             if result is None:
-                ok = not np.any(reached[x])
+                ok = bool(not np.any(reached[x]))
                 require(ok, "double backward", orders.pair, backend, f"d{x} of {given}", None, exact[x])
                 continue
             got, expected = structure_of(result), structure_of(case.arrays[x])
             require(got == expected, "double backward", orders.pair, backend, f"structure of d{x}", got, expected)
             terms = math.sqrt(2 * orders.pair.products(case.exact) / max(exact[x].size, 1))
             tolerance = C * terms * case.eps * magnitudes[x] + case.eps_out * np.abs(exact[x])
-            ok = np.all(np.abs(backend.numpy(result) - exact[x]) <= tolerance)
+            ok = bool(np.all(np.abs(backend.numpy(result) - exact[x]) <= tolerance))
             require(ok, "double backward", orders.pair, backend, f"d{x} of {given}", backend.numpy(result), exact[x])
 
 

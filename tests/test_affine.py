@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from backend import Backend
-from laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, layouts, relaid, wide
-from orders import ORDER_LAWS, Orders, inner
+from laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, inner, layouts, relaid, wide
+from orders import ORDER_LAWS, Orders
 from pairs import AFFINE, AFFINE_SHAPES
 
 from pullback import affine_backward, affine_double_backward, affine_forward, affine_jvp
@@ -140,8 +140,9 @@ def test_double_backward_is_none_where_no_cotangent_leads(
     eager: Backend, given: tuple[str, ...], reached: tuple[str, ...]
 ) -> None:
     arrays = {x: eager.asarray(np.ones(shape)) for x, shape in {"z": (5, 3), "w": (3, 4), "b": (4,)}.items()}
-    cotangents = [array if x in given else None for x, array in arrays.items()]
-    gradients = affine_double_backward(*cotangents, eager.asarray(np.ones((5, 4))), arrays["z"], arrays["w"])
+    cotangents: list[Any] = [array if x in given else None for x, array in arrays.items()]
+    upstream = [eager.asarray(np.ones((5, 4))), arrays["z"], arrays["w"]]
+    gradients = affine_double_backward(*[*cotangents, *upstream])
     assert tuple(x for x, array in gradients._asdict().items() if array is not None) == reached
 
 
@@ -175,9 +176,10 @@ def test_third_order_is_made_of_the_family(eager: Backend) -> None:
     x, moves = _integers(rng, eager, *DOUBLE), _integers(rng, eager, *DOUBLE)
     cotangents = u, v, t = _integers(rng, eager, (5, 4), (5, 3), (3, 4))
     ddz, ddw, _, da, z, w = x
-    through_z, through_w = affine_backward(u, ddz, w), affine_backward(u, z, ddw)
-    of_dz = affine_double_backward(v, None, None, da, z, ddw)
-    of_dw = affine_double_backward(None, t, None, da, ddz, w)
+    through_z: Any = affine_backward(u, ddz, w)
+    through_w: Any = affine_backward(u, z, ddw)
+    of_dz: Any = affine_double_backward(v, None, None, da, z, ddw)
+    of_dw: Any = affine_double_backward(None, t, None, da, ddz, w)
     gradients = (
         through_z.dz + of_dw.dz,
         through_w.dw + of_dz.dw,
@@ -281,10 +283,9 @@ TANGENT_ERRORS = {
 @pytest.mark.parametrize("case", TANGENT_ERRORS)
 def test_orders_refuse_shapes(eager: Backend, case: str) -> None:
     *shapes, message = TANGENT_ERRORS[case]
-    moves = [eager.asarray(np.ones(shape)) for shape in shapes]
-    da, z, w = (eager.asarray(np.ones(shape)) for shape in ((2, 4), (2, 3), (3, 4)))
+    *moves, da, z, w = (eager.asarray(np.ones(shape)) for shape in (*shapes, (2, 4), (2, 3), (3, 4)))
     with pytest.raises(ValueError, match=f"^affine_double_backward: {message.format(z='ddz', w='ddw', b='ddb')}"):
-        affine_double_backward(*moves, da, z, w)
+        affine_double_backward(*[*moves, da, z, w])
     names = {"z": "z_tangent", "w": "w_tangent", "b": "b_tangent"}
     with pytest.raises(ValueError, match=f"^affine_jvp: {message.format(**names)}"):
         affine_jvp(z, w, **dict(zip(names.values(), moves, strict=True)))
