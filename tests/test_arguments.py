@@ -1,5 +1,6 @@
 """What every function refuses of the arrays and options that it is given, in words that say what to do."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from backend import Backend
 
 from pullback import (
+    JacobianOperator,
     affine_backward,
     affine_double_backward,
     affine_forward,
+    affine_jacobians,
     affine_jvp,
     matmul_backward,
     matmul_double_backward,
@@ -48,6 +51,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
         matmul_double_backward,
         {"ddx1": (5, 3), "ddx2": (3, 4), "da": (5, 4), "x1": (5, 3), "x2": (3, 4)},
     ),
+    "affine_jacobians": (affine_jacobians, {"z": (5, 3), "w": (3, 4)}),
+    "JacobianOperator": (JacobianOperator, {"z": (5, 3), "w": (3, 4)}),
     "softmax_cross_entropy": (softmax_cross_entropy, {"a": (5, 3), "y": (5, 3)}),
 }
 ARGUMENTS = [(name, argument) for name, (_, shapes) in CALLS.items() for argument in shapes]
@@ -113,10 +118,18 @@ def test_two_devices(eager: Backend, name: str, argument: str) -> None:
             refuses(ValueError, message, name, {**given, argument: other})
 
 
-@pytest.mark.parametrize("name", ["affine_backward", "matmul_backward"])
+WRT = {
+    "affine_backward": ("z", "w", "b"),
+    "affine_jacobians": ("z", "w", "b"),
+    "JacobianOperator": ("z", "w", "b"),
+    "matmul_backward": ("x1", "x2"),
+}
+
+
+@pytest.mark.parametrize("name", WRT)
 @pytest.mark.parametrize("wrt", ["z", "x1", "", ("q",), ("w", "bias"), {"x1": 0, "X2": 1}], ids=str)
 def test_wrt(eager: Backend, name: str, wrt: Any) -> None:
-    names = r"\('z', 'w', 'b'\)" if name == "affine_backward" else r"\('x1', 'x2'\)"
+    names = re.escape(str(WRT[name]))
     message = rf"wrt must be a tuple of names out of {names}; got "
     refuses(ValueError, message, name, arrays(eager, name), wrt=wrt)
 

@@ -10,6 +10,7 @@ from pullback.affine import (
     affine_jvp,
 )
 from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
+from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
 from pullback.losses import Loss, softmax_cross_entropy
 from pullback.matmul import (
     MatmulDoubleGradients,
@@ -20,6 +21,7 @@ from pullback.matmul import (
     matmul_jvp,
 )
 from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
+from pullback.operators import JacobianOperator
 from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
 from pullback.stack import Activation, Affine, Kept, StackGradients, StackOutput, stack_backward, stack_forward
 
@@ -30,6 +32,8 @@ __all__ = [
     "Affine",
     "AffineDoubleGradients",
     "AffineGradients",
+    "AffineJacobians",
+    "JacobianOperator",
     "Kept",
     "KroneckerFactors",
     "Loss",
@@ -41,6 +45,7 @@ __all__ = [
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
+    "affine_jacobians",
     "affine_jvp",
     "clipped_gradients",
     "fisher_diagonal",
@@ -55,6 +60,7 @@ __all__ = [
     "per_example_gradients",
     "per_example_norms",
     "second_moments",
+    "single_entry",
     "softmax_cross_entropy",
     "stack_backward",
     "stack_forward",

@@ -38,3 +38,12 @@ def check_directions(function: str, directions: dict[str, Array | None], z: Arra
     check_alike(function, of_z, directions[of_z], "z", z)
     check_alike(function, of_w, directions[of_w], "w", w)
     check_bias(function, of_b, directions[of_b], w)
+
+
+def check_known(function: str, z: Array, w: Array, /) -> None:
+    """Check that no size is unknown."""
+    if not all(isinstance(size, int) for size in (*z.shape, *w.shape)):
+        msg = (
+            f"{function}: the sizes of z and w must be known; got {shapes(z=z, w=w)}. On Dask, z.compute_chunk_sizes()"
+        )
+        raise ValueError(msg)

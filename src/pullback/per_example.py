@@ -114,7 +114,7 @@ def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
     return out
 
 
-def clipped_gradients(da: Array, z: Array, /, max_norm: float, *, bias: bool = True) -> ParameterGradients:
+def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: bool = True) -> ParameterGradients:
     """Return the sum of the examples' gradients, each scaled down to a norm of at most `max_norm`.
 
     Parameters
@@ -123,8 +123,9 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float, *, bias: bool = T
         Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
-    max_norm : float
-        The largest norm of an example's gradient, over weights and bias together; positive.
+    max_norm : float or Array, shape ()
+        The largest norm of an example's gradient, over weights and bias together; positive. An array, which may be
+        lazy or traced, is not asked whether it is.
     bias : bool, default True
         Whether the layer has a bias.
 
@@ -138,7 +139,7 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float, *, bias: bool = T
     TypeError
         If an argument is not an array, has no floating dtype, or comes from another library than the other.
     ValueError
-        If the shapes do not fit, the arrays lie on different devices, or `max_norm` is not positive.
+        If the shapes do not fit, the arrays lie on different devices, or `max_norm` is a number that is not positive.
 
     See Also
     --------
@@ -170,7 +171,7 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float, *, bias: bool = T
     array([0.9, 1.2])
     """
     xp, conj, dtype, (da, z) = read_examples("clipped_gradients", da, z)
-    if not max_norm > 0:
+    if isinstance(max_norm, int | float) and not max_norm > 0:
         msg = f"clipped_gradients: max_norm must be a positive number; got {max_norm}"
         raise ValueError(msg)
     norms = _norms(xp, conj, da, z, bias=bias)

@@ -1,0 +1,125 @@
+"""The derivative of ``a = z w + b`` as a linear operator on flat vectors."""
+
+import math
+from collections.abc import Callable, Collection
+
+from pullback._arguments import check_wrt, read, shapes
+from pullback._shapes import check_factors, check_known
+from pullback._typing import Array, DType, Namespace
+from pullback.affine import affine_backward, affine_jvp
+
+_INPUTS = ("z", "w", "b")
+
+
+class JacobianOperator:
+    """The Jacobians of ``a = z w + b`` as one linear operator on flat vectors, which forms none of them.
+
+    Parameters
+    ----------
+    z : Array, shape (..., k)
+        Input batch of the forward.
+    w : Array, shape (k, n)
+        Weights of the forward.
+    wrt : collection of str, default ("z", "w", "b")
+        The inputs that move: the columns of the operator are the entries of those named, flattened one after the
+        other in the order z, w, b.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The number of entries of the output, and of the inputs that move.
+    dtype : dtype
+        The promoted dtype of `z` and `w`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes do not fit or are not known, the arrays lie on different devices, or `wrt` names nothing or
+        something else.
+
+    See Also
+    --------
+    affine_jvp : What a product with the operator is.
+    affine_backward : What a product with its adjoint is.
+    affine_jacobians : The tensors.
+
+    Notes
+    -----
+    ``scipy.sparse.linalg`` takes the operator for a matrix as it is, in ``lsqr`` or ``svds``, and so does
+    ``cupyx.scipy.sparse.linalg``. A vector of a wider dtype than the operator's is not narrowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import JacobianOperator
+    >>> z = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> jacobian = JacobianOperator(z, np.asarray([[5.0, 6.0], [7.0, 8.0]]), wrt=("w", "b"))
+    >>> jacobian.shape
+    (4, 6)
+    >>> jacobian.matvec(np.asarray([0.0, 1.0, 0.0, 0.0, 0.5, 0.5]))
+    array([0.5, 1.5, 0.5, 3.5])
+    """
+
+    def __init__(self, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> None:
+        xp, *_ = read("JacobianOperator", ("z", "w"), z, w)
+        check_wrt("JacobianOperator", wrt, _INPUTS)
+        check_factors("JacobianOperator", z, w)
+        if not wrt:
+            msg = f"JacobianOperator: wrt must name at least one of {_INPUTS}; got {wrt!r}"
+            raise ValueError(msg)
+        check_known("JacobianOperator", z, w)
+        self._z, self._w, self._a = z, w, (*z.shape[:-1], w.shape[1])
+        of_inputs = {"z": z.shape, "w": w.shape, "b": w.shape[1:]}
+        self._moving = {name: of_inputs[name] for name in _INPUTS if name in wrt}
+        self.shape: tuple[int, int] = (math.prod(self._a), sum(map(math.prod, self._moving.values())))
+        self.dtype: DType = xp.result_type(z.dtype, w.dtype)
+
+    def matvec(self, v: Array, /) -> Array:
+        """Multiply with a vector, shape (N,) or (N, 1): tangents of the inputs, to the flat tangent of the output."""
+        xp = self._read_vector("matvec", "v", v, self.shape[1])
+        tangents, start = {}, 0
+        for name, shape in self._moving.items():
+            stop = start + math.prod(shape)
+            tangents[f"{name}_tangent"] = xp.reshape(v[start:stop, ...], shape)
+            start = stop
+        out: Array = xp.reshape(affine_jvp(self._z, self._w, **tangents), (self.shape[0], *v.shape[1:]))
+        return out
+
+    def rmatvec(self, u: Array, /) -> Array:
+        """Multiply the adjoint with a vector, shape (M,) or (M, 1): the flat gradients of the inputs that move."""
+        xp = self._read_vector("rmatvec", "u", u, self.shape[0])
+        # All in one dtype: where a primal is real, its gradient would be real too, and no more linear in u.
+        dtype = xp.result_type(self.dtype, u.dtype)
+        da, z, w = (xp.astype(x, dtype, copy=False) for x in (xp.reshape(u, self._a), self._z, self._w))
+        gradients = affine_backward(da, z, w, wrt=tuple(self._moving))
+        out: Array = xp.concat([xp.reshape(x, (math.prod(x.shape), *u.shape[1:])) for x in gradients if x is not None])
+        return out
+
+    def matmat(self, v: Array, /) -> Array:
+        """Multiply with each column of a matrix of shape (N, K)."""
+        return self._by_columns("matmat", "v", v, self.shape[1], self.matvec)
+
+    def rmatmat(self, u: Array, /) -> Array:
+        """Multiply the adjoint with each column of a matrix of shape (M, K)."""
+        return self._by_columns("rmatmat", "u", u, self.shape[0], self.rmatvec)
+
+    def _read_vector(self, method: str, name: str, x: Array, size: int, /) -> Namespace:
+        """Check a vector, and return its namespace."""
+        xp, *_ = read(f"JacobianOperator.{method}", (name, "z", "w"), x, self._z, self._w)
+        if tuple(x.shape) not in {(size,), (size, 1)}:
+            msg = (
+                f"JacobianOperator.{method}: {name} must have shape ({size},) or ({size}, 1); got {shapes(**{name: x})}"
+            )
+            raise ValueError(msg)
+        return xp
+
+    def _by_columns(self, method: str, name: str, x: Array, size: int, multiply: Callable[[Array], Array], /) -> Array:
+        """Multiply column by column."""
+        xp, *_ = read(f"JacobianOperator.{method}", (name,), x)
+        if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
+            msg = f"JacobianOperator.{method}: {name} must have shape ({size}, K), K ≥ 1; got {shapes(**{name: x})}"
+            raise ValueError(msg)
+        out: Array = xp.stack([multiply(x[:, i]) for i in range(x.shape[1])], axis=1)
+        return out
