@@ -1,6 +1,7 @@
 """Gradients of affine maps, written once against the Python array API standard."""
 
 from pullback._examples import ParameterGradients
+from pullback._losses import Loss
 from pullback.affine import (
     AffineDoubleGradients,
     AffineGradients,
@@ -9,9 +10,16 @@ from pullback.affine import (
     affine_forward,
     affine_jvp,
 )
+from pullback.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
 from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
 from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
-from pullback.losses import Loss, softmax_cross_entropy
+from pullback.loss_hessians import (
+    huber_hessian_product,
+    logistic_hessian_product,
+    poisson_hessian_product,
+    squared_error_hessian_product,
+)
+from pullback.losses import huber, logistic, poisson, squared_error
 from pullback.matmul import (
     MatmulDoubleGradients,
     MatmulGradients,
@@ -52,16 +60,25 @@ __all__ = [
     "gauss_newton_product",
     "gradient_signal_to_noise",
     "gradient_variance",
+    "huber",
+    "huber_hessian_product",
     "kfac_factors",
+    "logistic",
+    "logistic_hessian_product",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",
     "matmul_jvp",
     "per_example_gradients",
     "per_example_norms",
+    "poisson",
+    "poisson_hessian_product",
     "second_moments",
     "single_entry",
     "softmax_cross_entropy",
+    "softmax_cross_entropy_hessian_product",
+    "squared_error",
+    "squared_error_hessian_product",
     "stack_backward",
     "stack_forward",
 ]

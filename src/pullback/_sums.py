@@ -24,6 +24,8 @@ _LONG = 8192
 _SUM_CHAIN = 128
 _SUM_ROWS = 1280
 _SUM_WIDTH = 512
+# Up to about so many entries, NumPy spends longer on starting the sum of each row than on adding it up.
+_SHORT = 64
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -68,6 +70,30 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
             return ones @ y
         total = _sum_chains(xp, y, widest(xp, y))
     out: Array = xp.astype(total, y.dtype, copy=False)
+    return out
+
+
+def sum_last(xp: Namespace, x: Array, /) -> Array:
+    """Return ``Σ_j x_rj`` over the last axis, which is kept; as a product where that is short."""
+    n = x.shape[-1]
+    if hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
+        out: Array = xp.sum(x, axis=-1, keepdims=True)
+        return out
+    return product(xp, x, xp.ones((n, 1), dtype=x.dtype, device=device(x)))
+
+
+def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
+    """Return ``Σ_j x_rj y_rj`` over the last axis, which is kept; with no array of products where that is long."""
+    n = x.shape[-1]
+    if hasattr(x, "chunks") or not isinstance(n, int) or n <= _SHORT:
+        return sum_last(xp, x * y)
+    out: Array = xp.vecdot(x, y)
+    return out[..., None]
+
+
+def sum_all(xp: Namespace, x: Array, /) -> Array:
+    """Return the sum of all entries, added up in the widest dtype."""
+    out: Array = xp.astype(xp.sum(x, dtype=widest(xp, x)), x.dtype, copy=False)
     return out
 
 
