@@ -10,7 +10,15 @@ from backend import Backend
 from examples import FISHER, SHAPES, check, draw
 from laws import EPS, LAYOUTS, C, wide
 
-from pullback import AffineGradients, affine_backward, fisher_diagonal, gauss_newton_product, kfac_factors
+from pullback import (
+    AffineGradients,
+    affine_backward,
+    fisher_diagonal,
+    gauss_newton_product,
+    kfac_factors,
+    softmax_cross_entropy_hessian_product,
+    squared_error_hessian_product,
+)
 
 
 @pytest.mark.parametrize("of", FISHER)
@@ -129,6 +137,33 @@ def test_gauss_newton_is_the_change_of_the_gradient(eager: Backend) -> None:
     pairs = zip(eager.numpy(gradient(moved, w + v))[1:], eager.numpy(gradient(still, w))[1:], strict=True)
     for x, (after, before) in zip(got, pairs, strict=True):
         np.testing.assert_allclose(x, after - before, rtol=0, atol=100 * EPS[eager.real])
+
+
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "squared error": (squared_error_hessian_product, lambda p: np.eye(len(p))),
+    "softmax": (softmax_cross_entropy_hessian_product, lambda p: np.diag(p) - np.outer(p, p)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gauss_newton_of_losses(backend: Backend, loss: str) -> None:
+    """The mean over the examples of J_iᵀ H_i J_i v, with the matrices written out."""
+    rng = np.random.default_rng(36)
+    (_, z), w, vw, vb = draw(((6,), 3, 4), "float64"), *(rng.standard_normal(shape) for shape in ((3, 4), (3, 4), (4,)))
+    a, y = z @ w, np.eye(4)[rng.integers(4, size=6)]
+    product, hessian = LOSSES[loss]
+
+    def call(vw: Any, vb: Any, z: Any, a: Any, y: Any) -> Any:
+        return gauss_newton_product(vw, vb, z, lambda v: product(v, a, y))
+
+    steps = (backend.asarray(x) for x in (vw, vb))
+    got = backend.call(call, *steps, *(backend.rows(x) for x in (z, a, y)))
+    exact = 0
+    for j, logits in zip(jacobian(z, 4).reshape(6, 4, -1), a, strict=True):
+        p = np.exp(logits) / np.exp(logits).sum()
+        exact += j.T @ hessian(p) @ j @ np.concatenate([vw.ravel(), vb]) / 6
+    flat = np.concatenate([backend.numpy(got.dw).ravel(), backend.numpy(got.db)])
+    np.testing.assert_allclose(flat, exact, rtol=0, atol=100 * EPS[backend.real])
 
 
 def test_refuses_shapes(eager: Backend) -> None:

@@ -166,7 +166,8 @@ def gauss_newton_product(
         Input batch of the forward.
     hessian_product : callable
         Multiplies the Hessian of the loss in the output `a` with a step in the output: takes and returns an array of
-        shape (..., n). For a lower layer of a network, the product with the Gauss–Newton matrix of what is above it.
+        shape (..., n), as `softmax_cross_entropy_hessian_product` and its like do. For a lower layer of a network, the
+        product with the Gauss–Newton matrix of what is above it.
 
     Returns
     -------
@@ -197,12 +198,12 @@ def gauss_newton_product(
 
     Examples
     --------
-    Least squares, ``L = Σ ½ (a - y)²``, has the identity for its output Hessian:
-
     >>> import numpy as np
-    >>> from pullback import gauss_newton_product
-    >>> z = np.asarray([[1.0, 2.0], [3.0, 4.0]])
-    >>> gauss_newton_product(np.asarray([[1.0], [0.0]]), np.asarray([0.0]), z, lambda v: v)
+    >>> from pullback import affine_forward, gauss_newton_product, squared_error_hessian_product
+    >>> z, y = np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([[1.0], [0.0]])
+    >>> a = affine_forward(z, np.asarray([[0.5], [0.5]]))
+    >>> vw, vb = np.asarray([[1.0], [0.0]]), np.asarray([0.0])
+    >>> gauss_newton_product(vw, vb, z, lambda v: squared_error_hessian_product(v, a, y, reduction="sum"))
     ParameterGradients(dw=array([[10.],
            [14.]]), db=array([4.]))
     """
