@@ -13,6 +13,7 @@ from pullback.affine import (
 from pullback.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
 from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
 from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
+from pullback.layers import Activation, Affine
 from pullback.loss_hessians import (
     huber_hessian_product,
     logistic_hessian_product,
@@ -31,7 +32,7 @@ from pullback.matmul import (
 from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback.operators import JacobianOperator
 from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
-from pullback.stack import Activation, Affine, Kept, StackGradients, StackOutput, stack_backward, stack_forward
+from pullback.stack import Kept, StackGradients, StackOutput, stack_backward, stack_forward
 
 __version__ = "0.1.0.dev0"
 

@@ -1,50 +1,15 @@
 """A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple, TypeAlias, cast
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, cast
 
 from pullback._arguments import check_wrt
 from pullback._typing import Array
 from pullback.affine import affine_backward, affine_forward
+from pullback.layers import Activation, Affine, Layer
 
 _INPUTS = ("z", "layers")
 _KEEPS = ("input", "output")
-
-
-class Affine(NamedTuple):
-    """The layer ``a = z w + b``; or the gradients for its parameters.
-
-    Attributes
-    ----------
-    w : Array
-        Weights, shape (k, n).
-    b : Array or None
-        Bias, shape (n,); None for a layer without one.
-    """
-
-    w: Array
-    b: Array | None = None
-
-
-class Activation(NamedTuple):
-    """A layer without parameters: any pair of a forward and a backward.
-
-    Attributes
-    ----------
-    forward : callable
-        Takes the layer's input and returns its output.
-    backward : callable
-        Takes the upstream gradient and what the layer keeps, and returns the gradient for its input.
-    keeps : {"input", "output"}
-        What the backward takes: an array that a neighbour keeps too costs no memory.
-    """
-
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array, Array], Array]
-    keeps: Literal["input", "output"]
-
-
-Layer: TypeAlias = Affine | Activation
 
 
 class Kept(NamedTuple):
