@@ -12,8 +12,21 @@ from pullback.affine import (
 )
 from pullback.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
 from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
+from pullback.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
 from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
-from pullback.layers import Activation, Affine
+from pullback.layers import (
+    GELU,
+    LEAKY_RELU,
+    LOG_SOFTMAX,
+    RELU,
+    SIGMOID,
+    SILU,
+    SOFTMAX,
+    SOFTPLUS,
+    TANH,
+    Activation,
+    Affine,
+)
 from pullback.loss_hessians import (
     huber_hessian_product,
     logistic_hessian_product,
@@ -32,11 +45,30 @@ from pullback.matmul import (
 from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback.operators import JacobianOperator
 from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
+from pullback.rectifiers import (
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu_backward,
+    relu_forward,
+    softplus_backward,
+    softplus_forward,
+)
+from pullback.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
+from pullback.softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
 from pullback.stack import Kept, StackGradients, StackOutput, stack_backward, stack_forward
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "GELU",
+    "LEAKY_RELU",
+    "LOG_SOFTMAX",
+    "RELU",
+    "SIGMOID",
+    "SILU",
+    "SOFTMAX",
+    "SOFTPLUS",
+    "TANH",
     "Activation",
     "Affine",
     "AffineDoubleGradients",
@@ -59,11 +91,17 @@ __all__ = [
     "clipped_gradients",
     "fisher_diagonal",
     "gauss_newton_product",
+    "gelu_backward",
+    "gelu_forward",
     "gradient_signal_to_noise",
     "gradient_variance",
     "huber",
     "huber_hessian_product",
     "kfac_factors",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
+    "log_softmax_backward",
+    "log_softmax_forward",
     "logistic",
     "logistic_hessian_product",
     "matmul_backward",
@@ -74,12 +112,24 @@ __all__ = [
     "per_example_norms",
     "poisson",
     "poisson_hessian_product",
+    "relu_backward",
+    "relu_forward",
     "second_moments",
+    "sigmoid_backward",
+    "sigmoid_forward",
+    "silu_backward",
+    "silu_forward",
     "single_entry",
+    "softmax_backward",
     "softmax_cross_entropy",
     "softmax_cross_entropy_hessian_product",
+    "softmax_forward",
+    "softplus_backward",
+    "softplus_forward",
     "squared_error",
     "squared_error_hessian_product",
     "stack_backward",
     "stack_forward",
+    "tanh_backward",
+    "tanh_forward",
 ]

@@ -44,9 +44,7 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     Notes
     -----
     An example's loss is ``½ Σ_j (a_j - y_j)²`` and its gradient ``a - y``. It is scikit-learn's ``HalfSquaredError``,
-    and half of what PyTorch's ``mse_loss`` has of an output; PyTorch's mean runs over all outputs.
-
-    The weighted mean is that of scikit-learn's losses and of PyTorch's ``mse_loss`` and ``cross_entropy``.
+    and half of PyTorch's ``mse_loss``, whose mean runs over all outputs. The weighted mean is that of both.
 
     Examples
     --------
@@ -94,10 +92,8 @@ def huber(
 
     Raises
     ------
-    TypeError
-        As `squared_error` does.
-    ValueError
-        As `squared_error` does, or if `delta` is not above 0.
+    TypeError, ValueError
+        As `squared_error` does; ValueError also if `delta` is not above 0.
 
     See Also
     --------

@@ -94,12 +94,11 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
     Examples
     --------
     >>> import numpy as np
-    >>> from pullback import Activation, Affine, stack_forward
-    >>> square = Activation(lambda x: x * x, lambda da, x: 2 * x * da, "input")
-    >>> layers = [Affine(np.asarray([[1.0], [2.0]]), np.asarray([1.0])), square]
-    >>> stack_forward(layers, np.asarray([[1.0, 1.0], [0.0, 0.0]])).a
-    array([[16.],
-           [ 1.]])
+    >>> from pullback import RELU, Affine, stack_forward
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]]), np.asarray([0.5])), RELU]
+    >>> stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]])).a
+    array([[0.5],
+           [0. ]])
     """
     kept = []
     for i, layer in enumerate(layers):
@@ -156,13 +155,12 @@ def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] =
     Examples
     --------
     >>> import numpy as np
-    >>> from pullback import Activation, Affine, stack_backward, stack_forward
-    >>> square = Activation(lambda x: x * x, lambda da, x: 2 * x * da, "input")
-    >>> layers = [Affine(np.asarray([[1.0], [2.0]]), np.asarray([1.0])), square]
-    >>> a, kept = stack_forward(layers, np.asarray([[1.0, 1.0], [0.0, 0.0]]))
+    >>> from pullback import RELU, Affine, stack_backward, stack_forward
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]]), np.asarray([0.5])), RELU]
+    >>> a, kept = stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]]))
     >>> stack_backward(np.ones_like(a), kept, wrt=("layers",)).layers
-    (Affine(w=array([[8.],
-           [8.]]), b=array([10.])), None)
+    (Affine(w=array([[1. ],
+           [0.5]]), b=array([1.])), None)
     """
     check_wrt("stack_backward", wrt, _INPUTS)
     lowest = _lowest(kept, wrt)
