@@ -1,7 +1,7 @@
 """A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from pullback._arguments import check_wrt
 from pullback._typing import Array
@@ -107,8 +107,9 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
             z = affine_forward(z, *layer)
             continue
         _check_activation(i, layer)
-        x, z = z, layer.forward(z)
-        kept.append(Kept(layer, x if layer.keeps == "input" else z))
+        h = layer.forward(z)
+        kept.append(Kept(layer, z if layer.keeps == "input" else h))
+        z = h
     return StackOutput(z, tuple(kept))
 
 
@@ -165,19 +166,20 @@ def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] =
     check_wrt("stack_backward", wrt, _INPUTS)
     lowest = _lowest(kept, wrt)
     gradients: list[Affine | None] = [None] * len(kept)
+    # One name for what flows down, so that each array is let go once the layer below has taken it.
+    upstream: Any = da
     for i in range(len(kept) - 1, lowest - 1, -1):
         layer, x = kept[i]
         if isinstance(layer, Affine):
             names = ["z"] if "z" in wrt or i > lowest else []
             if "layers" in wrt:
                 names += ["w"] if layer.b is None else ["w", "b"]
-            dz, dw, db = affine_backward(da, x, layer.w, wrt=names)
+            upstream, dw, db = affine_backward(upstream, x, layer.w, wrt=names)
             if "layers" in wrt:
                 gradients[i] = Affine(cast("Array", dw), db)
-            da = cast("Array", dz)
         else:
-            da = layer.backward(da, x)
-    return StackGradients(da if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
+            upstream = layer.backward(upstream, x)
+    return StackGradients(upstream if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
 
 
 def _lowest(kept: Sequence[Kept], wrt: Collection[str], /) -> int:
