@@ -33,20 +33,16 @@ class ParameterGradients(NamedTuple):
     db: Array | None
 
 
-def read_examples(
-    function: str, da: Array, z: Array, /, *, least: int = 2
-) -> tuple[Namespace, Elementwise, DType, Sequence[Any]]:
+def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Elementwise, DType, Sequence[Any]]:
     """Check that da and z belong together and count the same examples and positions.
 
     Returns their namespace, complex conjugation, their promoted dtype, and the arrays in the dtype to compute in.
     """
     xp, conj, _, ready = read(function, ("da", "z"), da, z)
-    if min(da.ndim, z.ndim) < least:
+    if min(da.ndim, z.ndim) < 2:
         msg = (
             f"{function}: da and z must have at least two axes, (m, ..., n) and (m, ..., k), of which the first counts "
             f"examples; got {shapes(da=da, z=z)}. A single example is da[None, :] and z[None, :]"
-            if least == 2
-            else f"{function}: da and z must have at least one axis, (..., n) and (..., k); got {shapes(da=da, z=z)}"
         )
         raise ValueError(msg)
     if not same_shape(da.shape[:-1], z.shape[:-1]):

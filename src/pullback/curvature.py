@@ -31,10 +31,9 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
 
     Parameters
     ----------
-    da : Array, shape (..., n)
-        Upstream gradients, for each example that of its own loss, as ``reduction="none"`` gives it. All leading axes
-        count examples, m in all.
-    z : Array, shape (..., k)
+    da : Array, shape (m, ..., n)
+        Upstream gradient, for each example that of its own loss, as ``reduction="none"`` gives it.
+    z : Array, shape (m, ..., k)
         Input batch of the forward.
     bias : bool, default True
         Whether the layer has a bias, which is the weight of a feature that is always one: the last of `a`.
@@ -63,8 +62,8 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
     of a gradient v is ``a⁻¹ v g⁻¹``, once the factors are damped. `da` from targets drawn from the model's own
     prediction gives the Fisher information; from the data's targets, what is called the empirical one.
 
-    Positions inside an example count as examples of their own. (For layers that share weights over t positions, some
-    authors multiply by t.)
+    Positions inside an example count as examples of their own, and m with them. (Of a layer that shares its weights
+    over t positions, some authors multiply one factor by t.)
 
     References
     ----------
@@ -83,7 +82,7 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
     array([[1., 0.],
            [0., 1.]])
     """
-    xp, conj, dtype, (da, z) = read_examples("kfac_factors", da, z, least=1)
+    xp, conj, dtype, (da, z) = read_examples("kfac_factors", da, z)
     m = count(xp, z, z.ndim - 1)
     a, g = contract_rows(xp, conj(z), z) / m, contract_rows(xp, conj(da), da) / m
     if bias:

@@ -205,13 +205,13 @@ def _row_squares(xp: Namespace, conj: Elementwise, x: Array, /) -> Array:
 
 def _gram_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
     """Return the norms of (m, t, ·) arrays by Gram matrices over the positions."""
-    gram = conj(z) @ xp.matrix_transpose(z)
-    if bias:
-        gram = gram + 1
-    gram = _real(xp, gram * (da @ xp.matrix_transpose(conj(da))))
-    total = xp.sum(gram, axis=(1, 2), dtype=widest(xp, gram))
+    of_z, of_da = conj(z) @ xp.matrix_transpose(z), da @ xp.matrix_transpose(conj(da))
+    wide = widest(xp, da)
+    of_z, of_da = xp.astype(of_z, wide, copy=False), xp.astype(of_da, wide, copy=False)
+    total = xp.sum(_real(xp, (of_z + 1 if bias else of_z) * of_da), axis=(1, 2))
     # Where an example's positions cancel, rounding may leave less than nothing.
-    out: Array = xp.astype(xp.sqrt(xp.where(total < 0, 0.0, total)), gram.dtype, copy=False)
+    norms = xp.sqrt(xp.where(total < 0, 0.0, total))
+    out: Array = xp.astype(norms, real_dtype(xp, da.dtype), copy=False)
     return out
 
 
