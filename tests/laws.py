@@ -1,8 +1,8 @@
 """The laws that every pair obeys, whatever its operation, array library, dtype and shape.
 
-A pair is affine in each of its inputs. So its exact gradient is the adjoint of a matrix that the forward itself gives,
-column by column, and a central difference has no error but rounding: none of the laws needs a step size or a formula
-of the gradient.
+A pair is affine in each of its inputs, over the real numbers at least. So its exact gradient is the adjoint of a matrix
+that the forward itself gives, column by column, and a central difference has no error but rounding: none of the laws
+needs a step size or a formula of the gradient.
 
 Tolerances are ``c·√K·eps·M + eps_out·|x|``: K is the number of terms in a sum, M the same sum of absolute values, eps
 that of the dtype it is computed in, eps_out that of the dtype it is returned in. Rounding errors of K terms add up like
@@ -54,7 +54,7 @@ class Pair:
 
     def products(self, arrays: Arrays) -> int:
         """Return how many products of two entries the map adds up in all."""
-        return int(arrays["da"].size * max(arrays[self.inputs[0]].shape[-1], 1))
+        return int(np.sum(self.reference(*(np.ones(arrays[x].shape) for x in self.inputs))))
 
     def map(self, arrays: Arrays, **changed: Any) -> Any:
         """Apply the reference in NumPy."""
@@ -70,10 +70,12 @@ class Pair:
         out = {}
         for x in self.inputs:
             units = np.eye(arrays[x].size).reshape(arrays[x].size, *arrays[x].shape)
-            flat = [np.vdot(self.linear(arrays, **{x: unit}), arrays["da"]) for unit in units]
-            out[x] = np.asarray(flat, dtype=np.complex128).reshape(arrays[x].shape)
-            if not np.iscomplexobj(arrays[x]):
-                out[x] = out[x].real
+            flat = np.asarray([inner(self.linear(arrays, **{x: unit}), arrays["da"]) for unit in units])
+            if np.iscomplexobj(arrays[x]):
+                flat = flat + 1j * np.asarray(
+                    [inner(self.linear(arrays, **{x: 1j * unit}), arrays["da"]) for unit in units]
+                )
+            out[x] = flat.reshape(arrays[x].shape)
         return out
 
 
@@ -148,14 +150,15 @@ def adjoint(backend: Backend, pair: Pair, case: Given) -> None:
         _agree("the adjoint identity", pair, backend, case, f"⟨da, A ẋ⟩ for {x}", left, right)
 
 
-def difference(backend: Backend, pair: Pair, case: Given) -> None:
+def difference(backend: Backend, pair: Pair, case: Given, moving: tuple[str, ...] | None = None) -> None:
     """⟨da, (f(x + ẋ) - f(x - ẋ)) / 2⟩ = Σ ⟨dx, ẋ⟩ with step 1 in all inputs at once: what is bilinear cancels."""
     gradients = dict(zip(pair.inputs, backend.numpy(pair.run_backward(backend, case.arrays)), strict=True))
-    ahead = pair.run_forward(backend, {x: case.arrays[x] + tangent for x, tangent in case.tangents.items()})
-    behind = pair.run_forward(backend, {x: case.arrays[x] - tangent for x, tangent in case.tangents.items()})
-    change = (wide(backend.numpy(ahead)) - wide(backend.numpy(behind))) / 2
-    left = inner(case.exact["da"], change)
-    right = sum(inner(gradients[x], tangent) for x, tangent in case.exact_tangents.items())
+    tangents = {x: case.tangents[x] for x in moving or pair.inputs}
+    ahead = {**case.arrays, **{x: case.arrays[x] + tangent for x, tangent in tangents.items()}}
+    behind = {**case.arrays, **{x: case.arrays[x] - tangent for x, tangent in tangents.items()}}
+    ends = [wide(backend.numpy(pair.run_forward(backend, arrays))) for arrays in (ahead, behind)]
+    left = inner(case.exact["da"], (ends[0] - ends[1]) / 2)
+    right = sum(inner(gradients[x], case.exact_tangents[x]) for x in tangents)
     _agree("the central difference", pair, backend, case, "⟨da, Δa⟩", left, right)
 
 

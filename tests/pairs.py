@@ -5,7 +5,18 @@ from typing import Any
 import numpy as np
 from laws import Arrays, Pair
 
-from pullback import affine_backward, affine_forward, matmul_backward, matmul_forward
+from pullback import (
+    affine_backward,
+    affine_forward,
+    frobenius_inner,
+    frobenius_inner_backward,
+    matmul_backward,
+    matmul_forward,
+    quadratic_form,
+    quadratic_form_backward,
+    trace_of_product,
+    trace_of_product_backward,
+)
 
 Shape = tuple[int, ...]
 
@@ -92,4 +103,87 @@ MATMUL_SHAPES = {
     "k = 0": matmul_shapes((4, 0), (0, 3)),
     "k = 0, vectors": matmul_shapes((0,), (0,)),
     "k = 0, 3-d": matmul_shapes((2, 4, 0), (2, 0, 3)),
+}
+
+
+def _frobenius(x: Any, y: Any) -> Any:
+    return np.sum(np.conj(x) * y)
+
+
+def _frobenius_batch(arrays: Arrays) -> set[str]:
+    return {"x", "y"} if arrays["x"].ndim > 1 else set()
+
+
+def _trace(x: Any, w: Any) -> Any:
+    return np.trace(x @ w)
+
+
+def _no_batch(_: Arrays) -> set[str]:
+    return set()
+
+
+FROBENIUS = Pair(
+    "frobenius inner",
+    ("x", "y"),
+    ("x", "y"),
+    frobenius_inner,
+    frobenius_inner_backward,
+    _frobenius,
+    _frobenius_batch,
+)
+TRACE = Pair("trace of product", ("x", "w"), ("x", "w"), trace_of_product, trace_of_product_backward, _trace, _no_batch)
+
+FROBENIUS_SHAPES: dict[str, dict[str, Shape]] = {
+    "2-d": {"x": (4, 3), "y": (4, 3)},
+    "1-d": {"x": (5,), "y": (5,)},
+    "0-d": {"x": (), "y": ()},
+    "3-d": {"x": (3, 2, 3), "y": (3, 2, 3)},
+    "no rows": {"x": (0, 3), "y": (0, 3)},
+}
+
+TRACE_SHAPES: dict[str, dict[str, Shape]] = {
+    "wide": {"x": (3, 5), "w": (5, 3)},
+    "tall": {"x": (4, 2), "w": (2, 4)},
+    "one": {"x": (1, 1), "w": (1, 1)},
+    "no rows": {"x": (0, 3), "w": (3, 0)},
+    "k = 0": {"x": (3, 0), "w": (0, 3)},
+}
+
+
+def _form(x: Any, A: Any, y: Any) -> Any:  # noqa: N803 - the letter of the form
+    return np.sum((x @ A) * y, axis=-1)
+
+
+class _Quadratic(Pair):
+    """A form that is bilinear, with one vector in both places: it changes by what it does for each place."""
+
+    def linear(self, arrays: Arrays, **changed: Any) -> Any:
+        """Return the derivative along a tangent."""
+        x, matrix = arrays["x"], arrays["A"]
+        if "A" in changed:
+            return _form(x, changed["A"], x)
+        return _form(changed["x"], matrix, x) + _form(x, matrix, changed["x"])
+
+
+def _quadratic_batch(arrays: Arrays) -> set[str]:
+    return {"x", "da"} if arrays["x"].ndim > 1 else set()
+
+
+QUADRATIC = _Quadratic(
+    "quadratic form",
+    ("x", "A"),
+    ("x", "A"),
+    quadratic_form,
+    quadratic_form_backward,
+    lambda x, matrix: _form(x, matrix, x),
+    _quadratic_batch,
+)
+
+QUADRATIC_SHAPES: dict[str, dict[str, Shape]] = {
+    "2-d": {"x": (5, 3), "A": (3, 3)},
+    "1-d": {"x": (3,), "A": (3, 3)},
+    "3-d": {"x": (3, 2, 3), "A": (3, 3)},
+    "k = 1": {"x": (4, 1), "A": (1, 1)},
+    "k = 0": {"x": (4, 0), "A": (0, 0)},
+    "no rows": {"x": (0, 3), "A": (3, 3)},
 }

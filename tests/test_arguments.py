@@ -16,11 +16,17 @@ from pullback import (
     affine_forward,
     affine_jacobians,
     affine_jvp,
+    frobenius_inner,
+    frobenius_inner_backward,
     matmul_backward,
     matmul_double_backward,
     matmul_forward,
     matmul_jvp,
+    quadratic_form,
+    quadratic_form_backward,
     softmax_cross_entropy,
+    trace_of_product,
+    trace_of_product_backward,
 )
 
 
@@ -53,6 +59,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, tuple[int, ...]]]] = {
     ),
     "affine_jacobians": (affine_jacobians, {"z": (5, 3), "w": (3, 4)}),
     "JacobianOperator": (JacobianOperator, {"z": (5, 3), "w": (3, 4)}),
+    "frobenius_inner": (frobenius_inner, {"x": (5, 3), "y": (5, 3)}),
+    "frobenius_inner_backward": (frobenius_inner_backward, {"dvalue": (), "x": (5, 3), "y": (5, 3)}),
+    "trace_of_product": (trace_of_product, {"x": (5, 3), "w": (3, 5)}),
+    "trace_of_product_backward": (trace_of_product_backward, {"dvalue": (), "x": (5, 3), "w": (3, 5)}),
+    "quadratic_form": (quadratic_form, {"x": (5, 3), "A": (3, 3)}),
+    "quadratic_form_backward": (quadratic_form_backward, {"dvalue": (5,), "x": (5, 3), "A": (3, 3)}),
     "softmax_cross_entropy": (softmax_cross_entropy, {"a": (5, 3), "y": (5, 3)}),
 }
 ARGUMENTS = [(name, argument) for name, (_, shapes) in CALLS.items() for argument in shapes]
@@ -123,6 +135,9 @@ WRT = {
     "affine_jacobians": ("z", "w", "b"),
     "JacobianOperator": ("z", "w", "b"),
     "matmul_backward": ("x1", "x2"),
+    "frobenius_inner_backward": ("x", "y"),
+    "trace_of_product_backward": ("x", "w"),
+    "quadratic_form_backward": ("x", "A"),
 }
 
 

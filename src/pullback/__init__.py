@@ -45,6 +45,7 @@ from pullback.matmul import (
 from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback.operators import JacobianOperator
 from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
+from pullback.quadratic import QuadraticFormGradients, quadratic_form, quadratic_form_backward
 from pullback.rectifiers import (
     leaky_relu_backward,
     leaky_relu_forward,
@@ -56,6 +57,14 @@ from pullback.rectifiers import (
 from pullback.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
 from pullback.softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
 from pullback.stack import Kept, StackGradients, StackOutput, stack_backward, stack_forward
+from pullback.traces import (
+    FrobeniusInnerGradients,
+    TraceOfProductGradients,
+    frobenius_inner,
+    frobenius_inner_backward,
+    trace_of_product,
+    trace_of_product_backward,
+)
 
 __version__ = "0.1.0.dev0"
 
@@ -74,6 +83,7 @@ __all__ = [
     "AffineDoubleGradients",
     "AffineGradients",
     "AffineJacobians",
+    "FrobeniusInnerGradients",
     "JacobianOperator",
     "Kept",
     "KroneckerFactors",
@@ -81,8 +91,10 @@ __all__ = [
     "MatmulDoubleGradients",
     "MatmulGradients",
     "ParameterGradients",
+    "QuadraticFormGradients",
     "StackGradients",
     "StackOutput",
+    "TraceOfProductGradients",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
@@ -90,6 +102,8 @@ __all__ = [
     "affine_jvp",
     "clipped_gradients",
     "fisher_diagonal",
+    "frobenius_inner",
+    "frobenius_inner_backward",
     "gauss_newton_product",
     "gelu_backward",
     "gelu_forward",
@@ -112,6 +126,8 @@ __all__ = [
     "per_example_norms",
     "poisson",
     "poisson_hessian_product",
+    "quadratic_form",
+    "quadratic_form_backward",
     "relu_backward",
     "relu_forward",
     "second_moments",
@@ -132,4 +148,6 @@ __all__ = [
     "stack_forward",
     "tanh_backward",
     "tanh_forward",
+    "trace_of_product",
+    "trace_of_product_backward",
 ]

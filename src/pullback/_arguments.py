@@ -130,6 +130,13 @@ def check_alike(function: str, name: str, x: Array | None, primal_name: str, pri
         raise ValueError(msg)
 
 
+def check_value(function: str, dvalue: Array, shape: tuple[int, ...], /) -> None:
+    """Check that dvalue has the shape of the forward's value."""
+    if not same_shape(dvalue.shape, shape):
+        msg = f"{function}: dvalue must have the shape of the value, {tuple(shape)}; got {shapes(dvalue=dvalue)}"
+        raise ValueError(msg)
+
+
 def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) -> None:
     """Check that `wrt` is a collection of some of `names`."""
     if wrt is names:

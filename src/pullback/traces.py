@@ -1,0 +1,270 @@
+"""Sums of products of all entries: the Frobenius inner product and the trace of a product, with their backwards."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from pullback._arguments import check_value, check_wrt, read, same_shape, shapes
+from pullback._sums import sum_all
+from pullback._typing import Array
+
+_FROBENIUS = ("x", "y")
+_TRACE = ("x", "w")
+
+
+class FrobeniusInnerGradients(NamedTuple):
+    """Gradients of a real loss for the inputs of `frobenius_inner`; None where `wrt` did not ask.
+
+    Attributes
+    ----------
+    dx : Array or None
+        Gradient for the first array: shape, dtype and device of `x`.
+    dy : Array or None
+        Gradient for the second array: shape, dtype and device of `y`.
+    """
+
+    dx: Array | None
+    dy: Array | None
+
+
+class TraceOfProductGradients(NamedTuple):
+    """Gradients of a real loss for the inputs of `trace_of_product`; None where `wrt` did not ask.
+
+    Attributes
+    ----------
+    dx : Array or None
+        Gradient for the left factor: shape, dtype and device of `x`.
+    dw : Array or None
+        Gradient for the right factor: shape, dtype and device of `w`.
+    """
+
+    dx: Array | None
+    dw: Array | None
+
+
+def frobenius_inner(x: Array, y: Array, /) -> Array:
+    """Take the Frobenius inner product ``⟨x, y⟩ = Σ conj(x) y``, over all axes.
+
+    Parameters
+    ----------
+    x : Array
+        First array, of any shape; where it is complex, its conjugate is taken.
+    y : Array, the shape of `x`
+        Second array.
+
+    Returns
+    -------
+    Array, shape ()
+        The inner product, in the promoted dtype of the inputs, added up in the widest dtype of the device.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices.
+
+    See Also
+    --------
+    frobenius_inner_backward : The gradients of this number.
+
+    Notes
+    -----
+    For matrices ``⟨x, y⟩ = tr(xᴴ y)`` [1]_. It is the inner product in which a backward is the adjoint of its forward.
+
+    References
+    ----------
+    .. [1] G. H. Golub and C. F. Van Loan, "Matrix Computations", 4th edition, 2013, section 2.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import frobenius_inner
+    >>> x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+    >>> float(frobenius_inner(x, x))
+    30.0
+    """
+    xp, conj, like, ready = read("frobenius_inner", _FROBENIUS, x, y)
+    _check_frobenius("frobenius_inner", x, y)
+    x, y = ready
+    return like(sum_all(xp, conj(x) * y))
+
+
+def frobenius_inner_backward(
+    dvalue: Array, x: Array, y: Array, /, *, wrt: Collection[str] = _FROBENIUS
+) -> FrobeniusInnerGradients:
+    """Pull the upstream gradient of ``⟨x, y⟩ = Σ conj(x) y`` back to its inputs.
+
+    Parameters
+    ----------
+    dvalue : Array, shape ()
+        Upstream gradient of a real loss.
+    x : Array
+        First array of the forward.
+    y : Array, the shape of `x`
+        Second array of the forward.
+    wrt : collection of str, default ("x", "y")
+        The inputs to differentiate for. What is not named is not computed.
+
+    Returns
+    -------
+    FrobeniusInnerGradients
+        ``(dx, dy)``, each with the shape, dtype and device of its primal, and None where `wrt` did not ask.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the others.
+    ValueError
+        If the shapes do not fit, the arrays lie on different devices, or `wrt` names something else.
+
+    See Also
+    --------
+    frobenius_inner : The inner product.
+
+    Notes
+    -----
+    ``dx = conj(dvalue) y`` and ``dy = dvalue x``. For complex arrays, minus the gradient is the direction of steepest
+    descent, and a real primal gets the real part.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import frobenius_inner_backward
+    >>> x, y = np.asarray([1.0, 2.0]), np.asarray([3.0, 4.0])
+    >>> dx, dy = frobenius_inner_backward(np.asarray(10.0), x, y)
+    >>> dx, dy
+    (array([30., 40.]), array([10., 20.]))
+    """
+    _, conj, like, ready = read("frobenius_inner_backward", ("dvalue", *_FROBENIUS), dvalue, x, y)
+    check_wrt("frobenius_inner_backward", wrt, _FROBENIUS)
+    _check_frobenius("frobenius_inner_backward", x, y)
+    check_value("frobenius_inner_backward", dvalue, ())
+    x_dtype, y_dtype = x.dtype, y.dtype
+    dvalue, x, y = ready
+    dx = like(conj(dvalue) * y, x_dtype) if "x" in wrt else None
+    dy = like(dvalue * x, y_dtype) if "y" in wrt else None
+    return FrobeniusInnerGradients(dx, dy)
+
+
+def trace_of_product(x: Array, w: Array, /) -> Array:
+    """Take the trace ``tr(x w)`` without forming the product.
+
+    Parameters
+    ----------
+    x : Array, shape (n, k)
+        Left factor.
+    w : Array, shape (k, n)
+        Right factor.
+
+    Returns
+    -------
+    Array, shape ()
+        The trace, in the promoted dtype of the inputs, added up in the widest dtype of the device.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes do not fit or the arrays lie on different devices.
+
+    See Also
+    --------
+    trace_of_product_backward : The gradients of this number.
+
+    Notes
+    -----
+    ``tr(x w) = Σ_ij x_ij w_ji = tr(w x)`` [1]_: n k products, where the matrix product needs n² k.
+
+    References
+    ----------
+    .. [1] K. B. Petersen and M. S. Pedersen, "The Matrix Cookbook", 2012, section 1.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import trace_of_product
+    >>> float(trace_of_product(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([[5.0, 6.0], [7.0, 8.0]])))
+    69.0
+    """
+    xp, _, like, ready = read("trace_of_product", _TRACE, x, w)
+    _check_trace("trace_of_product", x, w)
+    x, w = ready
+    return like(sum_all(xp, x * w.T))
+
+
+def trace_of_product_backward(
+    dvalue: Array, x: Array, w: Array, /, *, wrt: Collection[str] = _TRACE
+) -> TraceOfProductGradients:
+    """Pull the upstream gradient of ``tr(x w)`` back to the factors.
+
+    Parameters
+    ----------
+    dvalue : Array, shape ()
+        Upstream gradient of a real loss.
+    x : Array, shape (n, k)
+        Left factor of the forward.
+    w : Array, shape (k, n)
+        Right factor of the forward.
+    wrt : collection of str, default ("x", "w")
+        The factors to differentiate for. What is not named is not computed.
+
+    Returns
+    -------
+    TraceOfProductGradients
+        ``(dx, dw)``, each with the shape, dtype and device of its primal, and None where `wrt` did not ask.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no floating dtype, or comes from another library than the others.
+    ValueError
+        If the shapes do not fit, the arrays lie on different devices, or `wrt` names something else.
+
+    See Also
+    --------
+    trace_of_product : The trace.
+    affine_backward : What this is for an upstream gradient ``dvalue`` times the identity.
+
+    Notes
+    -----
+    ``dx = dvalue wᴴ`` and ``dw = dvalue xᴴ`` [1]_. For complex arrays, minus the gradient is the direction of steepest
+    descent, and a real primal gets the real part.
+
+    References
+    ----------
+    .. [1] K. B. Petersen and M. S. Pedersen, "The Matrix Cookbook", 2012, section 2.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import trace_of_product_backward
+    >>> x, w = np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([[5.0, 6.0], [7.0, 8.0]])
+    >>> dx, dw = trace_of_product_backward(np.asarray(1.0), x, w)
+    >>> dw
+    array([[1., 3.],
+           [2., 4.]])
+    """
+    _, conj, like, ready = read("trace_of_product_backward", ("dvalue", *_TRACE), dvalue, x, w)
+    check_wrt("trace_of_product_backward", wrt, _TRACE)
+    _check_trace("trace_of_product_backward", x, w)
+    check_value("trace_of_product_backward", dvalue, ())
+    x_dtype, w_dtype = x.dtype, w.dtype
+    dvalue, x, w = ready
+    dx = like(dvalue * conj(w).T, x_dtype) if "x" in wrt else None
+    dw = like(dvalue * conj(x).T, w_dtype) if "w" in wrt else None
+    return TraceOfProductGradients(dx, dw)
+
+
+def _check_frobenius(function: str, x: Array, y: Array, /) -> None:
+    """Check that x and y have one shape."""
+    if not same_shape(x.shape, y.shape):
+        msg = f"{function}: x and y must have the same shape; got {shapes(x=x, y=y)}"
+        raise ValueError(msg)
+
+
+def _check_trace(function: str, x: Array, w: Array, /) -> None:
+    """Check that x (n, k) and w (k, n) fit on both sides."""
+    if not (x.ndim == 2 and same_shape(x.shape, w.shape[::-1])):
+        msg = f"{function}: x and w must be matrices of shapes (n, k) and (k, n); got {shapes(x=x, w=w)}"
+        raise ValueError(msg)
