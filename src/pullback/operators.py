@@ -27,7 +27,7 @@ class JacobianOperator:
     Attributes
     ----------
     shape : tuple of int
-        The number of entries of the output, and of the inputs that move.
+        ``(M, N)``: the number of entries of the output, and of the inputs that move.
     dtype : dtype
         The promoted dtype of `z` and `w`.
 
@@ -77,7 +77,25 @@ class JacobianOperator:
         self.dtype: DType = xp.result_type(z.dtype, w.dtype)
 
     def matvec(self, v: Array, /) -> Array:
-        """Multiply with a vector, shape (N,) or (N, 1): tangents of the inputs, to the flat tangent of the output."""
+        """Multiply with a vector: `affine_jvp` on flat arrays.
+
+        Parameters
+        ----------
+        v : Array, shape (N,) or (N, 1)
+            Tangents of the inputs that move, flattened one after the other in the order z, w, b.
+
+        Returns
+        -------
+        Array, shape (M,) or (M, 1)
+            The tangent of the output, flattened.
+
+        Raises
+        ------
+        TypeError
+            If `v` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
+        ValueError
+            If `v` has another shape or lies on another device.
+        """
         xp = self._read_vector("matvec", "v", v, self.shape[1])
         tangents, start = {}, 0
         for name, shape in self._moving.items():
@@ -88,7 +106,25 @@ class JacobianOperator:
         return out
 
     def rmatvec(self, u: Array, /) -> Array:
-        """Multiply the adjoint with a vector, shape (M,) or (M, 1): the flat gradients of the inputs that move."""
+        """Multiply the adjoint with a vector: `affine_backward` on flat arrays.
+
+        Parameters
+        ----------
+        u : Array, shape (M,) or (M, 1)
+            Upstream gradient, flattened.
+
+        Returns
+        -------
+        Array, shape (N,) or (N, 1)
+            The gradients of the inputs that move, flattened one after the other in the order z, w, b.
+
+        Raises
+        ------
+        TypeError
+            If `u` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
+        ValueError
+            If `u` has another shape or lies on another device.
+        """
         xp = self._read_vector("rmatvec", "u", u, self.shape[0])
         # All in one dtype: where a primal is real, its gradient would be real too, and no more linear in u.
         dtype = xp.result_type(self.dtype, u.dtype)
@@ -98,11 +134,47 @@ class JacobianOperator:
         return out
 
     def matmat(self, v: Array, /) -> Array:
-        """Multiply with each column of a matrix of shape (N, K)."""
+        """Multiply with each column of a matrix.
+
+        Parameters
+        ----------
+        v : Array, shape (N, K)
+            Vectors as `matvec` takes them; at least one.
+
+        Returns
+        -------
+        Array, shape (M, K)
+            Their products.
+
+        Raises
+        ------
+        TypeError
+            If `v` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
+        ValueError
+            If `v` has another shape or lies on another device.
+        """
         return self._by_columns("matmat", "v", v, self.shape[1], self.matvec)
 
     def rmatmat(self, u: Array, /) -> Array:
-        """Multiply the adjoint with each column of a matrix of shape (M, K)."""
+        """Multiply the adjoint with each column of a matrix.
+
+        Parameters
+        ----------
+        u : Array, shape (M, K)
+            Vectors as `rmatvec` takes them; at least one.
+
+        Returns
+        -------
+        Array, shape (N, K)
+            Their products.
+
+        Raises
+        ------
+        TypeError
+            If `u` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
+        ValueError
+            If `u` has another shape or lies on another device.
+        """
         return self._by_columns("rmatmat", "u", u, self.shape[0], self.rmatvec)
 
     def _read_vector(self, method: str, name: str, x: Array, size: int, /) -> Namespace:

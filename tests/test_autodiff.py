@@ -1,0 +1,354 @@
+"""Each function agrees with what torch.func and JAX derive by themselves, on 200 random cases.
+
+A gradient here is the direction of steepest ascent of a real loss, as PyTorch's is. JAX gives its conjugate and takes
+conjugates, and PyTorch's `jacrev` gives the conjugate of a holomorphic derivative: `Torch` and `Jax` undo that.
+
+Two results may differ by ``C·√K·eps·M``: K is the size of the largest argument, over which a sum can run at most, eps
+that of the coarsest dtype, and M what the function gives of absolute values in float64, as none of them subtracts.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from backend import Backend, load
+from laws import EPS, C
+
+import pullback
+
+CASES = 200
+DTYPES = ("float32", "float64", "complex64", "complex128")
+BATCHES = ((), (2,), (3,), (2, 3))
+
+Shape = tuple[int, ...]
+Function = Callable[..., Any]
+
+
+class Torch:
+    """torch.func."""
+
+    def __init__(self) -> None:
+        self.backend: Backend = load("torch")[0]
+        import torch  # noqa: PLC0415 - `load` says what to install where it is missing
+
+        self.func = torch.func
+        self.result_type = torch.promote_types
+
+    def cast(self, x: Any, dtype: Any) -> Any:
+        """Cast, differentiably."""
+        return x.to(dtype)
+
+    def vjp(self, f: Function, primals: Sequence[Any], da: Any) -> tuple[Any, ...]:
+        """Return the gradients for an upstream gradient."""
+        out: tuple[Any, ...] = self.func.vjp(f, *primals)[1](da)
+        return out
+
+    def jvp(self, f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        """Return the tangent of the output."""
+        with warnings.catch_warnings():
+            # What PyTorch 2.13 imports for this uses what it has deprecated itself.
+            warnings.filterwarnings("ignore", message=r".torch\.jit\..* is deprecated", category=DeprecationWarning)
+            return self.func.jvp(f, tuple(primals), tuple(tangents))[1]
+
+    def jacrev(self, f: Function, primals: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the holomorphic derivatives."""
+        return tuple(x.conj() for x in self.func.jacrev(f, argnums=tuple(range(len(primals))))(*primals))
+
+    def grad(self, f: Function, primals: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the gradients of a real function."""
+        out: tuple[Any, ...] = self.func.grad(f, argnums=tuple(range(len(primals))))(*primals)
+        return out
+
+
+class Jax:
+    """JAX, untraced but for its own transforms."""
+
+    def __init__(self) -> None:
+        self.backend: Backend = load("jax")[0]
+        import jax  # noqa: PLC0415 - after `load` has switched float64 on
+
+        self.jax = jax
+        self.result_type = jax.numpy.promote_types
+
+    def cast(self, x: Any, dtype: Any) -> Any:
+        """Cast, differentiably."""
+        return x.astype(dtype)
+
+    def vjp(self, f: Function, primals: Sequence[Any], da: Any) -> tuple[Any, ...]:
+        """Return the gradients for an upstream gradient."""
+        return tuple(x.conj() for x in self.jax.vjp(f, *primals)[1](da.conj()))
+
+    def jvp(self, f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        """Return the tangent of the output."""
+        return self.jax.jvp(f, tuple(primals), tuple(tangents))[1]
+
+    def jacrev(self, f: Function, primals: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the holomorphic derivatives."""
+        holomorphic = "complex" in str(primals[0].dtype)
+        jacobian = self.jax.jacrev(f, argnums=tuple(range(len(primals))), holomorphic=holomorphic)
+        out: tuple[Any, ...] = jacobian(*primals)
+        return out
+
+    def grad(self, f: Function, primals: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the gradients of a real function."""
+        gradients = self.jax.grad(f, argnums=tuple(range(len(primals))))(*primals)
+        return tuple(x.conj() for x in gradients)
+
+
+class Case(SimpleNamespace):
+    """The arrays of a case by name."""
+
+
+def affine(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
+    """Draw shapes, each with the primal whose dtype it has: the first, the second, or the promoted one of both."""
+    batch, k, n = BATCHES[rng.integers(len(BATCHES))], *rng.integers(1, 4, 2).tolist()
+    z, w, b = ((*batch, k), "first"), ((k, n), "second"), ((n,), "second")
+    return {"z": z, "w": w, "b": b, "da": ((*batch, n), "both"), "ddz": z, "ddw": w, "ddb": b}
+
+
+def matmul(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
+    """Draw shapes of every kind that the standard allows, broadcast ones among them."""
+    k, m, n = rng.integers(1, 4, 3).tolist()
+    of_x1: Shape = ((k,), (m, k), (2, m, k), (1, m, k), (2, 1, m, k))[rng.integers(5)]
+    of_x2: Shape = ((k,), (k, n), (2, k, n), (1, k, n), (3, 1, k, n))[rng.integers(5)]
+    if len(of_x1) == len(of_x2) == 4:
+        of_x2 = (1, 3, k, n)
+    x1, x2 = (of_x1, "first"), (of_x2, "second")
+    output = np.matmul(np.ones(of_x1), np.ones(of_x2)).shape
+    return {"x1": x1, "x2": x2, "da": (output, "both"), "ddx1": x1, "ddx2": x2}
+
+
+def frobenius(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
+    """Draw two arrays of one shape."""
+    shape = tuple(rng.integers(1, 4, rng.integers(4)).tolist())
+    return {"x": (shape, "first"), "y": (shape, "second"), "dvalue": ((), "both")}
+
+
+def trace(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
+    """Draw two matrices whose product is square."""
+    n, k = rng.integers(1, 5, 2).tolist()
+    return {"x": ((n, k), "first"), "w": ((k, n), "second"), "dvalue": ((), "both")}
+
+
+def quadratic(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
+    """Draw vectors and a matrix."""
+    batch, k = BATCHES[rng.integers(len(BATCHES))], int(rng.integers(1, 5))
+    return {"x": ((*batch, k), "first"), "A": ((k, k), "second"), "dvalue": (batch, "both")}
+
+
+def together(peer: Any, f: Function) -> Function:
+    """Let a function of the peer's arrays promote them first, which PyTorch's product does not."""
+
+    def promoted(*arrays: Any) -> Any:
+        dtype = arrays[0].dtype
+        for x in arrays[1:]:
+            dtype = peer.result_type(dtype, x.dtype)
+        return f(*(peer.cast(x, dtype) for x in arrays))
+
+    return promoted
+
+
+def real_inner(x: Any, y: Any) -> Any:
+    return (x.conj() * y).real.sum()
+
+
+def grad_of_grad(peer: Any, f: Function, cotangents: Sequence[Any], da: Any, *primals: Any) -> tuple[Any, ...]:
+    """Return the gradients of ``S = Re Σ ⟨ddx, ∇x Re ⟨da, f⟩⟩`` for da and the primals."""
+
+    def s(da: Any, *primals: Any) -> Any:
+        gradients = peer.grad(lambda *xs: real_inner(da, f(*xs)), primals)
+        return sum(real_inner(c, g) for c, g in zip(cotangents, gradients, strict=True))
+
+    out: tuple[Any, ...] = peer.grad(s, (da, *primals))
+    return out
+
+
+def affine_map(z: Any, w: Any, b: Any) -> Any:
+    return z @ w + b
+
+
+def product(x1: Any, x2: Any) -> Any:
+    return x1 @ x2
+
+
+def inner_product(x: Any, y: Any) -> Any:
+    return (x.conj() * y).sum()
+
+
+def trace_map(x: Any, w: Any) -> Any:
+    return (x @ w).diagonal().sum()
+
+
+def form(x: Any, matrix: Any) -> Any:
+    return ((x @ matrix) * x).sum(-1)
+
+
+def flat(x: Any) -> Any:
+    return x.reshape(-1)
+
+
+def joined(peer: Any, arrays: Sequence[Any]) -> Any:
+    return peer.backend.xp.concat([flat(x) for x in arrays])
+
+
+# For each function: the shapes to draw, whether both primals have one dtype, what is called here, and what a peer does.
+Check = tuple[Callable[[np.random.Generator], dict[str, tuple[Shape, str]]], bool, Function, Callable[[Any, Case], Any]]
+CHECKS: dict[str, Check] = {
+    "affine_forward": (
+        affine,
+        False,
+        lambda c: pullback.affine_forward(c.z, c.w, c.b),
+        lambda peer, c: together(peer, affine_map)(c.z, c.w, c.b),
+    ),
+    "affine_backward": (
+        affine,
+        False,
+        lambda c: pullback.affine_backward(c.da, c.z, c.w),
+        lambda peer, c: peer.vjp(together(peer, affine_map), (c.z, c.w, c.b), c.da),
+    ),
+    "affine_jvp": (
+        affine,
+        False,
+        lambda c: pullback.affine_jvp(c.z, c.w, z_tangent=c.ddz, w_tangent=c.ddw, b_tangent=c.ddb),
+        lambda peer, c: peer.jvp(together(peer, affine_map), (c.z, c.w, c.b), (c.ddz, c.ddw, c.ddb)),
+    ),
+    "affine_double_backward": (
+        affine,
+        False,
+        lambda c: pullback.affine_double_backward(c.ddz, c.ddw, c.ddb, c.da, c.z, c.w),
+        lambda peer, c: grad_of_grad(peer, together(peer, affine_map), (c.ddz, c.ddw, c.ddb), c.da, c.z, c.w, c.b)[:3],
+    ),
+    "affine_jacobians": (
+        affine,
+        True,
+        lambda c: pullback.affine_jacobians(c.z, c.w),
+        lambda peer, c: peer.jacrev(affine_map, (c.z, c.w, c.b)),
+    ),
+    "single_entry": (
+        affine,
+        True,
+        lambda c: pullback.single_entry(c.z, c.z.shape[-1] - 1, 0, c.w.shape[1]),
+        lambda peer, c: peer.jacrev(affine_map, (c.z, c.w, c.b))[1][..., -1, 0],
+    ),
+    "JacobianOperator.matvec": (
+        affine,
+        True,
+        lambda c: pullback.JacobianOperator(c.z, c.w).matvec(c.joined),
+        lambda peer, c: flat(peer.jvp(affine_map, (c.z, c.w, c.b), (c.ddz, c.ddw, c.ddb))),
+    ),
+    "JacobianOperator.rmatvec": (
+        affine,
+        True,
+        lambda c: pullback.JacobianOperator(c.z, c.w).rmatvec(flat(c.da)),
+        lambda peer, c: joined(peer, peer.vjp(affine_map, (c.z, c.w, c.b), c.da)),
+    ),
+    "matmul_forward": (
+        matmul,
+        False,
+        lambda c: pullback.matmul_forward(c.x1, c.x2),
+        lambda peer, c: together(peer, product)(c.x1, c.x2),
+    ),
+    "matmul_backward": (
+        matmul,
+        False,
+        lambda c: pullback.matmul_backward(c.da, c.x1, c.x2),
+        lambda peer, c: peer.vjp(together(peer, product), (c.x1, c.x2), c.da),
+    ),
+    "matmul_jvp": (
+        matmul,
+        False,
+        lambda c: pullback.matmul_jvp(c.x1, c.x2, x1_tangent=c.ddx1, x2_tangent=c.ddx2),
+        lambda peer, c: peer.jvp(together(peer, product), (c.x1, c.x2), (c.ddx1, c.ddx2)),
+    ),
+    "matmul_double_backward": (
+        matmul,
+        False,
+        lambda c: pullback.matmul_double_backward(c.ddx1, c.ddx2, c.da, c.x1, c.x2),
+        lambda peer, c: grad_of_grad(peer, together(peer, product), (c.ddx1, c.ddx2), c.da, c.x1, c.x2),
+    ),
+    "frobenius_inner": (
+        frobenius,
+        False,
+        lambda c: pullback.frobenius_inner(c.x, c.y),
+        lambda peer, c: together(peer, inner_product)(c.x, c.y),
+    ),
+    "frobenius_inner_backward": (
+        frobenius,
+        False,
+        lambda c: pullback.frobenius_inner_backward(c.dvalue, c.x, c.y),
+        lambda peer, c: peer.vjp(together(peer, inner_product), (c.x, c.y), c.dvalue),
+    ),
+    "trace_of_product": (
+        trace,
+        False,
+        lambda c: pullback.trace_of_product(c.x, c.w),
+        lambda peer, c: together(peer, trace_map)(c.x, c.w),
+    ),
+    "trace_of_product_backward": (
+        trace,
+        False,
+        lambda c: pullback.trace_of_product_backward(c.dvalue, c.x, c.w),
+        lambda peer, c: peer.vjp(together(peer, trace_map), (c.x, c.w), c.dvalue),
+    ),
+    "quadratic_form": (
+        quadratic,
+        False,
+        lambda c: pullback.quadratic_form(c.x, c.A),
+        lambda peer, c: together(peer, form)(c.x, c.A),
+    ),
+    "quadratic_form_backward": (
+        quadratic,
+        False,
+        lambda c: pullback.quadratic_form_backward(c.dvalue, c.x, c.A),
+        lambda peer, c: peer.vjp(together(peer, form), (c.x, c.A), c.dvalue),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=[Torch, Jax])
+def peer(request: pytest.FixtureRequest) -> Any:
+    """Make a peer; where its library is missing, that is an error."""
+    return request.param()
+
+
+def draw(rng: np.random.Generator, shapes: dict[str, tuple[Shape, str]], dtypes: dict[str, str]) -> dict[str, Any]:
+    """Draw standard normal numbers in NumPy."""
+    arrays = {}
+    for x, (shape, of) in shapes.items():
+        array = rng.standard_normal(shape)
+        if "complex" in dtypes[of]:
+            array = array + 1j * rng.standard_normal(shape)
+        arrays[x] = np.asarray(array).astype(dtypes[of])
+    return arrays
+
+
+@pytest.mark.parametrize("function", CHECKS)
+def test_agrees(peer: Any, function: str) -> None:
+    shapes_of, one_dtype, ours, theirs = CHECKS[function]
+    rng = np.random.default_rng(50)
+    for _ in range(CASES):
+        first, second = rng.choice(DTYPES, 2).tolist()
+        second = first if one_dtype else second
+        dtypes = {"first": first, "second": second, "both": np.result_type(first, second).name}
+        exact = draw(rng, shapes_of(rng), dtypes)
+        sizes = {x: np.abs(array).astype("float64") for x, array in exact.items()}
+        if "ddz" in exact:
+            for arrays in (exact, sizes):
+                arrays["joined"] = np.concatenate([arrays[x].ravel() for x in ("ddz", "ddw", "ddb")])
+        case = Case(**{x: peer.backend.asarray(array, array.dtype.name) for x, array in exact.items()})
+        results = [_arrays(x) for x in (ours(case), theirs(peer, case), ours(Case(**sizes)))]
+        terms = max(array.size for array in exact.values())
+        eps = max(EPS[dtype] for dtype in dtypes.values())
+        for got, expected, magnitude in zip(*results, strict=True):
+            assert got.dtype == expected.dtype
+            got_numpy, expected_numpy = peer.backend.numpy(got), peer.backend.numpy(expected)
+            assert got_numpy.shape == expected_numpy.shape
+            assert np.all(np.abs(got_numpy - expected_numpy) <= C * math.sqrt(terms) * eps * magnitude), (exact, dtypes)
+
+
+def _arrays(x: Any) -> tuple[Any, ...]:
+    return tuple(x) if isinstance(x, tuple) else (x,)

@@ -1,0 +1,70 @@
+"""The laws of tangents and double backwards are falsifiable: each one fails on functions that break it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from backend import Backend, load
+from laws import given
+from orders import ORDER_LAWS, Orders
+from pairs import AFFINE, affine_shapes
+
+from pullback import AffineDoubleGradients, affine_double_backward, affine_jvp
+
+ORDERS = Orders(AFFINE, affine_jvp, affine_double_backward)
+SQUARE = affine_shapes(5, 3, n=3)
+
+
+def no_bias(z: Any, w: Any, *, z_tangent: Any, w_tangent: Any, b_tangent: Any) -> Any:
+    zero = b_tangent if b_tangent is None else b_tangent * 0
+    return affine_jvp(z, w, z_tangent=z_tangent, w_tangent=w_tangent, b_tangent=zero)
+
+
+def transposed(ddz: Any, ddw: Any, ddb: Any, *arrays: Any) -> AffineDoubleGradients:
+    return affine_double_backward(*[ddz, None if ddw is None else ddw.T, ddb, *arrays])
+
+
+def forgetful(ddz: Any, ddw: Any, ddb: Any, *arrays: Any) -> AffineDoubleGradients:
+    return affine_double_backward(*[ddz, ddw, ddb, *arrays])._replace(dz=None)
+
+
+def rows(*arrays: Any) -> AffineDoubleGradients:
+    gradients = affine_double_backward(*arrays)
+    return gradients if gradients.dw is None else gradients._replace(dw=gradients.dw[None, ...])
+
+
+BROKEN: dict[str, tuple[str, Orders, str]] = {
+    "tangent without a bias": ("tangent", replace(ORDERS, jvp=no_bias), "of ('b',) is"),
+    "adjoint without a bias": ("adjoint", replace(ORDERS, jvp=no_bias), "adjoint tangents"),
+    "double backward of a transpose": ("double backward", replace(ORDERS, double_backward=transposed), "dda of"),
+    "double backward with None": ("double backward", replace(ORDERS, double_backward=forgetful), "dz of"),
+    "double backward with an axis": ("double backward", replace(ORDERS, double_backward=rows), "structure of dw"),
+    "difference of a transpose": (
+        "double difference",
+        replace(ORDERS, double_backward=transposed),
+        "central difference",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken(eager: Backend, case: str) -> None:
+    law, broken, words = BROKEN[case]
+    drawn = given(eager, AFFINE, SQUARE, "complex64")
+    ORDER_LAWS[law](eager, ORDERS, drawn)
+    with pytest.raises(AssertionError) as told:
+        ORDER_LAWS[law](eager, broken, drawn)
+    assert words in str(told.value)
+
+
+def test_writing() -> None:
+    """On NumPy, whatever the backend: not every library lets a function write."""
+
+    def jvp(z: Any, w: Any, **tangents: Any) -> Any:
+        a = affine_jvp(z, w, **tangents)
+        tangents["z_tangent"] *= 2
+        return a
+
+    numpy = load("numpy")[0]
+    with pytest.raises(AssertionError, match="breaks the law of purity: z is"):
+        ORDER_LAWS["purity"](numpy, replace(ORDERS, jvp=jvp), given(numpy, AFFINE, SQUARE, "float32"))
