@@ -20,8 +20,8 @@ BACKENDS: dict[str, dict[str, Any]] = {
 APART = {
     "demo": ["tests/test_cli.py"],
     "docs": ["tests/test_readme.py"],
-    "peers": [*map(str, sorted(Path("tests").glob("test_peer_*.py")))],
     "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
+    "peers": ["tests/test_autodiff.py", *map(str, sorted(Path("tests").glob("test_peer_*.py")))],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
@@ -97,8 +97,9 @@ def large(session: nox.Session) -> None:
 @nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute."""
-    session.install(".", *BACKENDS["torch"]["requires"], *group("peers"), *group("test"))
-    # It asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
+    needed = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("peers"), *group("test")]
+    session.install(".", *needed)
+    # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
     session.install("--no-deps", *group("backpack"))
     session.run("pytest", *APART["peers"])
 
