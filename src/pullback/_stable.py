@@ -24,12 +24,14 @@ def sigmoid(xp: Namespace, x: Array, /) -> Array:
     return out
 
 
-def clipped(xp: Namespace, x: Array, bound: float, /) -> Array:
-    """Return `x` where that is between -bound and bound, and else the nearer of the two."""
+def clipped(xp: Namespace, x: Array, low: float, high: float | None = None, /) -> Array:
+    """Return `x` where that is between the two bounds, and else the nearer of them; NaN stays NaN."""
+    out: Array
     if all(isinstance(size, int) for size in x.shape):
-        out: Array = xp.clip(x, -bound, bound)
-    else:  # array-api-compat's asks for sizes that are not known
-        out = xp.minimum(xp.maximum(x, -bound), bound)
+        out = xp.clip(x, low, high)
+    else:  # array-api-compat's clip asks for sizes that are not known
+        out = xp.maximum(x, low)
+        out = out if high is None else xp.minimum(out, high)
     return out
 
 

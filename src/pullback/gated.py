@@ -52,7 +52,7 @@ def silu_forward(a: Array, /) -> Array:
     """
     xp, like, (a,) = read_real("silu_forward", ("a",), a)
     h = sigmoid(xp, a)
-    h *= xp.maximum(a, -_SIGMOID_ENDS)
+    h *= clipped(xp, a, -_SIGMOID_ENDS)
     return like(h)
 
 
@@ -98,7 +98,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
     dh, a = ready
     gate = sigmoid(xp, a)
     da = 1 - gate
-    da *= clipped(xp, a, _SIGMOID_ENDS)
+    da *= clipped(xp, a, -_SIGMOID_ENDS, _SIGMOID_ENDS)
     da += 1
     da *= gate
     da *= dh
@@ -149,7 +149,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     array([-0.158808,  0.      ,  0.841192])
     """
     xp, like, (a,) = read_real("gelu_forward", ("a",), a)
-    x = clipped(xp, a, _NORMAL_ENDS)
+    x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
     if exact:
         _check_erf("gelu_forward", xp)
         h = xp.erf(x * math.sqrt(0.5))
@@ -157,7 +157,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
         h = xp.tanh(x * (x * x * (_SCALE * _CUBIC) + _SCALE))
     h += 1
     h *= 0.5
-    h *= xp.maximum(a, -_NORMAL_ENDS)
+    h *= clipped(xp, a, -_NORMAL_ENDS)
     return like(h)
 
 
@@ -205,7 +205,7 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
     xp, like, ready = read_real("gelu_backward", ("dh", "a"), dh, a)
     dtype = a.dtype
     dh, a = ready
-    x = clipped(xp, a, _NORMAL_ENDS)
+    x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
     square = x * x
     if exact:
         _check_erf("gelu_backward", xp)

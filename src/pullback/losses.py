@@ -126,7 +126,7 @@ def huber(
     dtype = a.dtype
     a, y, weights = ready
     error = a - y
-    da = clipped(xp, error, delta)
+    da = clipped(xp, error, -delta, delta)
     error -= da * 0.5
     value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
     return Loss(like(value), like(da, dtype))

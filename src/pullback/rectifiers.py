@@ -4,7 +4,7 @@ Their output tells their derivative. The next layer takes and keeps it anyway, s
 """
 
 from pullback._arguments import read_real
-from pullback._stable import decay, is_positive
+from pullback._stable import clipped, decay, is_positive
 from pullback._typing import Array
 
 
@@ -39,7 +39,7 @@ def relu_forward(a: Array, /) -> Array:
     array([0., 2.])
     """
     xp, like, (a,) = read_real("relu_forward", ("a",), a)
-    return like(xp.maximum(a, 0.0))
+    return like(clipped(xp, a, 0.0))
 
 
 def relu_backward(dh: Array, h: Array, /) -> Array:
@@ -166,7 +166,7 @@ def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array
     _check_slope("leaky_relu_backward", slope)
     dtype = h.dtype
     dh, h = ready
-    da = xp.maximum(is_positive(xp, h), slope)
+    da = clipped(xp, is_positive(xp, h), slope)
     da *= dh
     return like(da, dtype)
 
@@ -206,7 +206,7 @@ def softplus_forward(a: Array, /) -> Array:
     """
     xp, like, (a,) = read_real("softplus_forward", ("a",), a)
     h = xp.log1p(decay(xp, a))
-    h += xp.maximum(a, 0.0)
+    h += clipped(xp, a, 0.0)
     return like(h)
 
 
