@@ -20,6 +20,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 APART = {
     "demo": ["tests/test_cli.py"],
     "docs": ["tests/test_readme.py"],
+    "peers": ["tests/test_peer_losses.py"],
     "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
@@ -91,6 +92,13 @@ def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
     session.install(".[cli,cluster]", *group("test"))
     session.run("pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
+
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+def peers(session: nox.Session) -> None:
+    """Compare with what other libraries compute."""
+    session.install(".", *BACKENDS["torch"]["requires"], *group("peers"), *group("test"))
+    session.run("pytest", *APART["peers"])
 
 
 @nox.session(tags=["cpu"])

@@ -12,7 +12,7 @@ from loss_cases import CASES, Given, check_loss, check_product, given, run
 import pullback
 from pullback import huber, logistic, poisson, softmax_cross_entropy, squared_error
 
-SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1), (2, 70)]
+SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1), (2, 70), (70, 3)]
 ELEMENTWISE = [name for name in CASES if not CASES[name].rowwise]
 
 

@@ -78,7 +78,7 @@ def test_torch_losses(name: str) -> None:
         a, y = torch.from_numpy(draw.a).requires_grad_(), torch.from_numpy(draw.y)
         weights = None if draw.weights is None else torch.from_numpy(draw.weights)
         right = reduced(TORCH[name](a, y).sum(dim=-1), weights, draw.reduction)
-        right.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(right.sum())
         loss = CASES[name].loss(a.detach(), y, weights=weights, reduction=draw.reduction)
         close(loss, right.detach(), a.grad, draw)
 
@@ -107,7 +107,7 @@ def test_torch_class_indices() -> None:
         weights = torch.ones(len(y), dtype=torch.float64)
         weights[-1], y[-1] = 0, -100
         right = F.cross_entropy(a, y, reduction=draw.reduction)
-        right.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(right.sum())
         loss = pullback.softmax_cross_entropy(a.detach(), y, weights=weights, reduction=draw.reduction)
         close(loss, right.detach(), a.grad, draw._replace(weights=weights.numpy()))
 
@@ -179,7 +179,7 @@ def test_torch_activations(name: str) -> None:
         a = torch.from_numpy(3 * rng.standard_normal(shape)).requires_grad_()
         dh = torch.from_numpy(rng.standard_normal(shape))
         right = peer(a)
-        right.backward(dh)
+        torch.autograd.backward(right, dh)
         x = a.detach()
         h = forward(x, **options)
         size = (1 + x.abs()) ** 2

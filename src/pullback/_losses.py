@@ -35,35 +35,52 @@ def read_loss(
     Returns their namespace, the cast of a result, and the arrays, weights last, in the dtype to compute in; a `y` of
     integers as it is.
     """
-    a, given = arrays["a"], arrays if weights is None else {**arrays, "weights": weights}
+    given = arrays if weights is None else {**arrays, "weights": weights}
     xp = read_together(function, tuple(given), *given.values())
-    for name, x in given.items():
-        integers = name in {"y", "weights"}
-        if not xp.isdtype(x.dtype, ("real floating", "integral") if integers else "real floating"):
-            msg = f"{function}: {name} must have a real floating dtype{' or an integer one' * integers}; got {x.dtype}"
-            raise TypeError(msg)
-    if a.ndim == 0:
-        msg = f"{function}: a must have a last axis, of the outputs for an example, shape (..., n); got {shapes(a=a)}"
-        raise ValueError(msg)
-    for name in arrays.keys() - {"a", "y"}:
-        if not same_shape(arrays[name].shape, a.shape):
-            msg = f"{function}: {name} must have the shape of a; got {shapes(**{name: arrays[name], 'a': a})}"
-            raise ValueError(msg)
-    if weights is not None and not same_shape(weights.shape, a.shape[:-1]):
-        msg = (
-            f"{function}: weights must have one entry for each example, the shape of a without its last axis; "
-            f"got {shapes(weights=weights, a=a)}"
-        )
-        raise ValueError(msg)
+    floating = _floating(function, xp, given)
+    _check_shapes(function, given)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
-    floating = {name: x for name, x in given.items() if not xp.isdtype(x.dtype, "integral")}
     _, _, like, ready = read(function, tuple(floating), *floating.values())
     given.update(zip(floating, ready, strict=True))
     if weights is not None:
         weights = xp.astype(given.pop("weights"), given["a"].dtype, copy=False)
     return xp, like, [*given.values(), weights]
+
+
+def _floating(function: str, xp: Namespace, given: dict[str, Array], /) -> dict[str, Array]:
+    """Return the arrays that are not of integers, as only targets and weights may be."""
+    floating: dict[str, Array] = {}
+    for name, x in given.items():
+        # Asking for the kind of a dtype takes as long as a small sum: once will do for all that have it.
+        if not any(x.dtype == other.dtype for other in floating.values()):
+            either = name in {"y", "weights"}
+            if either and xp.isdtype(x.dtype, "integral"):
+                continue
+            if not xp.isdtype(x.dtype, "real floating"):
+                kind = "a real floating dtype or an integer one" if either else "a real floating dtype"
+                msg = f"{function}: {name} must have {kind}; got {x.dtype}"
+                raise TypeError(msg)
+        floating[name] = x
+    return floating
+
+
+def _check_shapes(function: str, given: dict[str, Array], /) -> None:
+    """Check all shapes but that of `y`."""
+    a = given["a"]
+    if a.ndim == 0:
+        msg = f"{function}: a must have a last axis, of the outputs for an example, shape (..., n); got {shapes(a=a)}"
+        raise ValueError(msg)
+    if "v" in given and not same_shape(given["v"].shape, a.shape):
+        msg = f"{function}: v must have the shape of a; got {shapes(v=given['v'], a=a)}"
+        raise ValueError(msg)
+    if "weights" in given and not same_shape(given["weights"].shape, a.shape[:-1]):
+        msg = (
+            f"{function}: weights must have one entry for each example, the shape of a without its last axis; "
+            f"got {shapes(weights=given['weights'], a=a)}"
+        )
+        raise ValueError(msg)
 
 
 def read_outputs(

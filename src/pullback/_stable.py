@@ -17,11 +17,13 @@ def is_positive(xp: Namespace, x: Array, /) -> Array:
 
 def sigmoid(xp: Namespace, x: Array, /) -> Array:
     """Return ``1 / (1 + exp(-x))``, with a small relative error also where that is small."""
-    e = decay(xp, x)
     # What is missing to the nearer of 0 and 1.
-    rest = e / (e + 1)
-    out: Array = xp.abs(is_positive(xp, x) - rest)
-    return out
+    rest = decay(xp, x)
+    rest /= rest + 1
+    out = is_positive(xp, x)
+    out -= rest
+    near: Array = xp.abs(out)
+    return near
 
 
 def clipped(xp: Namespace, x: Array, low: float, high: float | None = None, /) -> Array:

@@ -74,9 +74,10 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
 
 
 def sum_last(xp: Namespace, x: Array, /) -> Array:
-    """Return ``Σ_j x_rj`` over the last axis, which is kept; as a product where that is short."""
+    """Return ``Σ_j x_rj`` over the last axis, which is kept; as a product where that is short and the rows are many."""
     n = x.shape[-1]
-    if hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
+    few = x.shape[0] in range(_SHORT)
+    if few or hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
         out: Array = xp.sum(x, axis=-1, keepdims=True)
         return out
     return product(xp, x, xp.ones((n, 1), dtype=x.dtype, device=device(x)))
@@ -92,9 +93,10 @@ def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
 
 
 def sum_all(xp: Namespace, x: Array, /) -> Array:
-    """Return the sum of all entries, added up in the widest dtype."""
-    out: Array = xp.astype(xp.sum(x, dtype=widest(xp, x)), x.dtype, copy=False)
-    return out
+    """Return the sum of all entries; of more than one chain in the widest dtype."""
+    wide = x.dtype if _regroups(x) and math.prod(x.shape) <= _CHAIN else widest(xp, x)
+    out: Array = xp.sum(x, dtype=wide)
+    return out if wide == x.dtype else xp.astype(out, x.dtype)
 
 
 def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
@@ -160,5 +162,7 @@ def _flat(xp: Namespace, x: Array, kept: int, /) -> Array:
 
 def widest(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to add up: float64's precision, where the device has it."""
+    if x.dtype == xp.float64:
+        return x.dtype
     has_float64 = "float64" in xp.__array_namespace_info__().dtypes(device=device(x), kind="real floating")
     return xp.result_type(x.dtype, xp.float64) if has_float64 else x.dtype

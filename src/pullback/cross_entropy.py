@@ -75,12 +75,12 @@ def softmax_cross_entropy(
            [ 0.125, -0.125]])
     """
     xp, like, (logits, target, weights) = read_loss("softmax_cross_entropy", weights, reduction, a=a, y=y)
-    _check_classes("softmax_cross_entropy", xp, a, y)
-    indices = xp.isdtype(y.dtype, "integral")
+    indices = target.dtype != logits.dtype
+    _check_classes("softmax_cross_entropy", a, y, indices=indices)
     mass: Any = 1.0
     if indices:
-        index, inside = _indices(xp, logits, target)
-        target = index == xp.arange(a.shape[-1], dtype=index.dtype, device=device(a))
+        index, inside, classes = _indices(xp, logits, target)
+        target = index == classes
         shifted = _shifted(xp, logits, index == inside)
         score = _pick(xp, shifted, inside, target)
     else:
@@ -148,10 +148,11 @@ def softmax_cross_entropy_hessian_product(
     """
     name = "softmax_cross_entropy_hessian_product"
     xp, like, (v, logits, target, weights) = read_loss(name, weights, reduction, v=v, a=a, y=y)
-    _check_classes(name, xp, a, y)
+    indices = target.dtype != logits.dtype
+    _check_classes(name, a, y, indices=indices)
     mass: Any = 1.0
-    if xp.isdtype(y.dtype, "integral"):
-        index, inside = _indices(xp, logits, target)
+    if indices:
+        index, inside, _ = _indices(xp, logits, target)
         p = xp.exp(_shifted(xp, logits, index == inside))
     else:
         p, mass = xp.exp(logits - largest(xp, logits)), sum_last(xp, target)
@@ -162,12 +163,12 @@ def softmax_cross_entropy_hessian_product(
     return like(scaled(xp, out, weights, reduction), a.dtype)
 
 
-def _check_classes(function: str, xp: Namespace, a: Array, y: Array, /) -> None:
+def _check_classes(function: str, a: Array, y: Array, /, *, indices: bool) -> None:
     """Check that there are classes, and that `y` holds indices or weights of them."""
     if a.shape[-1] == 0:
         msg = f"{function}: a must have a last axis of at least one class, shape (..., n); got {shapes(a=a)}"
         raise ValueError(msg)
-    if xp.isdtype(y.dtype, "integral"):
+    if indices:
         if not same_shape(y.shape, a.shape[:-1]):
             msg = f"{function}: class indices y must have the shape of a without its last axis; got {shapes(y=y, a=a)}"
             raise ValueError(msg)
@@ -176,12 +177,12 @@ def _check_classes(function: str, xp: Namespace, a: Array, y: Array, /) -> None:
         raise ValueError(msg)
 
 
-def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any]:
-    """Return the class indices as a column, and the same inside 0 … n - 1."""
-    n = a.shape[-1]
+def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
+    """Return the class indices as a column, the same inside 0 … n - 1, and those numbers."""
+    classes = xp.arange(a.shape[-1], device=device(a))
     # In the default integer dtype, in which every number of classes fits.
-    index = xp.astype(y, xp.arange(n, device=device(a)).dtype)[..., None]
-    return index, index % n
+    index = xp.astype(y, classes.dtype)[..., None]
+    return index, index % a.shape[-1], classes
 
 
 def _shifted(xp: Namespace, a: Array, ok: Array, /) -> Array:

@@ -185,17 +185,15 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     xp, like, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y, weights = ready
-    e = decay(xp, a)
-    sign = is_positive(xp, a)
-    da = sign - y
-    losses = a * da
-    losses += xp.log1p(e)
-    value = sum_last(xp, losses)
-    # What the sigmoid lacks to 0 or 1, whichever is nearer, with its sign.
-    rest = e / (e + 1)
-    sign *= -2
-    sign += 1
-    rest *= sign
+    rest = decay(xp, a)
+    value = sum_last(xp, xp.log1p(rest))
+    # What the sigmoid lacks to the nearer of 0 and 1, with its sign. In place, since fresh memory costs NumPy more than
+    # the arithmetic.
+    rest /= rest + 1
+    da = is_positive(xp, a)
+    rest *= da * -2 + 1
+    da -= y
+    value += dot_last(xp, a, da)
     da += rest
     value, da = reduced(xp, value, da, weights, reduction)
     return Loss(like(value), like(da, dtype))
@@ -254,7 +252,9 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     dtype = a.dtype
     a, y, weights = ready
     da = xp.exp(a)
-    value = sum_last(xp, da - y * a)
+    losses = y * a
+    losses -= da
+    value = -sum_last(xp, losses)
     da -= y
     value, da = reduced(xp, value, da, weights, reduction)
     return Loss(like(value), like(da, dtype))
