@@ -21,7 +21,7 @@ APART = {
     "demo": ["tests/test_cli.py"],
     "docs": ["tests/test_readme.py", "tests/test_docs.py"],
     "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
-    "peers": ["tests/test_autodiff.py"],
+    "peers": ["tests/test_autodiff.py", *map(str, sorted(Path("tests").glob("test_peer_*.py")))],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
@@ -91,18 +91,21 @@ def demo(session: nox.Session) -> None:
     session.run("pullback", "demo")
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
-def peers(session: nox.Session) -> None:
-    """Compare with what torch.func and JAX derive by themselves."""
-    session.install(".", *BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("test"))
-    session.run("pytest", *APART["peers"])
-
-
 @nox.session(tags=["cpu"])
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
     session.install(".[cli,cluster]", *group("test"))
     session.run("pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
+
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+def peers(session: nox.Session) -> None:
+    """Compare with what other libraries compute."""
+    needed = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("peers"), *group("test")]
+    session.install(".", *needed)
+    # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
+    session.install("--no-deps", *group("backpack"))
+    session.run("pytest", *APART["peers"])
 
 
 @nox.session(tags=["cpu"])

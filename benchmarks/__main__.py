@@ -7,11 +7,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("accuracy", "speed", "memory")
+PARTS = ("accuracy", "speed", "memory", "layers")
 # Takes minutes and tens of gigabytes on disk, so that it has to be asked for.
 LARGE = "scale"
 NEEDED = {
-    **dict.fromkeys(PARTS, ("numpy", "rich", "threadpoolctl", "torch", "pullback")),
+    **dict.fromkeys(PARTS, ("autograd", "numpy", "rich", "threadpoolctl", "torch", "pullback")),
     LARGE: ("dask", "distributed", "numpy", "pullback", "rich", "sklearn", "threadpoolctl", "torch", "typer", "zarr"),
 }
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
@@ -24,7 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure accuracy, speed and memory of the affine pair on NumPy, beside NumPy's plain expressions "
-        "and PyTorch's, and print each number with its bound. Exits with 1 when a number misses its bound. "
+        "and PyTorch's, and of layers beside PyTorch and HIPS autograd, and print each number with its bound. "
+        "Exits with 1 when a number misses its bound. "
         "`--only scale` measures batches larger than memory, and takes minutes and 30 GB of disk.",
     )
     parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows for accuracy, fewer samples")
@@ -47,7 +48,7 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None
     # Here and not above: NumPy must not be loaded before the environment is right.
     from rich.console import Console  # noqa: PLC0415
 
-    from benchmarks import accuracy, machine, memory, speed  # noqa: PLC0415
+    from benchmarks import accuracy, layers, machine, memory, speed  # noqa: PLC0415
     from benchmarks.report import as_table, show  # noqa: PLC0415
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
@@ -58,7 +59,12 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None
     if quick:
         described.append("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
     console.print(*described, "", sep="\n")
-    sections = {"accuracy": accuracy.sections, "speed": speed.sections, "memory": memory.sections}
+    sections = {
+        "accuracy": accuracy.sections,
+        "speed": speed.sections,
+        "memory": memory.sections,
+        "layers": layers.sections,
+    }
     if LARGE in parts:
         from benchmarks import scale  # noqa: PLC0415 - needs Dask and Zarr
 

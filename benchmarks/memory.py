@@ -33,8 +33,8 @@ def _rows() -> Iterator[Row]:
             "backward": (partial(affine_backward, da, z, w), partial(_plain_backward, da, z, w)),
         }
         for name, (ours, theirs) in calls.items():
-            size, peak = _peak(ours)
-            plain_size, plain_peak = _peak(theirs)
+            size, peak = peak_of(ours)
+            plain_size, plain_peak = peak_of(theirs)
             # For an N-d batch a (batch, k, n) temporary is half the size of the results: the bound shows that none is.
             ratios = f"{peak / size:.2f}", f"{plain_peak / plain_size:.2f}"
             cells = (f"{(*batch, k)} · {(k, n)}", name, f"{size / 2**20:.1f}", *ratios, f"≤ {MOST}")
@@ -47,7 +47,7 @@ def _plain_backward(da: Floats, z: Floats, w: Floats) -> tuple[Floats, Floats, F
     return da @ w.T, (z.mT @ da).sum(axis=axes), da.sum(axis=(*axes, z.ndim - 2))
 
 
-def _peak(call: Callable[[], object]) -> tuple[int, int]:
+def peak_of(call: Callable[[], object]) -> tuple[int, int]:
     """Return the bytes of the results of `call`, and the most that it held at any time, the results among them."""
     # What a first call imports or keeps is not the cost of a call.
     call()

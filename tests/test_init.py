@@ -9,8 +9,8 @@ LIBRARIES = {"array_api_strict", "cupy", "dask", "jax", "ndonnx", "numpy", "spar
 
 
 def test_names() -> None:
-    """`__all__` is sorted, and is exactly what the package defines beside its modules."""
-    assert pullback.__all__ == sorted(pullback.__all__)
+    """`__all__`, which Ruff keeps sorted, is exactly what the package defines beside its modules."""
+    assert len(pullback.__all__) == len(set(pullback.__all__))
     public = {x for x in vars(pullback) if not x.startswith("_")}
     modules = {x for x in public if f"pullback.{x}" in sys.modules}
     assert public - modules == set(pullback.__all__)

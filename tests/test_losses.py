@@ -1,4 +1,4 @@
-"""The softmax cross entropy against a float64 reference, at the edges of its numbers, and what it refuses."""
+"""Every loss against its formula and the exact derivative of that; at the edges of its numbers; and what it refuses."""
 
 from typing import Any
 
@@ -6,215 +6,303 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
 from backend import Backend
-from laws import EPS, C
+from laws import EPS, LAYOUTS, C
+from loss_cases import CASES, Given, check_loss, check_product, given, run
 
-from pullback import softmax_cross_entropy
+import pullback
+from pullback import huber, logistic, poisson, softmax_cross_entropy, squared_error
 
-
-def reference(a: Any, y: Any, reduction: str = "none") -> tuple[Any, Any]:
-    """Follow the definition in float64: ``-Σ y log p`` and ``p Σ y - y`` for each example."""
-    a = a.astype("float64")
-    target = np.eye(a.shape[-1])[y] if y.dtype.kind in "iu" else y.astype("float64")
-    log_p = a - np.max(a, axis=-1, keepdims=True, initial=-np.inf)
-    log_p = log_p - np.log(np.sum(np.exp(log_p), axis=-1, keepdims=True))
-    value = -np.sum(np.where(target == 0, 0.0, target * np.where(target == 0, 0.0, log_p)), axis=-1)
-    da = np.exp(log_p) * np.sum(target, axis=-1, keepdims=True) - target
-    if reduction == "mean":
-        return np.mean(value), da / value.size
-    return (np.sum(value), da) if reduction == "sum" else (value, da)
+SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1), (2, 70), (70, 3)]
+ELEMENTWISE = [name for name in CASES if not CASES[name].rowwise]
 
 
-def check(backend: Backend, a: Any, y: Any, reduction: str = "none", dtype: str | None = None) -> None:
-    """Compare with the reference: values to C·√n·eps of the largest logit's size, gradients of the weights' sum."""
-    put = backend.rows if a.ndim > 1 else backend.asarray
-    logits, targets = put(a, dtype), put(y)
-    loss = backend.call(softmax_cross_entropy, logits, targets, reduction=reduction)
-    with np.errstate(invalid="ignore"):
-        value, da = backend.numpy(loss)
-    eps = EPS[dtype or backend.real]
-    expected_value, expected_da = reference(backend.numpy(logits), y, reduction)
-    size = np.max(np.abs(a[np.isfinite(a)]), initial=1.0) * (value.size if reduction != "sum" else expected_da.size)
-    tolerance = C * np.sqrt(a.shape[-1]) * eps
-    np.testing.assert_allclose(value, expected_value, rtol=tolerance, atol=tolerance * size)
-    np.testing.assert_allclose(da, expected_da, rtol=tolerance, atol=tolerance * size)
-
-
-REDUCTIONS = ("mean", "sum", "none")
-SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1)]
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("kind", ["indices", "probabilities"])
-def test_shapes(eager: Backend, reduction: str, kind: str) -> None:
-    rng = np.random.default_rng(7)
+@pytest.mark.parametrize("name", CASES)
+def test_shapes(eager: Backend, name: str) -> None:
     for shape in SHAPES:
-        y = (
-            rng.integers(shape[-1], size=shape[:-1])
-            if kind == "indices"
-            else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
-        )
-        check(eager, rng.standard_normal(shape), y, reduction)
+        a, y, weights, v = CASES[name].draw(1, *shape)
+        plain, weighted = given(eager, None, a, y, None, v), given(eager, None, a, y, weights, v)
+        check_loss(eager, CASES[name], plain, "none", EPS[eager.real])
+        check_loss(eager, CASES[name], weighted, "mean", EPS[eager.real])
+        check_product(eager, CASES[name], weighted, "mean", EPS[eager.real])
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_modes(backend: Backend, reduction: str) -> None:
-    rng = np.random.default_rng(8)
-    check(backend, rng.standard_normal((7, 4)), rng.integers(4, size=7), reduction)
-    check(backend, rng.standard_normal((7, 4)), rng.random((7, 4)), reduction)
+@pytest.mark.parametrize("name", CASES)
+def test_reductions(eager: Backend, name: str) -> None:
+    a, y, weights, v = CASES[name].draw(11, 4, 2)
+    for given_weights, reduction in ((weights, "none"), (weights, "sum"), (None, "sum")):
+        arrays = given(eager, None, a, y, given_weights, v)
+        check_loss(eager, CASES[name], arrays, reduction, EPS[eager.real])
+        check_product(eager, CASES[name], arrays, reduction, EPS[eager.real])
 
 
-def test_dtypes(backend: Backend, dtype: str) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_dtypes(backend: Backend, dtype: str, name: str) -> None:
+    """Values; and namespace, shapes, dtype and device of what comes back; nothing is written into the arguments."""
     if dtype.startswith("complex"):
-        return  # a loss has real logits: see test_refuses_dtypes
-    rng = np.random.default_rng(9)
-    check(backend, rng.standard_normal((5, 3)), rng.integers(3, size=5), "mean", dtype)
-    a, y = backend.rows(np.ones((5, 3)), dtype), backend.rows(rng.integers(3, size=5))
-    before = backend.numpy(a), backend.numpy(y)
-    loss = backend.call(softmax_cross_entropy, a, y)
+        return  # see test_refuses_dtypes
+    case = CASES[name]
+    arrays = given(backend, dtype, *case.draw(2, 7, 4))
+    check_loss(backend, case, arrays, "mean", EPS[dtype])
+    check_product(backend, case, arrays, "mean", EPS[dtype])
+    a, y, weights, v = arrays.held
+    loss = run(backend, case.loss, (a, y), weights, "mean")
+    product = run(backend, case.product, (v, a, y), weights, "mean")
     assert loss._fields == ("value", "da")
-    for x in loss:
+    for x in (*loss, product):
         assert array_namespace(x) is backend.xp
         assert x.dtype == a.dtype
         assert str(device(x)) == str(device(a))
     assert loss.value.shape == ()
-    assert str(loss.da.shape) == str(a.shape)
-    assert all(np.array_equal(backend.numpy(x), was) for x, was in zip((a, y), before, strict=True))
+    assert str(loss.da.shape) == str(product.shape) == str(a.shape)
+    for x, was in zip(arrays.held, arrays.exact, strict=True):
+        assert np.array_equal(backend.numpy(x), was)
 
 
-@pytest.mark.parametrize(
-    ("of_a", "of_y", "promoted"), [("float32", "float64", "float64"), ("float64", "float32", "float64")]
-)
-def test_mixed_dtypes(eager: Backend, of_a: str, of_y: str, promoted: str) -> None:
-    rng = np.random.default_rng(10)
-    a, y = eager.rows(rng.random((4, 3)), of_a), eager.rows(rng.random((4, 3)), of_y)
-    loss = eager.call(softmax_cross_entropy, a, y)
-    assert loss.value.dtype == eager.dtype(promoted)
-    assert loss.da.dtype == a.dtype
+@pytest.mark.parametrize("name", CASES)
+def test_without_weights(backend: Backend, name: str) -> None:
+    a, y, _, v = CASES[name].draw(3, 7, 4)
+    arrays = given(backend, None, a, y, None, v)
+    check_loss(backend, CASES[name], arrays, "mean", EPS[backend.real])
+    check_product(backend, CASES[name], arrays, "mean", EPS[backend.real])
 
 
-def test_gradient_is_the_values(eager: Backend) -> None:
-    """The central difference of the float64 reference, with an error of h² = 1e-10 and a rounding of eps/h."""
-    rng = np.random.default_rng(11)
-    a, move, y = rng.standard_normal((5, 4)), rng.standard_normal((5, 4)), rng.random((5, 4))
-    da = eager.numpy(eager.call(softmax_cross_entropy, eager.rows(a), eager.rows(y)).da)
-    change = (reference(a + 1e-5 * move, y, "mean")[0] - reference(a - 1e-5 * move, y, "mean")[0]) / 2e-5
-    np.testing.assert_allclose(np.sum(da * move), change, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_layouts(eager: Backend, name: str, layout: str) -> None:
+    a, y, weights, v = CASES[name].draw(4, 7, 4)
+    held = given(eager, None, a, y, weights + 1, v).held
+    if eager.mode != "unknown rows":
+        held = tuple(LAYOUTS[layout](eager.xp, x) for x in held)
+    arrays = Given(held, tuple(np.asarray(eager.numpy(x), "float64") for x in held))
+    check_loss(eager, CASES[name], arrays, "mean", EPS[eager.real])
+    check_product(eager, CASES[name], arrays, "mean", EPS[eager.real])
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64"])
-def test_integer_kinds(eager: Backend, kind: str) -> None:
-    """Also fewer indices than classes: a uint8 says 255 of 300, and is not compared with 44 where it means 300."""
-    rng = np.random.default_rng(12)
-    classes, indices = (300, [0, 44, 255]) if kind == "uint8" else (130, [0, 3, 127])
-    check(eager, rng.standard_normal((3, classes)), np.asarray(indices, dtype=kind))
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_is_the_values(eager: Backend, name: str) -> None:
+    """⟨da, v⟩ is the derivative of the formula's value along v, exact but for rounding."""
+    a, y, _, v = CASES[name].draw(5, 7, 4)
+    arrays = given(eager, None, a, y, None, v)
+    a, y, _, v = arrays.exact
+    da = eager.numpy(eager.call(CASES[name].loss, *arrays.held[:2], reduction="sum").da)
+    magnitude = np.sum(abs(v) * CASES[name].size(a, y))
+    assert abs(np.sum(da * v) - np.sum(CASES[name].slope(v, a, y))) <= C * np.sqrt(28) * EPS[eager.real] * magnitude
 
 
-def test_large_logits(backend: Backend) -> None:
-    a = np.asarray([[1e4, -1e4, 0.0], [-1e4, 1e4, 9999.0], [1e4, 1e4, 1e4]])
-    check(backend, a, np.asarray([1, 1, 2]))
-    check(backend, a, np.full((3, 3), 1 / 3))
+@pytest.mark.parametrize("name", CASES)
+def test_weight_of_zero(eager: Backend, name: str) -> None:
+    """An example of weight 0 does not count, whatever it holds."""
+    case = CASES[name]
+    a, y, weights, v = case.draw(6, 5, 3)
+    kept = given(eager, None, a[1:], y[1:], weights[1:], v[1:])
+    for bad, reduction in ((np.nan, "mean"), (np.inf, "sum"), (-np.inf, "none")):
+        a[0], y[0], v[0] = bad, bad, bad
+        held = given(eager, None, a, y, weights, v).held
+        with np.errstate(invalid="ignore"):  # inf - inf
+            value, da = eager.numpy(run(eager, case.loss, held[:2], held[2], reduction))
+            product = eager.numpy(run(eager, case.product, (held[3], *held[:2]), held[2], reduction))
+        right, right_da = eager.numpy(run(eager, case.loss, kept.held[:2], kept.held[2], reduction))
+        rest = value[1:] if reduction == "none" else value
+        tolerance = C * 3 * EPS[eager.real]  # sums of five and of four numbers
+        np.testing.assert_allclose(rest, right, rtol=tolerance, atol=tolerance * 10)
+        np.testing.assert_allclose(da[1:], right_da, rtol=tolerance, atol=tolerance * 10)
+        assert not da[0].any()
+        assert not product[0].any()
+        assert np.isfinite(product).all()
 
 
-def test_probabilities_that_do_not_sum_to_one(backend: Backend) -> None:
-    rng = np.random.default_rng(13)
-    for reduction in REDUCTIONS:
-        check(backend, rng.standard_normal((3, 4)), rng.standard_normal((3, 4)), reduction)
-        check(backend, rng.standard_normal((3, 4)), np.zeros((3, 4)), reduction)
+@pytest.mark.parametrize("name", CASES)
+def test_no_weight_at_all(eager: Backend, name: str) -> None:
+    """There is no mean of nothing: NaN; the sum is 0, and so are the gradients."""
+    a, y, weights, v = CASES[name].draw(7, 3, 2)
+    held = given(eager, None, a, y, 0 * weights, v).held
+    for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
+        value, _ = eager.numpy(run(eager, CASES[name].loss, held[:2], held[2], reduction))
+        np.testing.assert_array_equal(value, expected)
+    assert not eager.numpy(run(eager, CASES[name].loss, held[:2], held[2], "sum"))[1].any()
 
 
-def test_impossible_class_of_no_weight(backend: Backend) -> None:
-    """A logit of -inf has probability 0, and with weight 0 adds 0 to the loss."""
-    a = np.asarray([[0.0, -np.inf, 1.0], [-np.inf, -np.inf, 3.0]])
-    check(backend, a, np.asarray([2, 2]))
-    check(backend, a, np.asarray([[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]))
+@pytest.mark.parametrize("name", CASES)
+def test_integers(eager: Backend, name: str) -> None:
+    """Weights of integers count examples; targets of integers are numbers, but for the softmax's class indices."""
+    case = CASES[name]
+    a, y, _, _ = case.draw(8, 5, 3)
+    y, counts = y if case.rowwise else np.round(y), np.asarray([0, 1, 2, 3, 1])
+    logits, floats = eager.rows(a), eager.rows(y)
+    whole = floats if case.rowwise else eager.rows(y.astype("int32"))
+    value, da = eager.numpy(run(eager, case.loss, (logits, whole), eager.rows(counts), "mean"))
+    right, right_da = eager.numpy(run(eager, case.loss, (logits, floats), eager.rows(counts.astype("float64")), "mean"))
+    np.testing.assert_array_equal(value, right)
+    np.testing.assert_array_equal(da, right_da)
+    repeated = eager.numpy(eager.call(case.loss, *(eager.rows(np.repeat(x, counts, axis=0)) for x in (a, y))).value)
+    tolerance = C * 5 * EPS[eager.real]
+    np.testing.assert_allclose(value, repeated, rtol=tolerance, atol=tolerance * np.max(case.size(a, y)))
 
 
-def test_impossible_class(backend: Backend) -> None:
-    """The loss of an impossible class is infinite, and its gradient is still p - y."""
-    a = np.asarray([[0.0, -np.inf], [0.0, 0.0]])
-    value, da = backend.numpy(
-        backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(np.asarray([1, 1])), reduction="none")
-    )
-    assert value[0] == np.inf
-    assert da[0].tolist() == [1, -1]
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("of_a", "of_rest"), [("float32", "float64"), ("float64", "float32")])
+def test_mixed_dtypes(eager: Backend, name: str, of_a: str, of_rest: str) -> None:
+    a, y, weights, v = CASES[name].draw(9, 4, 3)
+    logits, rest = eager.rows(a, of_a), [eager.rows(x, of_rest) for x in (y, weights, v)]
+    loss = run(eager, CASES[name].loss, (logits, rest[0]), rest[1], "mean")
+    assert loss.value.dtype == eager.dtype("float64")
+    assert loss.da.dtype == logits.dtype
+    assert run(eager, CASES[name].product, (rest[2], logits, rest[0]), rest[1], "mean").dtype == logits.dtype
 
 
-@pytest.mark.parametrize("bad", [-1, 3, 100])
-def test_index_out_of_range(backend: Backend, bad: int) -> None:
-    """NaN, in its own example only."""
-    a, y = np.zeros((4, 3)), np.asarray([0, bad, 2, 1])
-    value, da = backend.numpy(backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(y), reduction="none"))
-    assert np.isnan(value).tolist() == [False, True, False, False]
-    assert np.isnan(da).all(axis=1).tolist() == [False, True, False, False]
-    assert np.isnan(da).any(axis=1).tolist() == [False, True, False, False]
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 0)], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_no_examples(eager: Backend, name: str, shape: tuple[int, ...]) -> None:
+    """The sum over no examples is 0, their mean NaN, and neither warns."""
+    if shape[-1] == 0 and CASES[name].rowwise:
+        return  # there must be a class
+    a, weights = eager.rows(np.zeros(shape)), eager.rows(np.zeros(shape[:-1]))
+    for given_weights, reduction in ((None, "mean"), (weights, "mean"), (None, "sum"), (weights, "none")):
+        value, da = eager.numpy(run(eager, CASES[name].loss, (a, a), given_weights, reduction))
+        assert da.shape == shape
+        expected = {"mean": [np.nan], "sum": [0.0], "none": []}[reduction]
+        np.testing.assert_array_equal(np.ravel(value), expected)
+        assert eager.numpy(run(eager, CASES[name].product, (a, a, a), given_weights, reduction)).shape == shape
+
+
+def test_no_outputs(eager: Backend) -> None:
+    for name in ELEMENTWISE:
+        a = eager.rows(np.zeros((3, 0)))
+        value, da = eager.numpy(eager.call(CASES[name].loss, a, a))
+        assert value == 0
+        assert da.shape == (3, 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_stay_in_their_example(backend: Backend, bad: float) -> None:
-    a = np.zeros((3, 3))
+@pytest.mark.parametrize("name", CASES)
+def test_nan_and_infinity(eager: Backend, name: str, bad: float) -> None:
+    """They make the loss of their example NaN or infinite, and no other's."""
+    case = CASES[name]
+    a, y, _, v = case.draw(10, 3, 3)
     a[1, 1] = bad
-    with np.errstate(invalid="ignore"):  # inf - inf
-        value, da = backend.numpy(
-            backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(np.asarray([0, 1, 2])), reduction="none")
-        )
-    assert np.isnan(value).tolist() == [False, True, False]
-    assert np.isnan(da).any(axis=1).tolist() == [False, True, False]
+    held = given(eager, None, a, y, None, v).held
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
+        value, da = eager.numpy(eager.call(case.loss, *held[:2], reduction="none"))
+        total = eager.numpy(eager.call(case.loss, *held[:2]).value)
+        product = eager.numpy(eager.call(case.product, held[3], *held[:2]))
+    assert np.isfinite(value).tolist() == [True, False, True]
+    assert not np.isfinite(total)
+    touched = np.zeros((3, 3), dtype=bool)
+    touched[1, slice(None) if case.rowwise else 1] = True
+    # The gradients of the logistic and of Huber's loss have limits at infinity.
+    bounded = bad == np.inf and name.startswith(("huber", "logistic"))
+    np.testing.assert_array_equal(~np.isfinite(da), touched & (not bounded))
+    assert np.isfinite(product[~touched]).all()
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 2, 3)], ids=str)
-def test_no_examples(backend: Backend, shape: tuple[int, ...]) -> None:
-    """The sum over no examples is 0, their mean NaN, and neither warns."""
-    for y in (np.zeros(shape[:-1], dtype="int64"), np.zeros(shape)):
-        for reduction in REDUCTIONS:
-            logits = backend.rows(np.zeros(shape))
-            value, da = backend.numpy(backend.call(softmax_cross_entropy, logits, backend.rows(y), reduction=reduction))
-            assert da.shape == shape
-            expected = {"mean": [np.nan], "sum": [0.0], "none": []}[reduction]
-            np.testing.assert_array_equal(np.ravel(value), expected)
+def test_range(eager: Backend, dtype: str) -> None:
+    """Numbers as large as the dtype's neither overflow nor warn, where the loss itself does not."""
+    if dtype.startswith("complex"):
+        return
+    largest = float(eager.xp.finfo(eager.dtype(dtype)).max)
+    ends = np.asarray([[largest], [-largest], [0.0]])
+    zeros = np.zeros((3, 1))
+    a, y = eager.rows(ends, dtype), eager.rows(zeros, dtype)
+    value, da = eager.numpy(eager.call(logistic, a, y, reduction="none"))
+    np.testing.assert_allclose(value, [largest, 0, np.log(2)], rtol=EPS[dtype])
+    assert da.tolist() == [[1], [0], [0.5]]
+    value, da = eager.numpy(eager.call(logistic, a, eager.rows(zeros + 1, dtype), reduction="none"))
+    np.testing.assert_allclose(value, [0, largest, np.log(2)], rtol=EPS[dtype])
+    assert da.tolist() == [[0], [-1], [-0.5]]
+    assert eager.numpy(eager.call(pullback.logistic_hessian_product, y + 1, a, y, reduction="sum")).tolist() == [
+        [0],
+        [0],
+        [0.25],
+    ]
+    value, da = eager.numpy(eager.call(huber, a, y, reduction="none"))
+    np.testing.assert_allclose(value, [largest, largest, 0], rtol=EPS[dtype])
+    assert da.tolist() == [[1], [-1], [0]]
+    value, da = eager.numpy(eager.call(poisson, -abs(a), y, reduction="none"))
+    assert value.tolist() == [0, 0, 1]
+    assert da.tolist() == [[0], [0], [1]]
+    value, da = eager.numpy(eager.call(squared_error, a, a, reduction="none"))
+    assert value.tolist() == [0, 0, 0]
+    # The differences of logits must be numbers of the dtype.
+    pairs = eager.rows(np.asarray([[largest / 2, -largest / 2], [-largest / 2, 0.0]]), dtype)
+    value, da = eager.numpy(eager.call(softmax_cross_entropy, pairs, eager.rows(np.asarray([0, 1]))))
+    assert value == 0
+    assert not da.any()
+
+
+def test_infinite_rate(eager: Backend) -> None:
+    a, y = eager.rows(np.asarray([[1e4], [0.0]])), eager.rows(np.asarray([[3.0], [1.0]]))
+    with np.errstate(over="ignore"):
+        value, da = eager.numpy(eager.call(poisson, a, y, reduction="none"))
+    assert value.tolist() == [np.inf, 1]
+    assert da.tolist() == [[np.inf], [0]]
+
+
+def test_well_classified_examples(eager: Backend) -> None:
+    """Loss and gradient of an example that is nearly certain are exp(-|a|) to first order: not lost in rounding."""
+    a, y = np.asarray([[30.0], [-30.0]]), np.asarray([[1.0], [0.0]])
+    value, da = eager.numpy(eager.call(logistic, eager.rows(a), eager.rows(y), reduction="none"))
+    tiny, tolerance = np.exp(-30.0), 8 * EPS[eager.real]
+    np.testing.assert_allclose(value, [np.log1p(tiny)] * 2, rtol=tolerance)
+    np.testing.assert_allclose(da, [[-tiny / (1 + tiny)], [tiny / (1 + tiny)]], rtol=tolerance)
 
 
 def test_narrow_mean_of_many(eager: Backend) -> None:
-    """5,000 examples, each with a loss of log 2: a running float16 sum would stop at 2,048."""
+    """5,000 losses of ½ and weights of 1: a running float16 sum would stop at 2,048."""
     for dtype in {"float16", "bfloat16"} & set(eager.dtypes):
-        a, y = eager.blocks(np.zeros((5000, 2)), dtype), eager.blocks(np.zeros(5000, "int64"))
-        value = eager.numpy(eager.call(softmax_cross_entropy, a, y).value)
-        assert abs(value - np.log(2)) <= EPS[dtype]
+        a, y, weights = (eager.blocks(x, dtype) for x in (np.ones((5000, 1)), np.zeros((5000, 1)), np.ones(5000)))
+        assert eager.numpy(eager.call(squared_error, a, y).value) == 0.5
+        assert eager.numpy(squared_error(a, y, weights=weights).value) == 0.5
 
 
-ERRORS = {
-    "no classes": ((2, 0), (2,), "int64", r"a must have a last axis of at least one class.*; got a \(2, 0\)$"),
-    "a 0-d": ((), (), "int64", r"a must have a last axis of at least one class, shape \(\.\.\., n\); got a \(\)$"),
-    "rows": (
-        (3, 2),
-        (4,),
-        "int64",
-        r"class indices y must have the shape of a without .*; got y \(4,\) and a \(3, 2\)$",
-    ),
-    "one-hot": ((3, 2), (3, 2), "int64", r"class indices y must have .* last axis; got y \(3, 2\) and a \(3, 2\)$"),
-    "floats": ((3, 2), (3,), "float32", r"probabilities y must have the shape of a; got y \(3,\) and a \(3, 2\)$"),
-    "classes": ((3, 2), (3, 4), "float32", r"probabilities y must have the shape of a; got y \(3, 4\) and a \(3, 2\)$"),
-}
+def test_long_sum(eager: Backend) -> None:
+    """The float32 sum of 2·10⁵ losses of 0.005, to 1e-6: one chain of additions would be 1e-3 off."""
+    a = eager.blocks(np.full((200_000, 1), 0.1), "float32")
+    value = eager.numpy(eager.call(squared_error, a, a * 0, reduction="sum").value)
+    np.testing.assert_allclose(value, 100_000 * float(np.float32(0.1)) ** 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("case", ERRORS)
-def test_refuses_shapes(eager: Backend, case: str) -> None:
-    of_a, of_y, dtype, message = ERRORS[case]
-    a, y = eager.asarray(np.ones(of_a)), eager.asarray(np.ones(of_y), dtype)
-    with pytest.raises(ValueError, match=f"^softmax_cross_entropy: {message}"):
-        softmax_cross_entropy(a, y)
+FUNCTIONS = {name: getattr(pullback, name) for name in CASES if name in pullback.__all__}
+PRODUCTS = {f"{name}_hessian_product": getattr(pullback, f"{name}_hessian_product") for name in FUNCTIONS}
 
 
-DTYPE_ERRORS = [
-    ("complex64", "int64", r"a must have a real floating dtype; got .*complex64$"),
-    ("int32", "int64", r"a must have a real floating dtype; got .*int32$"),
-    ("float32", "complex64", r"y must have an integer dtype \(class .*\) or a real floating one; got .*complex64$"),
-    ("float32", "bool", r"y must have an integer dtype \(class indices\) or a real floating one; got .*bool$"),
-]
+def refuses(error: type[Exception], name: str, message: str, *arrays: Any, **options: Any) -> None:
+    vector = arrays[:1] if name in PRODUCTS and len(arrays) == 2 else ()
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        {**FUNCTIONS, **PRODUCTS}[name](*vector, *arrays, **options)
 
 
-@pytest.mark.parametrize(("of_a", "of_y", "message"), DTYPE_ERRORS)
-def test_refuses_dtypes(eager: Backend, of_a: str, of_y: str, message: str) -> None:
-    shape = (3,) if of_y == "int64" else (3, 2)
-    a, y = eager.asarray(np.ones((3, 2)), of_a), eager.asarray(np.ones(shape), of_y)
-    with pytest.raises(TypeError, match=f"^softmax_cross_entropy: {message}"):
-        softmax_cross_entropy(a, y)
+@pytest.mark.parametrize("name", [*FUNCTIONS, *PRODUCTS])
+def test_refuses(eager: Backend, name: str) -> None:
+    """Each function says its own name, and finds what is wrong with each argument."""
+    x = eager.asarray(np.ones((3, 2)))
+    complex_x, booleans = eager.asarray(np.ones((3, 2)), "complex64"), eager.asarray(np.ones((3, 2)), "bool")
+    whole = eager.asarray(np.ones((3, 2)), "int64")
+    refuses(TypeError, name, r"a must be an array; got list\.", *([x] if name in PRODUCTS else []), [1.0], x)
+    refuses(TypeError, name, r"y must be an array; got NoneType\.", x, None)
+    refuses(TypeError, name, r"weights must be an array; got float\.", x, x, weights=1.0)
+    vector = [x] if name in PRODUCTS else []
+    refuses(TypeError, name, r"a must have a real floating dtype; got .*complex64$", *vector, complex_x, x)
+    refuses(TypeError, name, r"a must have a real floating dtype; got .*int64$", *vector, whole, x)
+    either = r"must have a real floating dtype or an integer one; got .*"
+    refuses(TypeError, name, f"y {either}complex64$", *vector, x, complex_x)
+    refuses(TypeError, name, f"y {either}bool$", *vector, x, booleans)
+    refuses(TypeError, name, f"weights {either}bool$", x, x, weights=booleans[:, 0])
+    scalar = eager.asarray(np.ones(()))
+    outputs = r"a must have a last axis, of the outputs for an example, shape \(\.\.\., n\); got a \(\)$"
+    refuses(ValueError, name, outputs, scalar, scalar)
+    rows = r"weights must have one entry for each example, .*; got weights \(2,\) and a \(3, 2\)$"
+    refuses(ValueError, name, rows, x, x, weights=x[0, :])
+    for reduction in ("average", "", None, "MEAN"):
+        message = rf"reduction must be one of \('mean', 'sum', 'none'\); got {reduction!r}$"
+        refuses(ValueError, name, message, x, x, reduction=reduction)
+    if name in PRODUCTS:
+        shape = r"v must have the shape of a; got v \(3, 1\) and a \(3, 2\)$"
+        refuses(ValueError, name, shape, x[:, :1], x, x)
+        refuses(TypeError, name, r"v must have a real floating dtype; got .*int64$", whole, x, x)
+        refuses(TypeError, name, r"v must be an array; got NoneType\.", None, x, x)
+    if "softmax" not in name:
+        for y in (x[:, :1], x[:, 0], x[:2, :]):
+            refuses(ValueError, name, r"y must have the shape of a; got y \(.*\) and a \(3, 2\)$", *vector, x, y)
+    if "huber" in name:
+        for delta in (0.0, -1.0, np.nan):
+            refuses(ValueError, name, rf"delta must be above 0; got {delta!r}$", x, x, delta=delta)

@@ -1,5 +1,7 @@
 """Gradients of affine maps, written once against the Python array API standard."""
 
+from pullback._examples import ParameterGradients
+from pullback._losses import Loss
 from pullback._report import Finding, PairReport
 from pullback.affine import (
     AffineDoubleGradients,
@@ -10,8 +12,30 @@ from pullback.affine import (
     affine_jvp,
 )
 from pullback.check import check_pair
+from pullback.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
+from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
+from pullback.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
 from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
-from pullback.losses import Loss, softmax_cross_entropy
+from pullback.layers import (
+    GELU,
+    LEAKY_RELU,
+    LOG_SOFTMAX,
+    RELU,
+    SIGMOID,
+    SILU,
+    SOFTMAX,
+    SOFTPLUS,
+    TANH,
+    Activation,
+    Affine,
+)
+from pullback.loss_hessians import (
+    huber_hessian_product,
+    logistic_hessian_product,
+    poisson_hessian_product,
+    squared_error_hessian_product,
+)
+from pullback.losses import huber, logistic, poisson, squared_error
 from pullback.matmul import (
     MatmulDoubleGradients,
     MatmulGradients,
@@ -20,8 +44,21 @@ from pullback.matmul import (
     matmul_forward,
     matmul_jvp,
 )
+from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback.operators import JacobianOperator
+from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
 from pullback.quadratic import QuadraticFormGradients, quadratic_form, quadratic_form_backward
+from pullback.rectifiers import (
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu_backward,
+    relu_forward,
+    softplus_backward,
+    softplus_forward,
+)
+from pullback.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
+from pullback.softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
+from pullback.stack import Kept, StackGradients, StackOutput, stack_backward, stack_forward
 from pullback.traces import (
     FrobeniusInnerGradients,
     TraceOfProductGradients,
@@ -34,17 +71,33 @@ from pullback.traces import (
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "GELU",
+    "LEAKY_RELU",
+    "LOG_SOFTMAX",
+    "RELU",
+    "SIGMOID",
+    "SILU",
+    "SOFTMAX",
+    "SOFTPLUS",
+    "TANH",
+    "Activation",
+    "Affine",
     "AffineDoubleGradients",
     "AffineGradients",
     "AffineJacobians",
     "Finding",
     "FrobeniusInnerGradients",
     "JacobianOperator",
+    "Kept",
+    "KroneckerFactors",
     "Loss",
     "MatmulDoubleGradients",
     "MatmulGradients",
     "PairReport",
+    "ParameterGradients",
     "QuadraticFormGradients",
+    "StackGradients",
+    "StackOutput",
     "TraceOfProductGradients",
     "affine_backward",
     "affine_double_backward",
@@ -52,16 +105,54 @@ __all__ = [
     "affine_jacobians",
     "affine_jvp",
     "check_pair",
+    "clipped_gradients",
+    "fisher_diagonal",
     "frobenius_inner",
     "frobenius_inner_backward",
+    "gauss_newton_product",
+    "gelu_backward",
+    "gelu_forward",
+    "gradient_signal_to_noise",
+    "gradient_variance",
+    "huber",
+    "huber_hessian_product",
+    "kfac_factors",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
+    "log_softmax_backward",
+    "log_softmax_forward",
+    "logistic",
+    "logistic_hessian_product",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",
     "matmul_jvp",
+    "per_example_gradients",
+    "per_example_norms",
+    "poisson",
+    "poisson_hessian_product",
     "quadratic_form",
     "quadratic_form_backward",
+    "relu_backward",
+    "relu_forward",
+    "second_moments",
+    "sigmoid_backward",
+    "sigmoid_forward",
+    "silu_backward",
+    "silu_forward",
     "single_entry",
+    "softmax_backward",
     "softmax_cross_entropy",
+    "softmax_cross_entropy_hessian_product",
+    "softmax_forward",
+    "softplus_backward",
+    "softplus_forward",
+    "squared_error",
+    "squared_error_hessian_product",
+    "stack_backward",
+    "stack_forward",
+    "tanh_backward",
+    "tanh_forward",
     "trace_of_product",
     "trace_of_product_backward",
 ]

@@ -59,6 +59,20 @@ def read_optional(
     return xp, conj, like, [found.get(name) for name in arrays]
 
 
+def read_real(function: str, names: tuple[str, ...], /, *arrays: Array) -> tuple[Namespace, Cast, Sequence[Any]]:
+    """Check that the arrays belong together, have real floating dtypes and one shape; return what `read` does."""
+    xp, conj, like, ready = read(function, names, *arrays)
+    given = dict(zip(names, arrays, strict=True))
+    for name, x in given.items():
+        if conj is not _as_it_is and xp.isdtype(x.dtype, "complex floating"):
+            msg = f"{function}: {name} must have a real floating dtype; got {x.dtype}"
+            raise TypeError(msg)
+        if not same_shape(x.shape, arrays[0].shape):
+            msg = f"{function}: {names[0]} must have the shape of {name}; got {shapes(**given)}"
+            raise ValueError(msg)
+    return xp, like, ready
+
+
 def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
     """Check that the arrays come from one library and lie on one device; return their namespace."""
     namespaces = {}

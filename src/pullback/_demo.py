@@ -10,7 +10,7 @@ from array_api_compat import device
 from pullback._backends import label
 from pullback._typing import Array, Namespace
 from pullback.affine import affine_backward, affine_forward
-from pullback.losses import softmax_cross_entropy
+from pullback.cross_entropy import softmax_cross_entropy
 
 STEPS = 150
 _LEAST_ACCURACY = 0.94

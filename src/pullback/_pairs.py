@@ -9,7 +9,7 @@ from pullback._report import Finding, PairReport
 from pullback._typing import Array, Namespace
 from pullback.affine import affine_backward, affine_double_backward, affine_forward, affine_jvp
 from pullback.check import check_pair
-from pullback.losses import softmax_cross_entropy
+from pullback.cross_entropy import softmax_cross_entropy
 from pullback.matmul import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
 from pullback.quadratic import quadratic_form, quadratic_form_backward
 from pullback.traces import (

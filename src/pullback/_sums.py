@@ -24,13 +24,15 @@ _LONG = 8192
 _SUM_CHAIN = 128
 _SUM_ROWS = 1280
 _SUM_WIDTH = 512
+# Up to about so many entries, NumPy spends longer on starting the sum of each row than on adding it up.
+_SHORT = 64
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
-    if x.ndim <= 2 or w.ndim != 2 or not _regroups(x):
+    if x.ndim <= 2 or w.ndim != 2 or not regroups(x):
         return x @ w
-    flat = _flat(xp, x, 0) @ w
+    flat = flatten(xp, x, 0) @ w
     out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
     return out
 
@@ -38,9 +40,9 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
     """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
     if x.ndim != kept + 2:
-        if not (_regroups(x) and _regroups(y)):
+        if not (regroups(x) and regroups(y)):
             return _contract_chunks(xp, x, y, kept)
-        x, y = _flat(xp, x, kept), _flat(xp, y, kept)
+        x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows = _rows(x)
     narrow = x.shape[-1] * y.shape[-1] <= _NARROW
     block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
@@ -61,7 +63,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         rows = tuple(range(y.ndim - 1))
         total: Array = xp.sum(y, axis=rows, dtype=widest(xp, y))
     else:
-        y = y if y.ndim == 2 else _flat(xp, y, 0)
+        y = y if y.ndim == 2 else flatten(xp, y, 0)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
             ones: Array = xp.ones_like(y[:, 0])
@@ -71,10 +73,30 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     return out
 
 
+def sum_last(xp: Namespace, x: Array, /) -> Array:
+    """Return ``Σ_j x_rj`` over the last axis, which is kept; as a product where that is short and the rows are many."""
+    n = x.shape[-1]
+    few = x.shape[0] in range(_SHORT)
+    if few or hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
+        out: Array = xp.sum(x, axis=-1, keepdims=True)
+        return out
+    return product(xp, x, xp.ones((n, 1), dtype=x.dtype, device=device(x)))
+
+
+def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
+    """Return ``Σ_j x_rj y_rj`` over the last axis, which is kept; with no array of products where that is long."""
+    n = x.shape[-1]
+    if hasattr(x, "chunks") or not isinstance(n, int) or n <= _SHORT:
+        return sum_last(xp, x * y)
+    out: Array = xp.vecdot(x, y)
+    return out[..., None]
+
+
 def sum_all(xp: Namespace, x: Array, /) -> Array:
-    """Return the sum over every axis."""
-    out: Array = xp.astype(xp.sum(x, dtype=widest(xp, x)), x.dtype, copy=False)
-    return out
+    """Return the sum of all entries; of more than one chain in the widest dtype."""
+    wide = x.dtype if regroups(x) and math.prod(x.shape) <= _CHAIN else widest(xp, x)
+    out: Array = xp.sum(x, dtype=wide)
+    return out if wide == x.dtype else xp.astype(out, x.dtype)
 
 
 def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
@@ -122,17 +144,17 @@ def _transpose(xp: Namespace, x: Array, /) -> Array:
 
 
 def _rows(x: Array, /) -> int:
-    """Return the number of rows, axis -2, that can be cut into blocks: none where `_regroups` says no."""
+    """Return the number of rows, axis -2, that can be cut into blocks: none where `regroups` says no."""
     rows = x.shape[-2]
     return rows if isinstance(rows, int) and not hasattr(x, "chunks") else 0
 
 
-def _regroups(x: Array, /) -> bool:
+def regroups(x: Array, /) -> bool:
     """Whether rows can be regrouped at no cost: not where an array is chunked, or a size is not known."""
     return not hasattr(x, "chunks") and set(map(type, x.shape)) == {int}
 
 
-def _flat(xp: Namespace, x: Array, kept: int, /) -> Array:
+def flatten(xp: Namespace, x: Array, kept: int, /) -> Array:
     """Join the axes between the first `kept` and the last into one axis of rows."""
     out: Array = xp.reshape(x, (*x.shape[:kept], math.prod(x.shape[kept:-1]), x.shape[-1]))
     return out
@@ -140,5 +162,7 @@ def _flat(xp: Namespace, x: Array, kept: int, /) -> Array:
 
 def widest(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to add up: float64's precision, where the device has it."""
+    if x.dtype == xp.float64:
+        return x.dtype
     has_float64 = "float64" in xp.__array_namespace_info__().dtypes(device=device(x), kind="real floating")
     return xp.result_type(x.dtype, xp.float64) if has_float64 else x.dtype

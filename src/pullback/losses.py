@@ -1,171 +1,260 @@
-"""A loss and its upstream gradient, in one call."""
+"""Losses of each output by itself, added up over an example's outputs; each with its upstream gradient, in one call."""
 
-import math
-from typing import Literal, NamedTuple, TypeAlias
-
-from array_api_compat import device
-
-from pullback._arguments import read, read_together, same_shape, shapes
-from pullback._typing import Array, Namespace
-
-Reduction: TypeAlias = Literal["mean", "sum", "none"]
-_REDUCTIONS = ("mean", "sum", "none")
+from pullback._losses import Loss, Reduction, check_delta, read_outputs, reduced
+from pullback._stable import clipped, decay, is_positive
+from pullback._sums import dot_last, sum_last
+from pullback._typing import Array
 
 
-class Loss(NamedTuple):
-    """A loss and its gradient.
-
-    Attributes
-    ----------
-    value : Array
-        The loss: a 0-d array, or one entry for each example with ``reduction="none"``.
-    da : Array
-        The upstream gradient ``∂value/∂a``, for a backward to take: shape, dtype and device of `a`. With
-        ``reduction="none"``, the gradient of each example's own loss.
-    """
-
-    value: Array
-    da: Array
-
-
-def softmax_cross_entropy(a: Array, y: Array, /, *, reduction: Reduction = "mean") -> Loss:
-    """Cross entropy of the softmax of `a` with the targets `y`, and its gradient.
+def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+    """Half the squared distance of `a` from the targets `y`, and its gradient.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Logits, real: any number of leading batch axes, one entry for each of the n classes.
-    y : Array, shape (...) or (..., n)
-        Targets. An array of integers holds a class index in 0 … n - 1 for each example; a floating one holds a
-        weight for each class, usually probabilities that sum to one.
+        Outputs, real: any number of leading batch axes. A vector is a single example: the outputs of a model with one
+        for each example have the shape (m, 1).
+    y : Array, shape (..., n)
+        Targets, floating or integers.
+    weights : Array, shape (...), optional
+        A weight for each example, floating or integer. One of weight 0 does not count, even where it is not finite.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples. The mean over no examples is NaN.
+        Over the examples, not over their outputs, which are always added up. The mean with weights is
+        ``Σ weights loss / Σ weights``; over no examples, or with no weight, it is NaN.
 
     Returns
     -------
     Loss
-        ``(value, da)``, in the namespace and on the device of the inputs; `value` in their promoted dtype, `da` in
-        the dtype of `a`.
+        ``(value, da)``, in the namespace and on the device of the inputs; `value` in the promoted dtype of their
+        floating ones, `da` in the dtype of `a`. Dtypes narrower than float32 are computed in float32.
 
     Raises
     ------
     TypeError
-        If an argument is not an array or comes from another library than the other, `a` has no real floating dtype,
-        or `y` neither that nor an integer one.
+        If an argument is not an array or comes from another library than the others, `a` has no real floating dtype,
+        or `y` or `weights` neither that nor an integer one.
     ValueError
         If the shapes do not fit, the arrays lie on different devices, or `reduction` is none of the three.
 
+    See Also
+    --------
+    squared_error_hessian_product : Its curvature.
+    huber : Grows linearly for large errors.
+
     Notes
     -----
-    With ``p = softmax(a)``, an example's loss is ``-Σ_j y_j log p_j`` and its gradient ``p Σ_j y_j - y`` [1]_. Both
-    come from one exponential of ``a - max(a)``, which does not overflow. A class of weight 0 adds 0 to the loss, even
-    where its logit is -inf.
-
-    A class index outside 0 … n - 1 makes the loss and the gradient of its example NaN, on every library: whether there
-    is one cannot be asked of a lazy array, nor of a GPU without waiting for it.
-
-    References
-    ----------
-    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.4.
+    An example's loss is ``½ Σ_j (a_j - y_j)²`` and its gradient ``a - y``. It is scikit-learn's ``HalfSquaredError``,
+    and half of PyTorch's ``mse_loss``, whose mean runs over all outputs. The weighted mean is that of both.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from pullback import softmax_cross_entropy
-    >>> value, da = softmax_cross_entropy(np.asarray([[0.0, 0.0], [0.0, np.log(3.0)]]), np.asarray([0, 1]))
+    >>> from pullback import squared_error
+    >>> a, y = np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([[1.0, 0.0], [0.0, 0.0]])
+    >>> value, da = squared_error(a, y)
+    >>> float(value)
+    7.25
+    >>> da
+    array([[0. , 1. ],
+           [1.5, 2. ]])
+    """
+    xp, like, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
+    dtype = a.dtype
+    a, y, weights = ready
+    da = a - y
+    value = dot_last(xp, da, da) * 0.5
+    value, da = reduced(xp, value, da, weights, reduction)
+    return Loss(like(value), like(da, dtype))
+
+
+def huber(
+    a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss:
+    """Huber's loss of `a` for the targets `y`: squared up to an error of `delta`, linear above; and its gradient.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Outputs, real: any number of leading batch axes, as in `squared_error`.
+    y : Array, shape (..., n)
+        Targets, floating or integers.
+    delta : float, default 1.0
+        The error, above 0, from which on the loss is linear.
+    weights : Array, shape (...), optional
+        A weight for each example, as in `squared_error`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does; ValueError also if `delta` is not above 0.
+
+    See Also
+    --------
+    huber_hessian_product : Its curvature.
+    squared_error : The limit for a large `delta`.
+
+    Notes
+    -----
+    With ``r = a - y`` and ``c = clip(r, -delta, delta)``, an example's loss is ``Σ_j c_j (r_j - c_j / 2)``, which is
+    ``½ r²`` or ``delta (|r| - ½ delta)`` for an output [1]_, and its gradient ``c``. PyTorch's ``huber_loss`` and
+    scikit-learn's ``HuberLoss`` have the same scale.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import huber
+    >>> value, da = huber(np.asarray([[0.5], [4.0]]), np.zeros((2, 1)), reduction="none")
+    >>> value
+    array([0.125, 3.5  ])
+    >>> da
+    array([[0.5],
+           [1. ]])
+    """
+    xp, like, ready = read_outputs("huber", weights, reduction, a=a, y=y)
+    check_delta("huber", delta)
+    dtype = a.dtype
+    a, y, weights = ready
+    error = a - y
+    da = clipped(xp, error, -delta, delta)
+    error -= da * 0.5
+    value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
+    return Loss(like(value), like(da, dtype))
+
+
+def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+    """Binary cross entropy of the sigmoid of `a` with the targets `y`, and its gradient.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Logits, real: any number of leading batch axes, as in `squared_error`, and n labels for each example.
+    y : Array, shape (..., n)
+        Targets between 0 and 1, floating or integers: whether, or how probably, each label holds.
+    weights : Array, shape (...), optional
+        A weight for each example, as in `squared_error`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does.
+
+    See Also
+    --------
+    logistic_hessian_product : Its curvature.
+    softmax_cross_entropy : For classes of which exactly one holds.
+
+    Notes
+    -----
+    An example's loss is ``Σ_j log(1 + exp(a_j)) - y_j a_j`` and its gradient ``sigmoid(a) - y`` [1]_. With
+    ``e = exp(-|a|)``, which does not overflow, and s = 1 where a > 0 and 0 elsewhere, they are ``a (s - y) + log1p(e)``
+    and ``(s - y) ± e / (1 + e)``: small errors of well classified examples do not drown in rounding.
+
+    References
+    ----------
+    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import logistic
+    >>> value, da = logistic(np.asarray([[0.0], [np.log(3.0)]]), np.asarray([[0], [1]]))
     >>> round(float(value), 6)
     0.490415
     >>> da
-    array([[-0.25 ,  0.25 ],
-           [ 0.125, -0.125]])
+    array([[ 0.25 ],
+           [-0.125]])
     """
-    xp = _check("softmax_cross_entropy", a, y, reduction)
-    indices = xp.isdtype(y.dtype, "integral")
-    if indices:
-        _, _, like, (logits,) = read("softmax_cross_entropy", ("a",), a)
-    else:
-        _, _, like, (logits, target) = read("softmax_cross_entropy", ("a", "y"), a, y)
-    largest = _largest(xp, logits)
-    if indices:
-        n = a.shape[-1]
-        classes = xp.arange(n, device=device(a))
-        index = xp.astype(y, classes.dtype)[..., None]
-        target, mass, inside = index == classes, 1.0, index % n
-        # An index out of range hits no class: NaN in place of a number that would look like a loss.
-        shifted = logits - xp.where(index == inside, largest, math.nan)
-        score = _pick(xp, shifted, inside, target)
-    else:
-        shifted = logits - largest
-        mass = xp.sum(target, axis=-1, keepdims=True)
-        score = xp.sum(target * xp.where(target == 0, 0.0, shifted), axis=-1, keepdims=True)
-    da = xp.exp(shifted)
-    total = xp.sum(da, axis=-1, keepdims=True)
-    value, scale = (mass * xp.log(total) - score)[..., 0], mass / total
-    # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time. Hence this
-    # deletion, and a target that stays boolean up to the subtraction.
-    del shifted
-    da = da * scale
-    da -= xp.astype(target, da.dtype) if indices else target
-    if reduction == "mean":
-        count = _count(xp, value)
-        value, da = xp.sum(value) / count, da / count
-    elif reduction == "sum":
-        value = xp.sum(value)
-    return Loss(like(value), like(da, a.dtype))
+    xp, like, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
+    dtype = a.dtype
+    a, y, weights = ready
+    rest = decay(xp, a)
+    value = sum_last(xp, xp.log1p(rest))
+    # What the sigmoid lacks to the nearer of 0 and 1, with its sign. In place, since fresh memory costs NumPy more than
+    # the arithmetic.
+    rest /= rest + 1
+    da = is_positive(xp, a)
+    rest *= da * -2 + 1
+    da -= y
+    value += dot_last(xp, a, da)
+    da += rest
+    value, da = reduced(xp, value, da, weights, reduction)
+    return Loss(like(value), like(da, dtype))
 
 
-def _check(function: str, a: Array, y: Array, reduction: str, /) -> Namespace:
-    """Check logits, targets and reduction; return the arrays' namespace."""
-    xp = read_together(function, ("a", "y"), a, y)
-    if not xp.isdtype(a.dtype, "real floating"):
-        msg = f"{function}: a must have a real floating dtype; got {a.dtype}"
-        raise TypeError(msg)
-    if not xp.isdtype(y.dtype, ("integral", "real floating")):
-        msg = f"{function}: y must have an integer dtype (class indices) or a real floating one; got {y.dtype}"
-        raise TypeError(msg)
-    if a.ndim == 0 or a.shape[-1] == 0:
-        msg = f"{function}: a must have a last axis of at least one class, shape (..., n); got {shapes(a=a)}"
-        raise ValueError(msg)
-    if xp.isdtype(y.dtype, "integral"):
-        if not same_shape(y.shape, a.shape[:-1]):
-            msg = f"{function}: class indices y must have the shape of a without its last axis; got {shapes(y=y, a=a)}"
-            raise ValueError(msg)
-    elif not same_shape(y.shape, a.shape):
-        msg = f"{function}: probabilities y must have the shape of a; got {shapes(y=y, a=a)}"
-        raise ValueError(msg)
-    if reduction not in _REDUCTIONS:
-        msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
-        raise ValueError(msg)
-    return xp
+def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+    """Poisson loss of the rates ``exp(a)`` for the counts `y`, and its gradient.
 
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Logarithms of the rates, real: any number of leading batch axes, as in `squared_error`.
+    y : Array, shape (..., n)
+        Counts, or other numbers of at least 0, floating or integers.
+    weights : Array, shape (...), optional
+        A weight for each example, as in `squared_error`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Over the examples, as in `squared_error`.
 
-def _largest(xp: Namespace, x: Array, /) -> Array:
-    """Return the maximum over the last axis, which is kept."""
-    n = x.shape[-1]
-    if not (hasattr(x, "chunks") and isinstance(n, int)):
-        out: Array = xp.max(x, axis=-1, keepdims=True)
-        return out
-    # Dask's maximum fails on a block of no rows, as a filter leaves them: fold the axis in half until one is left.
-    while n > 1:
-        half = (n + 1) // 2
-        x, n = xp.maximum(x[..., :half], x[..., n - half :]), half
-    return x
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`. Both are infinite where ``exp(a)`` is.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does.
 
-def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
-    """Return the entries of `x` at `index` on the last axis, which is kept: those where `hit` is true."""
-    out: Array
-    if hasattr(xp, "take_along_axis"):
-        out = xp.take_along_axis(x, index, axis=-1)
-    else:  # Dask
-        out = xp.sum(xp.where(hit, x, 0.0), axis=-1, keepdims=True)
-    return out
+    See Also
+    --------
+    poisson_hessian_product : Its curvature.
 
+    Notes
+    -----
+    An example's loss is ``Σ_j exp(a_j) - y_j a_j``, the negative log likelihood without the term ``log(y_j!)``, which
+    is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. So are scikit-learn's ``HalfPoissonLoss`` and
+    PyTorch's ``poisson_nll_loss``.
 
-def _count(xp: Namespace, x: Array, /) -> Array | float:
-    """Return the number of elements, NaN for none: a mean over nothing; counted lazily where it is not known."""
-    if all(isinstance(size, int) for size in x.shape):
-        return math.prod(x.shape) or math.nan
-    count = xp.sum(xp.ones_like(x))
-    out: Array = xp.where(count == 0, math.nan, count)
-    return out
+    References
+    ----------
+    .. [1] P. McCullagh and J. A. Nelder, "Generalized Linear Models", 1989, chapter 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import poisson
+    >>> value, da = poisson(np.asarray([[0.0], [np.log(2.0)]]), np.asarray([[0], [3]]), reduction="sum")
+    >>> round(float(value), 6)
+    0.920558
+    >>> da
+    array([[ 1.],
+           [-1.]])
+    """
+    xp, like, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
+    dtype = a.dtype
+    a, y, weights = ready
+    da = xp.exp(a)
+    losses = y * a
+    losses -= da
+    value = -sum_last(xp, losses)
+    da -= y
+    value, da = reduced(xp, value, da, weights, reduction)
+    return Loss(like(value), like(da, dtype))

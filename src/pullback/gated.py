@@ -1,0 +1,232 @@
+"""Activations that gate: silu and gelu, an input times a function of it from 0 to 1, each with its backward.
+
+They fall and then rise, so that their output does not tell their input: the backwards take that.
+"""
+
+import math
+
+from pullback._arguments import read_real
+from pullback._stable import clipped, sigmoid
+from pullback._typing import Array, Namespace
+
+# From here on, each gate is 0 or 1 in every dtype. Bounding a factor by it gives limits and not NaN at infinity.
+_SIGMOID_ENDS = 800.0
+_NORMAL_ENDS = 40.0
+_SCALE = math.sqrt(2 / math.pi)
+_CUBIC = 0.044715
+
+
+def silu_forward(a: Array, /) -> Array:
+    """Gate with a sigmoid: ``h = a sigmoid(a)``, also known as swish.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+
+    See Also
+    --------
+    silu_backward : Its gradient. It takes the input.
+
+    Notes
+    -----
+    It falls to -0.278 at a = -1.278 and rises from there: the output does not tell the input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import silu_forward
+    >>> silu_forward(np.asarray([0.0, np.log(3.0)])).round(6)
+    array([0.      , 0.823959])
+    """
+    xp, like, (a,) = read_real("silu_forward", ("a",), a)
+    h = sigmoid(xp, a)
+    h *= clipped(xp, a, -_SIGMOID_ENDS)
+    return like(h)
+
+
+def silu_backward(dh: Array, a: Array, /) -> Array:
+    """Pull the upstream gradient of `silu_forward` back.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    a : Array
+        Input of the forward: the output does not tell it.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `a`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices.
+
+    See Also
+    --------
+    silu_forward : The map.
+
+    Notes
+    -----
+    With ``s = sigmoid(a)``, computed anew rather than kept, ``da = dh s (1 + a (1 - s))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import silu_backward
+    >>> silu_backward(np.asarray([10.0]), np.asarray([0.0]))
+    array([5.])
+    """
+    xp, like, ready = read_real("silu_backward", ("dh", "a"), dh, a)
+    dtype = a.dtype
+    dh, a = ready
+    gate = sigmoid(xp, a)
+    da = 1 - gate
+    da *= clipped(xp, a, -_SIGMOID_ENDS, _SIGMOID_ENDS)
+    da += 1
+    da *= gate
+    da *= dh
+    return like(da, dtype)
+
+
+def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
+    """Gate with the normal distribution: ``h = a Φ(a)``, by default in its tanh form.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+    exact : bool, default False
+        Whether to use the error function and not its tanh form. It takes a namespace that has ``erf``, as PyTorch's.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+    ValueError
+        If `exact` is asked for and the namespace has no ``erf``, which the standard does not name.
+
+    See Also
+    --------
+    gelu_backward : Its gradient. It takes the input.
+
+    Notes
+    -----
+    The tanh form is ``h = ½ a (1 + tanh(√(2/π) (a + 0.044715 a³)))``, less than 5e-4 from the exact one,
+    ``½ a (1 + erf(a / √2))`` [1]_. It is what PyTorch has as ``approximate="tanh"`` and JAX by default.
+
+    References
+    ----------
+    .. [1] D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", 2016, arXiv:1606.08415.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import gelu_forward
+    >>> gelu_forward(np.asarray([-1.0, 0.0, 1.0])).round(6)
+    array([-0.158808,  0.      ,  0.841192])
+    """
+    xp, like, (a,) = read_real("gelu_forward", ("a",), a)
+    x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
+    if exact:
+        _check_erf("gelu_forward", xp)
+        h = xp.erf(x * math.sqrt(0.5))
+    else:
+        h = xp.tanh(x * (x * x * (_SCALE * _CUBIC) + _SCALE))
+    h += 1
+    h *= 0.5
+    h *= clipped(xp, a, -_NORMAL_ENDS)
+    return like(h)
+
+
+def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
+    """Pull the upstream gradient of `gelu_forward` back.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    a : Array
+        Input of the forward: the output does not tell it.
+    exact : bool, default False
+        Whether to use the error function and not its tanh form. It takes a namespace that has ``erf``, as PyTorch's.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `a`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices, or if `exact` is asked for and the namespace has no
+        ``erf``.
+
+    See Also
+    --------
+    gelu_forward : The map.
+
+    Notes
+    -----
+    The exact form has ``da = dh (Φ(a) + a φ(a))``, with the normal distribution Φ and its density φ; the tanh form is
+    differentiated as it stands.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import gelu_backward
+    >>> gelu_backward(np.asarray([10.0]), np.asarray([0.0]))
+    array([5.])
+    """
+    xp, like, ready = read_real("gelu_backward", ("dh", "a"), dh, a)
+    dtype = a.dtype
+    dh, a = ready
+    x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
+    square = x * x
+    if exact:
+        _check_erf("gelu_backward", xp)
+        da = xp.erf(x * math.sqrt(0.5))
+        slope = xp.exp(square * -0.5) * _SCALE
+    else:
+        da = xp.tanh(x * (square * (_SCALE * _CUBIC) + _SCALE))
+        slope = (1 - da * da) * (square * (3 * _SCALE * _CUBIC) + _SCALE)
+    slope *= x
+    da += 1
+    da += slope
+    da *= 0.5
+    da *= dh
+    return like(da, dtype)
+
+
+def _check_erf(function: str, xp: Namespace, /) -> None:
+    """Check that the namespace has the error function."""
+    if not hasattr(xp, "erf"):
+        msg = (
+            f"{function}: the exact form takes a namespace with erf, which the array API standard does not name; "
+            f"got {xp.__name__}. Leave out exact for the tanh form"
+        )
+        raise ValueError(msg)

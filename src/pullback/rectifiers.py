@@ -1,0 +1,260 @@
+"""Activations that rectify: relu, leaky_relu and softplus, each with its backward.
+
+Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
+"""
+
+from pullback._arguments import read_real
+from pullback._stable import clipped, decay, is_positive
+from pullback._typing import Array
+
+
+def relu_forward(a: Array, /) -> Array:
+    """Rectify: ``h = max(a, 0)``.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+
+    See Also
+    --------
+    relu_backward : Its gradient. It takes the output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import relu_forward
+    >>> relu_forward(np.asarray([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    xp, like, (a,) = read_real("relu_forward", ("a",), a)
+    return like(clipped(xp, a, 0.0))
+
+
+def relu_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `relu_forward` back: ``da = dh [h > 0]``.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array
+        Output of the forward, positive where the input is.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices.
+
+    See Also
+    --------
+    relu_forward : The map.
+
+    Notes
+    -----
+    The derivative at 0 is taken to be 0. It multiplies `dh`, so that a NaN there stays NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import relu_backward
+    >>> relu_backward(np.asarray([10.0, 10.0]), np.asarray([0.0, 2.0]))
+    array([ 0., 10.])
+    """
+    xp, like, ready = read_real("relu_backward", ("dh", "h"), dh, h)
+    dtype = h.dtype
+    dh, h = ready
+    da = is_positive(xp, h)
+    da *= dh
+    return like(da, dtype)
+
+
+def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
+    """Rectify with a slope below 0: ``h = max(a, slope a)``.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+    slope : float, default 0.01
+        Derivative for negative inputs: above 0 and at most 1.
+
+    Returns
+    -------
+    Array
+        The output `h`, as in `relu_forward`.
+
+    Raises
+    ------
+    TypeError
+        As `relu_forward` does.
+    ValueError
+        If `slope` is not above 0, or above 1.
+
+    See Also
+    --------
+    leaky_relu_backward : Its gradient. It takes the output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import leaky_relu_forward
+    >>> leaky_relu_forward(np.asarray([-1.0, 2.0]), slope=0.5)
+    array([-0.5,  2. ])
+    """
+    xp, like, (a,) = read_real("leaky_relu_forward", ("a",), a)
+    _check_slope("leaky_relu_forward", slope)
+    return like(xp.maximum(a, a * slope))
+
+
+def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array:
+    """Pull the upstream gradient of `leaky_relu_forward` back: `dh`, times `slope` where h ≤ 0.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array
+        Output of the forward, positive where the input is.
+    slope : float, default 0.01
+        Derivative for negative inputs: above 0 and at most 1.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu_backward` does; ValueError also if `slope` is not above 0, or above 1.
+
+    See Also
+    --------
+    leaky_relu_forward : The map.
+
+    Notes
+    -----
+    The derivative at 0 is taken to be `slope`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import leaky_relu_backward
+    >>> leaky_relu_backward(np.asarray([10.0, 10.0]), np.asarray([-0.5, 2.0]), slope=0.5)
+    array([ 5., 10.])
+    """
+    xp, like, ready = read_real("leaky_relu_backward", ("dh", "h"), dh, h)
+    _check_slope("leaky_relu_backward", slope)
+    dtype = h.dtype
+    dh, h = ready
+    da = clipped(xp, is_positive(xp, h), slope)
+    da *= dh
+    return like(da, dtype)
+
+
+def softplus_forward(a: Array, /) -> Array:
+    """Rectify smoothly: ``h = log(1 + exp(a))``.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+
+    Returns
+    -------
+    Array
+        The output `h`, as in `relu_forward`.
+
+    Raises
+    ------
+    TypeError
+        As `relu_forward` does.
+
+    See Also
+    --------
+    softplus_backward : Its gradient. It takes the output.
+
+    Notes
+    -----
+    It is computed as ``max(a, 0) + log1p(exp(-|a|))``, which does not overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import softplus_forward
+    >>> softplus_forward(np.asarray([0.0, np.log(3.0)]))
+    array([0.69314718, 1.38629436])
+    """
+    xp, like, (a,) = read_real("softplus_forward", ("a",), a)
+    h = xp.log1p(decay(xp, a))
+    h += clipped(xp, a, 0.0)
+    return like(h)
+
+
+def softplus_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `softplus_forward` back: ``da = dh sigmoid(a)``.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array
+        Output of the forward.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `relu_backward` does.
+
+    See Also
+    --------
+    softplus_forward : The map.
+
+    Notes
+    -----
+    The output tells as much as the input, ``sigmoid(a) = 1 - exp(-h)``, and the next layer keeps it anyway.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import softplus_backward
+    >>> softplus_backward(np.asarray([10.0, 20.0]), np.log(np.asarray([2.0, 4.0])))
+    array([ 5., 15.])
+    """
+    xp, like, ready = read_real("softplus_backward", ("dh", "h"), dh, h)
+    dtype = h.dtype
+    dh, h = ready
+    da = -xp.expm1(-h)
+    da *= dh
+    return like(da, dtype)
+
+
+def _check_slope(function: str, slope: float, /) -> None:
+    """Check that the sign of the output is that of the input, and the slope the lesser one."""
+    if not 0 < slope <= 1:
+        msg = f"{function}: slope must be above 0 and at most 1; got {slope!r}. With 0 it is relu"
+        raise ValueError(msg)

@@ -1,0 +1,171 @@
+"""Activations that squash: sigmoid and tanh, each with its backward.
+
+Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
+"""
+
+from pullback._arguments import read_real
+from pullback._stable import sigmoid
+from pullback._typing import Array
+
+
+def sigmoid_forward(a: Array, /) -> Array:
+    """Squash to between 0 and 1: ``h = 1 / (1 + exp(-a))``.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+
+    See Also
+    --------
+    sigmoid_backward : Its gradient. It takes the output.
+
+    Notes
+    -----
+    It is computed from ``exp(-|a|)``, which does not overflow; its relative error is small also where h is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import sigmoid_forward
+    >>> sigmoid_forward(np.asarray([0.0, np.log(3.0)]))
+    array([0.5 , 0.75])
+    """
+    xp, like, (a,) = read_real("sigmoid_forward", ("a",), a)
+    return like(sigmoid(xp, a))
+
+
+def sigmoid_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `sigmoid_forward` back: ``da = dh h (1 - h)``.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array
+        Output of the forward.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices.
+
+    See Also
+    --------
+    sigmoid_forward : The map.
+
+    Notes
+    -----
+    With the output there is no exponential to compute. The gradient is 0 where the output has been rounded to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import sigmoid_backward
+    >>> sigmoid_backward(np.asarray([16.0, 16.0]), np.asarray([0.5, 0.75]))
+    array([4., 3.])
+    """
+    _, like, ready = read_real("sigmoid_backward", ("dh", "h"), dh, h)
+    dtype = h.dtype
+    dh, h = ready
+    da = 1 - h
+    da *= h
+    da *= dh
+    return like(da, dtype)
+
+
+def tanh_forward(a: Array, /) -> Array:
+    """Squash to between -1 and 1: ``h = tanh(a)``.
+
+    Parameters
+    ----------
+    a : Array
+        Input, real, of any shape.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+
+    See Also
+    --------
+    tanh_backward : Its gradient. It takes the output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import tanh_forward
+    >>> tanh_forward(np.asarray([0.0, np.log(3.0)]))
+    array([0. , 0.8])
+    """
+    xp, like, (a,) = read_real("tanh_forward", ("a",), a)
+    return like(xp.tanh(a))
+
+
+def tanh_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `tanh_forward` back: ``da = dh (1 - h²)``.
+
+    Parameters
+    ----------
+    dh : Array
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array
+        Output of the forward.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices.
+
+    See Also
+    --------
+    tanh_forward : The map.
+
+    Notes
+    -----
+    With the output there is no tanh to compute. The gradient is 0 where the output has been rounded to ±1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import tanh_backward
+    >>> tanh_backward(np.asarray([1.0, 4.0]), np.asarray([0.0, 0.5]))
+    array([1., 3.])
+    """
+    _, like, ready = read_real("tanh_backward", ("dh", "h"), dh, h)
+    dtype = h.dtype
+    dh, h = ready
+    da = 1 - h * h
+    da *= dh
+    return like(da, dtype)

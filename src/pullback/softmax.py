@@ -1,0 +1,185 @@
+"""The softmax and its logarithm over the last axis, each with its backward."""
+
+from pullback._arguments import read_real, shapes
+from pullback._stable import largest
+from pullback._sums import dot_last, sum_last
+from pullback._typing import Array
+
+
+def softmax_forward(a: Array, /) -> Array:
+    """Make probabilities of logits: ``h = exp(a) / Σ_j exp(a_j)`` over the last axis.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Logits, real: any number of leading batch axes, one entry for each of the n classes.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+    ValueError
+        If `a` has no last axis of at least one class.
+
+    See Also
+    --------
+    softmax_backward : Its gradient. It takes the output.
+
+    Notes
+    -----
+    The exponentials are those of ``a - max(a)``, which do not overflow where the dtype can hold the differences of the
+    logits. A logit of -inf has probability 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import softmax_forward
+    >>> softmax_forward(np.asarray([0.0, np.log(3.0)]))
+    array([0.25, 0.75])
+    """
+    xp, like, ready = read_real("softmax_forward", ("a",), a)
+    _check_axis("softmax_forward", a=a)
+    (a,) = ready
+    h = xp.exp(a - largest(xp, a))
+    h /= sum_last(xp, h)
+    return like(h)
+
+
+def softmax_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `softmax_forward` back: ``da = h (dh - Σ_j dh_j h_j)``.
+
+    Parameters
+    ----------
+    dh : Array, shape (..., n)
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array, shape (..., n)
+        Output of the forward: with it there is no exponential to compute, and the next step keeps it anyway.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices, or if there is no last axis of at least one class.
+
+    See Also
+    --------
+    softmax_forward : The map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import softmax_backward
+    >>> softmax_backward(np.asarray([16.0, 0.0]), np.asarray([0.25, 0.75]))
+    array([ 3., -3.])
+    """
+    xp, like, ready = read_real("softmax_backward", ("dh", "h"), dh, h)
+    _check_axis("softmax_backward", h=h)
+    dtype = h.dtype
+    dh, h = ready
+    da = dh - dot_last(xp, dh, h)
+    da *= h
+    return like(da, dtype)
+
+
+def log_softmax_forward(a: Array, /) -> Array:
+    """Return the logarithms of the softmax: ``h = a - log Σ_j exp(a_j)`` over the last axis.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Logits, real: any number of leading batch axes, one entry for each of the n classes.
+
+    Returns
+    -------
+    Array
+        The output `h`, of the shape, dtype and device of `a`. Dtypes narrower than float32 are computed in float32 and
+        returned narrow.
+
+    Raises
+    ------
+    TypeError
+        If `a` is not an array or has no real floating dtype.
+    ValueError
+        If `a` has no last axis of at least one class.
+
+    See Also
+    --------
+    log_softmax_backward : Its gradient. It takes the output.
+
+    Notes
+    -----
+    It is accurate where the softmax itself is rounded to 0 or 1. The rest is as in `softmax_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import log_softmax_forward
+    >>> log_softmax_forward(np.asarray([0.0, np.log(3.0)]))
+    array([-1.38629436, -0.28768207])
+    """
+    xp, like, ready = read_real("log_softmax_forward", ("a",), a)
+    _check_axis("log_softmax_forward", a=a)
+    (a,) = ready
+    h = a - largest(xp, a)
+    h -= xp.log(sum_last(xp, xp.exp(h)))
+    return like(h)
+
+
+def log_softmax_backward(dh: Array, h: Array, /) -> Array:
+    """Pull the upstream gradient of `log_softmax_forward` back: ``da = dh - exp(h) Σ_j dh_j``.
+
+    Parameters
+    ----------
+    dh : Array, shape (..., n)
+        Upstream gradient ``∂L/∂h``, of the shape of the output.
+    h : Array, shape (..., n)
+        Output of the forward: its exponential is the softmax, whatever the input was.
+
+    Returns
+    -------
+    Array
+        ``da = ∂L/∂a``, of the shape, dtype and device of `h`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, has no real floating dtype, or comes from another library than the other.
+    ValueError
+        If the shapes differ or the arrays lie on different devices, or if there is no last axis of at least one class.
+
+    See Also
+    --------
+    log_softmax_forward : The map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import log_softmax_backward
+    >>> log_softmax_backward(np.asarray([4.0, 0.0]), np.log(np.asarray([0.25, 0.75])))
+    array([ 3., -3.])
+    """
+    xp, like, ready = read_real("log_softmax_backward", ("dh", "h"), dh, h)
+    _check_axis("log_softmax_backward", h=h)
+    dtype = h.dtype
+    dh, h = ready
+    return like(dh - xp.exp(h) * sum_last(xp, dh), dtype)
+
+
+def _check_axis(function: str, /, **array: Array) -> None:
+    """Check that there is a last axis with a class."""
+    ((name, x),) = array.items()
+    if x.ndim == 0 or x.shape[-1] == 0:
+        msg = f"{function}: {name} must have a last axis of at least one class, shape (..., n); got {shapes(**array)}"
+        raise ValueError(msg)

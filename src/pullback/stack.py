@@ -1,0 +1,200 @@
+"""A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, cast
+
+from pullback._arguments import check_wrt
+from pullback._typing import Array
+from pullback.affine import affine_backward, affine_forward
+from pullback.layers import Activation, Affine, Layer
+
+_INPUTS = ("z", "layers")
+_KEEPS = ("input", "output")
+
+
+class Kept(NamedTuple):
+    """What the backward of one layer needs.
+
+    Attributes
+    ----------
+    layer : Affine or Activation
+        The layer.
+    x : Array
+        Its input, or its output where that is what an activation keeps.
+    """
+
+    layer: Layer
+    x: Array
+
+
+class StackOutput(NamedTuple):
+    """The output of a stack.
+
+    Attributes
+    ----------
+    a : Array
+        The last layer's output.
+    kept : tuple of Kept
+        What `stack_backward` needs, for each layer: no array is copied for it.
+    """
+
+    a: Array
+    kept: tuple[Kept, ...]
+
+
+class StackGradients(NamedTuple):
+    """Gradients of a real loss for a stack; None where `wrt` did not ask.
+
+    Attributes
+    ----------
+    dz : Array or None
+        Gradient for the input batch.
+    layers : tuple of (Affine or None), or None
+        For each layer: the gradients for its parameters, as `Affine`, and None for an activation, which has none.
+    """
+
+    dz: Array | None
+    layers: tuple[Affine | None, ...] | None
+
+
+def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
+    """Apply layers one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Affine or Activation
+        The layers, the one that takes the input first.
+    z : Array, shape (..., k)
+        Input batch.
+
+    Returns
+    -------
+    StackOutput
+        ``(a, kept)``: the output, and what `stack_backward` needs of the way.
+
+    Raises
+    ------
+    TypeError
+        If a layer is neither of the two, or a layer's forward refuses its arrays.
+    ValueError
+        If a layer's forward refuses its arrays, or `keeps` of an activation is neither of the two.
+
+    See Also
+    --------
+    stack_backward : The gradients.
+
+    Notes
+    -----
+    Each layer keeps one array: an affine one its input. An activation that keeps its output, which is the next layer's
+    input, keeps nothing of its own.
+
+    Under ``jax.jit``, let the function that is traced take the parameters and make the layers of them: an activation is
+    no array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import RELU, Affine, stack_forward
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]]), np.asarray([0.5])), RELU]
+    >>> stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]])).a
+    array([[0.5],
+           [0. ]])
+    """
+    kept = []
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Affine):
+            kept.append(Kept(layer, z))
+            z = affine_forward(z, *layer)
+            continue
+        _check_activation(i, layer)
+        h = layer.forward(z)
+        kept.append(Kept(layer, z if layer.keeps == "input" else h))
+        z = h
+    return StackOutput(z, tuple(kept))
+
+
+def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] = _INPUTS) -> StackGradients:
+    """Pull the upstream gradient of a stack back to its input and to the parameters of its layers.
+
+    Parameters
+    ----------
+    da : Array, shape (..., n)
+        Upstream gradient ``∂L/∂a`` of a real loss L, of the shape of the output.
+    kept : sequence of Kept
+        What `stack_forward` kept.
+    wrt : collection of str, default ("z", "layers")
+        What to differentiate for: the input batch, the parameters. Training needs ``("layers",)``, which saves the
+        product for the input.
+
+    Returns
+    -------
+    StackGradients
+        ``(dz, layers)``: the gradient for the input, and for each layer an `Affine` of gradients, with the shapes,
+        dtypes and device of its parameters, or None for an activation.
+
+    Raises
+    ------
+    TypeError
+        If a layer's backward refuses its arrays.
+    ValueError
+        If a layer's backward refuses its arrays, or `wrt` names something else.
+
+    See Also
+    --------
+    stack_forward : The map.
+
+    Notes
+    -----
+    The chain rule: each layer's backward, from the last to the first, takes what the one after it returned [1]_. It
+    stops where nothing below is asked for.
+
+    References
+    ----------
+    .. [1] D. E. Rumelhart, G. E. Hinton and R. J. Williams, "Learning representations by back-propagating errors",
+       Nature 323, 1986.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import RELU, Affine, stack_backward, stack_forward
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]]), np.asarray([0.5])), RELU]
+    >>> a, kept = stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]]))
+    >>> stack_backward(np.ones_like(a), kept, wrt=("layers",)).layers
+    (Affine(w=array([[1. ],
+           [0.5]]), b=array([1.])), None)
+    """
+    check_wrt("stack_backward", wrt, _INPUTS)
+    lowest = _lowest(kept, wrt)
+    gradients: list[Affine | None] = [None] * len(kept)
+    # One name for what flows down, so that each array is let go once the layer below has taken it.
+    upstream: Any = da
+    for i in range(len(kept) - 1, lowest - 1, -1):
+        layer, x = kept[i]
+        if isinstance(layer, Affine):
+            names = ["z"] if "z" in wrt or i > lowest else []
+            if "layers" in wrt:
+                names += ["w"] if layer.b is None else ["w", "b"]
+            upstream, dw, db = affine_backward(upstream, x, layer.w, wrt=names)
+            if "layers" in wrt:
+                gradients[i] = Affine(cast("Array", dw), db)
+        else:
+            upstream = layer.backward(upstream, x)
+    return StackGradients(upstream if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
+
+
+def _lowest(kept: Sequence[Kept], wrt: Collection[str], /) -> int:
+    """Return the lowest layer whose backward somebody asks for; for nothing, the one after the last."""
+    if "z" in wrt:
+        return 0
+    affine = [i for i, (layer, _) in enumerate(kept) if isinstance(layer, Affine)]
+    return affine[0] if "layers" in wrt and affine else len(kept)
+
+
+def _check_activation(i: int, layer: object, /) -> None:
+    """Check that a layer that is not affine is an activation."""
+    if not isinstance(layer, Activation):
+        msg = f"stack_forward: each layer must be an Affine or an Activation; got {type(layer).__name__} for layer {i}"
+        raise TypeError(msg)
+    if layer.keeps not in _KEEPS:
+        msg = f"stack_forward: keeps must be one of {_KEEPS}; got {layer.keeps!r} for layer {i}"
+        raise ValueError(msg)

@@ -1,0 +1,328 @@
+"""Every activation against its formula and the exact derivative of that, at its limits, and what it refuses.
+
+The rooms rectifiers, sigmoids, gated and softmax, which have all of this in common.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace, device
+from backend import Backend
+from laws import EPS, LAYOUTS, C
+
+import pullback
+
+_STEP = 1e-100
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair: its map in NumPy, for complex numbers too; its backward's formula; and what that keeps."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    value: Callable[[Any], Any]
+    pulled: Callable[[Any, Any], Any]
+    keeps: str = "h"
+
+    def exists(self, backend: Backend) -> bool:
+        """Whether the namespace has what this takes."""
+        return self is not CASES["gelu, exact"] or hasattr(backend.xp, "erf")
+
+    def kept(self, a: Any) -> Any:
+        """Return what the backward takes."""
+        return self.value(a) if self.keeps == "h" else a
+
+    def gradient(self, dh: Any, a: Any) -> Any:
+        """Return the exact gradient: a step along the imaginary axis for each entry of the last axis."""
+        units = np.eye(a.shape[-1])
+        return np.stack([np.sum(dh * self.value(a + 1j * _STEP * e).imag, axis=-1) / _STEP for e in units], axis=-1)
+
+
+def _sigmoid(a: Any) -> Any:
+    return 1 / (1 + np.exp(-a))
+
+
+def _cdf(a: Any) -> Any:
+    real = np.vectorize(math.erf, otypes=[float])(a.real / np.sqrt(2)) / 2 + 0.5
+    return real + 1j * a.imag * _density(a.real) if np.iscomplexobj(a) else real
+
+
+def _density(a: Any) -> Any:
+    return np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def _gelu(a: Any) -> Any:
+    return a / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (a + 0.044715 * a**3)))
+
+
+def _softmax(a: Any) -> Any:
+    return np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
+
+
+def _pair(name: str, **options: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    pair = getattr(pullback, f"{name}_forward"), getattr(pullback, f"{name}_backward")
+    return (partial(pair[0], **options), partial(pair[1], **options)) if options else pair
+
+
+def _leaky(slope: float) -> Case:
+    return Case(
+        *_pair("leaky_relu", slope=slope),
+        lambda a: np.where(a.real > 0, a, slope * a),
+        lambda dh, h: dh * np.where(h > 0, 1, slope),
+    )
+
+
+CASES = {
+    "relu": Case(*_pair("relu"), lambda a: np.where(a.real > 0, a, 0), lambda dh, h: dh * (h > 0)),
+    "leaky_relu": _leaky(0.01),
+    "leaky_relu of 0.3": _leaky(0.3),
+    "sigmoid": Case(*_pair("sigmoid"), _sigmoid, lambda dh, h: dh * h * (1 - h)),
+    "tanh": Case(*_pair("tanh"), np.tanh, lambda dh, h: dh * (1 - h**2)),
+    "softplus": Case(*_pair("softplus"), lambda a: np.log(1 + np.exp(a)), lambda dh, h: dh * -np.expm1(-h)),
+    "silu": Case(
+        *_pair("silu"),
+        lambda a: a * _sigmoid(a),
+        lambda dh, a: dh * _sigmoid(a) * (1 + a * (1 - _sigmoid(a))),
+        "a",
+    ),
+    "gelu": Case(*_pair("gelu"), _gelu, lambda dh, a: dh * _gelu(a + 1j * _STEP).imag / _STEP, "a"),
+    "gelu, exact": Case(
+        *_pair("gelu", exact=True), lambda a: a * _cdf(a), lambda dh, a: dh * (_cdf(a) + a * _density(a)), "a"
+    ),
+    "softmax": Case(*_pair("softmax"), _softmax, lambda dh, h: h * (dh - np.sum(dh * h, axis=-1, keepdims=True))),
+    "log_softmax": Case(
+        *_pair("log_softmax"),
+        lambda a: a - np.log(np.sum(np.exp(a), axis=-1, keepdims=True)),
+        lambda dh, h: dh - np.exp(h) * np.sum(dh, axis=-1, keepdims=True),
+    ),
+}
+ELEMENTWISE = [name for name in CASES if "softmax" not in name]
+SHAPES = [(7, 4), (3,), (2, 3, 5), (1, 3), (5, 1), (0, 3), (2, 70), (70, 3)]
+
+
+def check(backend: Backend, case: Case, arrays: tuple[Any, Any, Any], eps: float) -> None:
+    """Compare with the formulas: to C·√n·eps of what is added up, and the rounding of the result."""
+    exact = [np.asarray(backend.numpy(x), "float64") for x in arrays]
+    fine = C * np.sqrt(max(exact[0].shape[-1:], default=1)) * min(eps, EPS["float32"])
+    h = backend.numpy(backend.call(case.forward, arrays[0]))
+    right = case.value(exact[0])
+    assert h.shape == right.shape
+    assert np.all(abs(h - right) <= fine * (1 + abs(exact[0])) + eps * abs(right))
+    da = backend.numpy(backend.call(case.backward, arrays[1], arrays[2]))
+    right = case.pulled(exact[1], exact[2])
+    size = np.max(abs(exact[1]), axis=-1, keepdims=True, initial=0.0) * (1 + abs(exact[2])) ** 2
+    assert da.shape == right.shape
+    assert np.all(abs(da - right) <= fine * size + eps * abs(right))
+
+
+def draw(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """Return a, dh and what the backward keeps."""
+    rng = np.random.default_rng(1)
+    a = 2 * rng.standard_normal(shape)
+    return a, rng.standard_normal(shape), case.kept(a)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shapes(eager: Backend, name: str) -> None:
+    if CASES[name].exists(eager):
+        for shape in SHAPES:
+            arrays = tuple(eager.rows(x) for x in draw(CASES[name], shape))
+            check(eager, CASES[name], arrays, EPS[eager.real])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dtypes(backend: Backend, dtype: str, name: str) -> None:
+    """Values; and namespace, shape, dtype and device of what comes back; nothing is written into the arguments."""
+    case = CASES[name]
+    if dtype.startswith("complex") or not case.exists(backend):
+        return  # see test_refuses
+    arrays = tuple(backend.rows(x, dtype) for x in draw(case, (7, 4)))
+    before = backend.numpy(arrays)
+    check(backend, case, arrays, EPS[dtype])
+    a, dh, kept = arrays
+    for x in (backend.call(case.forward, a), backend.call(case.backward, dh, kept)):
+        assert array_namespace(x) is backend.xp
+        assert x.dtype == a.dtype
+        assert str(device(x)) == str(device(a))
+        assert str(x.shape) == str(a.shape)
+    assert all(np.array_equal(backend.numpy(x), was) for x, was in zip(arrays, before, strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_layouts(eager: Backend, name: str, layout: str) -> None:
+    if CASES[name].exists(eager) and eager.mode != "unknown rows":
+        arrays = tuple(LAYOUTS[layout](eager.xp, eager.rows(x)) for x in draw(CASES[name], (7, 4)))
+        check(eager, CASES[name], arrays, EPS[eager.real])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_is_the_forwards(eager: Backend, name: str) -> None:
+    """The backward of what the forward gave is the exact derivative of the forward's formula, but for rounding."""
+    case = CASES[name]
+    if not case.exists(eager):
+        return
+    a, dh, _ = draw(case, (7, 4))
+    held, upstream = eager.rows(a), eager.rows(dh)
+    kept = eager.call(case.forward, held) if case.keeps == "h" else held
+    got = eager.numpy(eager.call(case.backward, upstream, kept))
+    a, dh = eager.numpy(held).astype("float64"), eager.numpy(upstream).astype("float64")
+    tolerance = 2 * C * 2 * EPS[eager.real] * np.max(abs(dh)) * (1 + abs(a)) ** 2
+    assert np.all(abs(got - case.gradient(dh, a)) <= tolerance)
+
+
+@pytest.mark.parametrize(("of_dh", "of_kept"), [("float32", "float64"), ("float64", "float32")])
+def test_mixed_dtypes(eager: Backend, of_dh: str, of_kept: str) -> None:
+    """The gradient has the dtype of its primal."""
+    for case in CASES.values():
+        if case.exists(eager):
+            _, dh, kept = draw(case, (4, 3))
+            kept = eager.rows(kept, of_kept)
+            assert eager.call(case.backward, eager.rows(dh, of_dh), kept).dtype == kept.dtype
+
+
+# The output at -∞ and ∞, and the derivative there.
+LIMITS = {
+    "relu": (0, np.inf, 0, 1),
+    "leaky_relu": (-np.inf, np.inf, 0.01, 1),
+    "leaky_relu of 0.3": (-np.inf, np.inf, 0.3, 1),
+    "sigmoid": (0, 1, 0, 0),
+    "tanh": (-1, 1, 0, 0),
+    "softplus": (0, np.inf, 0, 1),
+    "silu": (0, np.inf, 0, 1),
+    "gelu": (0, np.inf, 0, 1),
+    "gelu, exact": (0, np.inf, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_limits(eager: Backend, dtype: str, name: str) -> None:
+    """Infinity gives the limits, the largest numbers of the dtype do as good as that, and neither warns."""
+    case = CASES[name]
+    if dtype.startswith("complex") or not case.exists(eager):
+        return
+    largest, (low, high, *slopes) = float(eager.xp.finfo(eager.dtype(dtype)).max), LIMITS[name]
+    for end in (np.inf, largest):
+        a = eager.rows(np.asarray([-end, end]), dtype)
+        h = eager.call(case.forward, a)
+        slope = -low if np.isfinite(low) else slopes[0] * end
+        expected = [-slope, high if np.isfinite(high) else end]
+        np.testing.assert_allclose(eager.numpy(h), expected, rtol=2 * EPS[dtype])
+        da = eager.call(case.backward, eager.rows(np.ones(2), dtype), h if case.keeps == "h" else a)
+        np.testing.assert_allclose(eager.numpy(da), slopes, rtol=EPS[dtype])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nan(eager: Backend, name: str) -> None:
+    """It stays NaN, and stays in its entry, or in its row where that is one thing."""
+    case = CASES[name]
+    if not case.exists(eager):
+        return
+    a, dh, kept = draw(case, (3, 2))
+    touched = np.zeros((3, 2), dtype=bool)
+    touched[1, slice(None) if "softmax" in name else 0] = True
+    for x in (a, dh, kept):
+        x[1, 0] = np.nan
+    finite = eager.rows(np.nan_to_num(kept, nan=0.5))
+    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.forward, eager.rows(a)))), touched)
+    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.backward, eager.rows(dh), finite))), touched)
+    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.backward, eager.rows(dh), eager.rows(kept)))), touched)
+
+
+def test_softmax_at_the_edges(backend: Backend, dtype: str) -> None:
+    """Logits that differ by what the dtype can hold neither overflow nor warn; one of -inf has probability 0."""
+    if dtype.startswith("complex"):
+        return
+    half = float(backend.xp.finfo(backend.dtype(dtype)).max) / 2
+    a = backend.rows(np.asarray([[half, -half], [-half, half], [0.0, -np.inf]]), dtype)
+    h = backend.numpy(backend.call(pullback.softmax_forward, a))
+    assert h.tolist() == [[1, 0], [0, 1], [1, 0]]
+    logs = backend.call(pullback.log_softmax_forward, a)
+    assert backend.numpy(logs).tolist() == [[0, -2 * half], [-2 * half, 0], [0, -np.inf]]
+    dh = backend.rows(np.ones((3, 2)), dtype)
+    assert backend.numpy(backend.call(pullback.log_softmax_backward, dh, logs)).tolist() == [[-1, 1], [1, -1], [-1, 1]]
+
+
+def test_small_outputs(eager: Backend) -> None:
+    """The sigmoid and softplus of -30 are exp(-30) to first order, and so is their derivative."""
+    a, tiny = eager.rows(np.asarray([-30.0])), np.exp(-30.0)
+    for name, right in (("sigmoid", tiny / (1 + tiny)), ("softplus", np.log1p(tiny))):
+        h = eager.call(CASES[name].forward, a)
+        da = eager.call(CASES[name].backward, eager.rows(np.ones(1)), h)
+        np.testing.assert_allclose(eager.numpy(h), [right], rtol=8 * EPS[eager.real])
+        np.testing.assert_allclose(eager.numpy(da), [tiny / (1 + tiny) ** 2], rtol=1e-12 + 8 * EPS[eager.real])
+
+
+def test_scalars(eager: Backend) -> None:
+    for name in ELEMENTWISE:
+        if CASES[name].exists(eager):
+            a, dh, kept = (eager.asarray(np.asarray(x)) for x in (0.5, 2.0, CASES[name].kept(np.asarray(0.5))))
+            assert eager.call(CASES[name].forward, a).shape == ()
+            assert eager.call(CASES[name].backward, dh, kept).shape == ()
+
+
+def test_relu_at_zero(eager: Backend) -> None:
+    zero, one = eager.rows(np.zeros(1)), eager.rows(np.ones(1))
+    assert eager.numpy(pullback.relu_backward(one, zero)).tolist() == [0]
+    np.testing.assert_allclose(eager.numpy(pullback.leaky_relu_backward(one, zero, slope=0.25)), [0.25])
+
+
+PAIRS = [name for name in CASES if f"{name}_forward" in pullback.__all__]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_refuses(eager: Backend, name: str) -> None:
+    """Each function says its own name, and finds what is wrong with each argument."""
+    forward, backward = _pair(name)
+    kept = CASES[name].keeps
+    x = eager.asarray(np.ones((3, 2)))
+    complex_x, whole = (eager.asarray(np.ones((3, 2)), dtype) for dtype in ("complex64", "int64"))
+    for bad, message in (
+        (complex_x, r"must have a real floating dtype; got .*complex64$"),
+        (whole, r"must have a floating dtype; got .*int64\. Cast it first"),
+        ([1.0], r"must be an array; got list\."),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}_forward: a {message}"):
+            forward(bad)
+        with pytest.raises(TypeError, match=f"^{name}_backward: dh {message}"):
+            backward(bad, x)
+        with pytest.raises(TypeError, match=f"^{name}_backward: {kept} {message}"):
+            backward(x, bad)
+    shape = rf"^{name}_backward: dh must have the shape of {kept}; got dh \(3, 1\) and {kept} \(3, 2\)$"
+    with pytest.raises(ValueError, match=shape):
+        backward(x[:, :1], x)
+    if "softmax" in name:
+        for empty in ((), (3, 0)):
+            x = eager.asarray(np.ones(empty))
+            axis = r"must have a last axis of at least one class, shape \(\.\.\., n\); got "
+            with pytest.raises(ValueError, match=rf"^{name}_forward: a {axis}a \(.*\)$"):
+                forward(x)
+            with pytest.raises(ValueError, match=rf"^{name}_backward: h {axis}h \(.*\)$"):
+                backward(x, x)
+
+
+@pytest.mark.parametrize("slope", [0.0, -0.1, 1.5, np.nan])
+def test_refuses_slopes(eager: Backend, slope: float) -> None:
+    x = eager.asarray(np.ones(2))
+    message = rf"slope must be above 0 and at most 1; got {slope!r}\. With 0 it is relu$"
+    with pytest.raises(ValueError, match=f"^leaky_relu_forward: {message}"):
+        pullback.leaky_relu_forward(x, slope=slope)
+    with pytest.raises(ValueError, match=f"^leaky_relu_backward: {message}"):
+        pullback.leaky_relu_backward(x, x, slope=slope)
+
+
+def test_exact_gelu_takes_erf(eager: Backend) -> None:
+    if hasattr(eager.xp, "erf"):
+        return
+    x = eager.asarray(np.ones(2))
+    message = r"the exact form takes a namespace with erf, .*; got .*\. Leave out exact for the tanh form$"
+    with pytest.raises(ValueError, match=f"^gelu_forward: {message}"):
+        pullback.gelu_forward(x, exact=True)
+    with pytest.raises(ValueError, match=f"^gelu_backward: {message}"):
+        pullback.gelu_backward(x, x, exact=True)

@@ -1,0 +1,173 @@
+"""Curvature: K-FAC factors and the Fisher diagonal by definition, Gauss–Newton products beside the matrix itself."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace, device
+from backend import Backend
+from examples import FISHER, SHAPES, check, draw
+from laws import EPS, LAYOUTS, C, wide
+
+from pullback import (
+    AffineGradients,
+    affine_backward,
+    fisher_diagonal,
+    gauss_newton_product,
+    kfac_factors,
+    softmax_cross_entropy_hessian_product,
+    squared_error_hessian_product,
+)
+
+
+@pytest.mark.parametrize("of", FISHER)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fisher_shapes(eager: Backend, shape: str, of: str) -> None:
+    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check(eager, FISHER[of], da, z, "float32")
+
+
+@pytest.mark.parametrize("of", FISHER)
+def test_fisher_dtypes(backend: Backend, dtype: str, of: str) -> None:
+    da, z = (backend.rows(x, dtype) for x in draw(SHAPES["2-d"], dtype))
+    check(backend, FISHER[of], da, z, dtype)
+
+
+def check_factors(backend: Backend, da: Any, z: Any, dtype: str, *, without: bool = False) -> None:
+    """Require both factors by definition, z with a column of ones and perhaps without, and the structure."""
+    rows = [wide(x).reshape(math.prod(x.shape[:-1]), x.shape[-1]) for x in backend.numpy((da, z))]
+    ones = np.concatenate([rows[1], np.ones((len(rows[1]), 1))], axis=1)
+    for bias, inputs in ((True, ones), (False, rows[1]))[: 1 + without]:
+        factors = backend.call(kfac_factors, da, z, bias=bias)
+        assert factors._fields == ("a", "g")
+        for x, y in zip(factors, (inputs, rows[0]), strict=True):
+            m = len(y) or np.nan
+            exact, size = y.conj().T @ y / m, np.abs(y).T @ np.abs(y) / m
+            got = backend.numpy(x)
+            assert (got.shape, x.dtype, str(device(x))) == (exact.shape, backend.dtype(dtype), str(device(z)))
+            assert array_namespace(x) is backend.xp
+            eps = min(EPS[dtype], EPS["float32"])
+            tolerance = C * (EPS[dtype] * np.abs(exact) + np.sqrt(len(y)) * eps * size)
+            assert np.all((np.abs(got - exact) <= tolerance) | (np.isnan(got) & np.isnan(exact)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_factors_shapes(eager: Backend, shape: str) -> None:
+    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check_factors(eager, da, z, "float32", without=True)
+
+
+def test_factors_dtypes(backend: Backend, dtype: str) -> None:
+    da, z = draw(SHAPES["gram"], dtype)
+    check_factors(backend, backend.rows(da, dtype), backend.rows(z, dtype), dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_factors_layouts(eager: Backend, layout: str) -> None:
+    da, z = (LAYOUTS[layout](eager.xp, eager.asarray(x, "complex64")) for x in draw(SHAPES["gram"], "complex64"))
+    check_factors(eager, da, z, "complex64")
+
+
+def test_factors_of_one_example_are_exact(eager: Backend) -> None:
+    """Of a single example, the Fisher information v ↦ ⟨grad, v⟩ grad is a v g and nothing else; complex ones too."""
+    da, z = draw(((1,), 3, 4), "complex64")
+    v = np.random.default_rng(33).standard_normal((4, 4)) * (1 + 2j)
+    grad = np.concatenate([z, np.ones((1, 1))], axis=1).conj().T @ da
+    a, g = eager.numpy(eager.call(kfac_factors, eager.rows(da, "complex64"), eager.rows(z, "complex64")))
+    np.testing.assert_allclose(a @ v @ g, np.vdot(grad, v) * grad, rtol=1e-4, atol=1e-4)
+
+
+def jacobian(z: Any, n: int) -> Any:
+    """Return ∂a/∂(w, b) of shape (m, n, k, n) and (m, n, n), flattened to (m n, k n + n)."""
+    m, k = z.shape
+    dw = np.einsum("ik,jn->ijkn", z, np.eye(n)).reshape(m * n, k * n)
+    return np.concatenate([dw, np.tile(np.eye(n), (m, 1))], axis=1)
+
+
+def test_gauss_newton(backend: Backend, dtype: str) -> None:
+    """Beside Jᴴ H J v with the matrices written out; H is an elementwise product."""
+    rng = np.random.default_rng(34)
+    z, scale = draw(((6,), 3, 4), dtype)[1], 1 + rng.random((6, 4))
+    vw, vb = rng.standard_normal((3, 4)), rng.standard_normal(4)
+    held = [backend.rows(z, dtype), backend.rows(scale, dtype), *(backend.asarray(x, dtype) for x in (vw, vb))]
+    z, scale, vw, vb = (wide(backend.numpy(x)) for x in held)
+
+    def product(vw: Any, vb: Any, z: Any, scale: Any) -> Any:
+        return gauss_newton_product(vw, vb, z, lambda v: scale * v)
+
+    got = backend.call(product, held[2], held[3], held[0], held[1])
+    j = jacobian(z, 4)
+    v = np.concatenate([vw.ravel(), vb])
+    exact = j.conj().T @ (scale.ravel() * (j @ v))
+    size = np.abs(j).T @ (np.abs(scale).ravel() * (np.abs(j) @ np.abs(v)))
+    flat = np.concatenate([backend.numpy(got.dw).ravel(), backend.numpy(got.db)])
+    # Narrow dtypes round the tangent and H's product in between.
+    assert np.all(np.abs(flat - exact) <= C * (np.sqrt(6 * 4 * 4) * EPS[dtype] * size))
+    for x, like in zip(got, held[2:], strict=True):
+        assert (x.shape, x.dtype, array_namespace(x)) == (like.shape, like.dtype, backend.xp)
+
+
+def test_gauss_newton_without_bias(backend: Backend) -> None:
+    z, vw = backend.rows([[1.0, 2.0], [3.0, 4.0]]), backend.asarray([[1.0], [0.0]])
+
+    def product(vw: Any, z: Any) -> Any:
+        return gauss_newton_product(vw, None, z, lambda v: v * 2)
+
+    dw, db = backend.numpy(backend.call(product, vw, z))
+    assert (dw.tolist(), db) == ([[20.0], [28.0]], None)
+
+
+def test_gauss_newton_is_the_change_of_the_gradient(eager: Backend) -> None:
+    """Of ½ ‖z w + b - y‖², quadratic in w and b, a step changes the gradient by the product."""
+    rng = np.random.default_rng(35)
+    z, y, w, v = (rng.standard_normal(shape) for shape in ((9, 3), (9, 2), (3, 2), (3, 2)))
+    batch, still, moved = eager.rows(z), eager.asarray(w), eager.asarray(w + v)
+
+    def gradient(w: Any, at: Any) -> AffineGradients:
+        return affine_backward(eager.rows(z @ at - y), batch, w, wrt=("w", "b"))
+
+    vb = eager.asarray(np.zeros(2))
+    got = eager.numpy(eager.call(gauss_newton_product, eager.asarray(v), vb, batch, lambda x: x))
+    pairs = zip(eager.numpy(gradient(moved, w + v))[1:], eager.numpy(gradient(still, w))[1:], strict=True)
+    for x, (after, before) in zip(got, pairs, strict=True):
+        np.testing.assert_allclose(x, after - before, rtol=0, atol=100 * EPS[eager.real])
+
+
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "squared error": (squared_error_hessian_product, lambda p: np.eye(len(p))),
+    "softmax": (softmax_cross_entropy_hessian_product, lambda p: np.diag(p) - np.outer(p, p)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gauss_newton_of_losses(backend: Backend, loss: str) -> None:
+    """The mean over the examples of J_iᵀ H_i J_i v, with the matrices written out."""
+    rng = np.random.default_rng(36)
+    (_, z), w, vw, vb = draw(((6,), 3, 4), "float64"), *(rng.standard_normal(shape) for shape in ((3, 4), (3, 4), (4,)))
+    a, y = z @ w, np.eye(4)[rng.integers(4, size=6)]
+    product, hessian = LOSSES[loss]
+
+    def call(vw: Any, vb: Any, z: Any, a: Any, y: Any) -> Any:
+        return gauss_newton_product(vw, vb, z, lambda v: product(v, a, y))
+
+    steps = (backend.asarray(x) for x in (vw, vb))
+    got = backend.call(call, *steps, *(backend.rows(x) for x in (z, a, y)))
+    exact = 0
+    for j, logits in zip(jacobian(z, 4).reshape(6, 4, -1), a, strict=True):
+        p = np.exp(logits) / np.exp(logits).sum()
+        exact += j.T @ hessian(p) @ j @ np.concatenate([vw.ravel(), vb]) / 6
+    flat = np.concatenate([backend.numpy(got.dw).ravel(), backend.numpy(got.db)])
+    np.testing.assert_allclose(flat, exact, rtol=0, atol=100 * EPS[backend.real])
+
+
+def test_refuses_shapes(eager: Backend) -> None:
+    x, y = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((5, 4)))
+    for function in (kfac_factors, fisher_diagonal):
+        name = f"^{function.__name__}: da and z must have"
+        with pytest.raises(ValueError, match=rf"{name} the same shape but for the last axis; got da \(2, 3\) and z"):
+            function(x, y)
+        with pytest.raises(ValueError, match=rf"{name} at least two axes.* got da \(3,\) and z \(5, 4\)"):
+            function(x[0, :], y)
+    with pytest.raises(ValueError, match=r"^affine_forward: the last axis of z must equal the first axis of w; got"):
+        gauss_newton_product(x, None, y, lambda v: v)

@@ -1,0 +1,188 @@
+"""Losses and activations agree with PyTorch's and its autograd, and with scikit-learn's losses: 200 random cases each.
+
+Tolerances are twice those of the laws, since the peers round, too: ``2·C·√K·eps`` of what is added up.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from laws import C
+from loss_cases import CASES
+from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss, HalfPoissonLoss, HalfSquaredError, HuberLoss
+from torch.nn import functional as F  # noqa: N812 - as PyTorch's users do
+
+import pullback
+
+COUNT = 200
+EPS = 2.0**-52
+
+
+class Draw(NamedTuple):
+    """The arguments of one case, and a bound on what is added up for each output."""
+
+    a: Any
+    y: Any
+    weights: Any
+    reduction: Any
+    size: Any
+
+
+def draws(name: str, n: int | None = None) -> Iterator[Draw]:
+    """Yield 200 cases of random sizes, with and without weights; some of those are 0."""
+    for seed in range(COUNT):
+        rng = np.random.default_rng(seed)
+        shape = int(rng.integers(2, 9)), n or int(rng.integers(1, 7))
+        a, y, weights, _ = CASES[name].draw(seed, *shape)
+        size = np.broadcast_to(CASES[name].size(a, y), shape)
+        yield Draw(a, y, weights if seed % 2 else None, ("mean", "sum", "none")[seed % 3], size)
+
+
+def reduced(losses: Any, weights: Any, reduction: str) -> Any:
+    """Reduce a peer's losses over the examples."""
+    weighed = losses if weights is None else losses * weights
+    if reduction == "mean":
+        return weighed.sum() / (len(losses) if weights is None else weights.sum())
+    return weighed.sum() if reduction == "sum" else weighed
+
+
+def near(got: Any, right: Any, size: Any, terms: int) -> None:
+    """Require an error of twice what the laws allow for."""
+    assert np.all(abs(np.asarray(got) - np.asarray(right)) <= 2 * C * np.sqrt(terms) * EPS * size)
+
+
+def close(loss: Any, value: Any, da: Any, draw: Draw) -> None:
+    """Compare a loss with a peer's; without reduction, `da` is the gradient of the sum."""
+    bound = reduced(np.sum(draw.size, axis=-1), draw.weights, draw.reduction)
+    near(loss.value, value, bound, draw.a.size)
+    near(
+        loss.da, da, np.max(draw.size) * (1.0 if draw.weights is None else max(1.0, np.max(draw.weights))), draw.a.size
+    )
+
+
+TORCH: dict[str, Callable[[Any, Any], Any]] = {
+    "squared_error": lambda a, y: F.mse_loss(a, y, reduction="none") / 2,
+    "huber": lambda a, y: F.huber_loss(a, y, reduction="none"),
+    "huber of 0.3": lambda a, y: F.huber_loss(a, y, reduction="none", delta=0.3),
+    "logistic": lambda a, y: F.binary_cross_entropy_with_logits(a, y, reduction="none"),
+    "poisson": lambda a, y: F.poisson_nll_loss(a, y, reduction="none"),
+    "softmax_cross_entropy": lambda a, y: F.cross_entropy(a, y, reduction="none")[:, None],
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_losses(name: str) -> None:
+    for draw in draws(name):
+        a, y = torch.from_numpy(draw.a).requires_grad_(), torch.from_numpy(draw.y)
+        weights = None if draw.weights is None else torch.from_numpy(draw.weights)
+        right = reduced(TORCH[name](a, y).sum(dim=-1), weights, draw.reduction)
+        torch.autograd.backward(right.sum())
+        loss = CASES[name].loss(a.detach(), y, weights=weights, reduction=draw.reduction)
+        close(loss, right.detach(), a.grad, draw)
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_hessians(name: str) -> None:
+    """The Hessian product is the gradient of ⟨gradient, v⟩, which PyTorch differentiates twice for."""
+    for draw in draws(name):
+        a, y = torch.from_numpy(draw.a).requires_grad_(), torch.from_numpy(draw.y)
+        v = torch.from_numpy(np.random.default_rng(0).standard_normal(draw.a.shape))
+        value = reduced(TORCH[name](a, y).sum(dim=-1), None, "mean")
+        (gradient,) = torch.autograd.grad(value, a, create_graph=True)
+        (right,) = torch.autograd.grad((gradient * v).sum(), a)
+        got = CASES[name].product(v, a.detach(), y)
+        near(got, right, np.max(draw.size) * float(v.abs().max()), draw.a.size)
+
+
+def test_torch_class_indices() -> None:
+    """Also PyTorch's own means, and class indices of weight 0 as its ignored index."""
+    for draw in draws("softmax_cross_entropy"):
+        rng = np.random.default_rng(1)
+        a, y = (
+            torch.from_numpy(draw.a).requires_grad_(),
+            torch.from_numpy(rng.integers(draw.a.shape[-1], size=len(draw.a))),
+        )
+        weights = torch.ones(len(y), dtype=torch.float64)
+        weights[-1], y[-1] = 0, -100
+        right = F.cross_entropy(a, y, reduction=draw.reduction)
+        torch.autograd.backward(right.sum())
+        loss = pullback.softmax_cross_entropy(a.detach(), y, weights=weights, reduction=draw.reduction)
+        close(loss, right.detach(), a.grad, draw._replace(weights=weights.numpy()))
+
+
+SKLEARN = {
+    "squared_error": HalfSquaredError(),
+    "huber": HuberLoss(delta=1.0),
+    "huber of 0.3": HuberLoss(delta=0.3),
+    "logistic": HalfBinomialLoss(),
+    "poisson": HalfPoissonLoss(),
+}
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_sklearn_losses(name: str) -> None:
+    for draw in draws(name, n=1):
+        y, a = np.ascontiguousarray(draw.y[:, 0]), np.ascontiguousarray(draw.a[:, 0])
+        losses, gradients = SKLEARN[name].loss_gradient(y, a, sample_weight=draw.weights)
+        loss = CASES[name].loss(draw.a, draw.y, weights=draw.weights, reduction="none")
+        close(loss, losses, gradients[:, None], draw._replace(reduction="none"))
+        mean = CASES[name].loss(draw.a, draw.y, weights=draw.weights).value
+        near(mean, SKLEARN[name](y, a, sample_weight=draw.weights), np.max(draw.size), draw.a.size)
+
+
+@pytest.mark.parametrize("name", ["squared_error", "logistic", "poisson"])
+def test_sklearn_hessians(name: str) -> None:
+    for draw in draws(name, n=1):
+        y, a = np.ascontiguousarray(draw.y[:, 0]), np.ascontiguousarray(draw.a[:, 0])
+        _, right = SKLEARN[name].gradient_hessian(y, a, sample_weight=draw.weights)
+        got = CASES[name].product(np.ones_like(draw.a), draw.a, draw.y, weights=draw.weights, reduction="sum")
+        near(got[:, 0], right, np.max(draw.size), 1)
+
+
+def test_sklearn_multinomial() -> None:
+    for draw in draws("softmax_cross_entropy"):
+        a, classes = np.hstack([draw.a, draw.a[:, :2] + 1]), draw.a.shape[-1] + min(draw.a.shape[-1], 2)
+        if classes < 3:  # fewer are none to scikit-learn
+            a, classes = np.hstack([a, a[:, :1] - 1]), classes + 1
+        y = np.random.default_rng(2).integers(classes, size=len(a))
+        losses, gradients = HalfMultinomialLoss(n_classes=classes).loss_gradient(
+            y.astype("float64"), a, sample_weight=draw.weights
+        )
+        loss = pullback.softmax_cross_entropy(a, y, weights=draw.weights, reduction="none")
+        size = 1 + 2 * np.abs(a)
+        close(loss, losses, gradients, draw._replace(a=a, size=size * classes, reduction="none"))
+
+
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], bool, dict[str, Any]]] = {
+    "relu": (F.relu, True, {}),
+    "leaky_relu": (F.leaky_relu, True, {}),
+    "softplus": (F.softplus, True, {}),
+    "sigmoid": (torch.sigmoid, True, {}),
+    "tanh": (torch.tanh, True, {}),
+    "silu": (F.silu, False, {}),
+    "gelu": (lambda a: F.gelu(a, approximate="tanh"), False, {}),
+    "gelu, exact": (F.gelu, False, {"exact": True}),
+    "softmax": (lambda a: torch.softmax(a, dim=-1), True, {}),
+    "log_softmax": (lambda a: torch.log_softmax(a, dim=-1), True, {}),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_torch_activations(name: str) -> None:
+    peer, keeps_output, options = ACTIVATIONS[name]
+    forward, backward = (getattr(pullback, f"{name.partition(',')[0]}_{way}") for way in ("forward", "backward"))
+    for seed in range(COUNT):
+        rng = np.random.default_rng(seed)
+        shape = int(rng.integers(1, 9)), int(rng.integers(1, 7))
+        a = torch.from_numpy(3 * rng.standard_normal(shape)).requires_grad_()
+        dh = torch.from_numpy(rng.standard_normal(shape))
+        right = peer(a)
+        torch.autograd.backward(right, dh)
+        x = a.detach()
+        h = forward(x, **options)
+        size = (1 + x.abs()) ** 2
+        near(h, right.detach(), size.numpy(), shape[1])
+        da = backward(dh, h if keeps_output else x, **options)
+        near(da, a.grad, (size * dh.abs().max(dim=-1, keepdim=True).values).numpy(), shape[1])

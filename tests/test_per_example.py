@@ -1,0 +1,180 @@
+"""Gradients of single examples, their norms and their clipped sum: by definition, in blocks, and at their edges."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backend import Backend
+from examples import PER_EXAMPLE, SHAPES, check, draw, exact
+from laws import EPS, LAYOUTS
+
+from pullback import _examples, clipped_gradients, per_example_gradients, per_example_norms
+
+
+@pytest.mark.parametrize("of", PER_EXAMPLE)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(eager: Backend, shape: str, of: str) -> None:
+    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check(eager, PER_EXAMPLE[of], da, z, "float32")
+
+
+@pytest.mark.parametrize("of", PER_EXAMPLE)
+def test_dtypes(backend: Backend, dtype: str, of: str) -> None:
+    da, z = (backend.rows(x, dtype) for x in draw(SHAPES["2-d"], dtype))
+    check(backend, PER_EXAMPLE[of], da, z, dtype)
+
+
+@pytest.mark.parametrize("of", PER_EXAMPLE)
+def test_positions(backend: Backend, of: str) -> None:
+    for shape in ("gram", "formed"):
+        da, z = (backend.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+        check(backend, PER_EXAMPLE[of], da, z, "float32")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("of", PER_EXAMPLE)
+def test_layouts(eager: Backend, of: str, layout: str) -> None:
+    # What is done here to the rows of an array, Dask cannot do where their number is unknown.
+    da, z = (LAYOUTS[layout](eager.xp, eager.asarray(x, "complex64")) for x in draw(((3, 1, 2), 4, 5), "complex64"))
+    check(eager, PER_EXAMPLE[of], da, z, "complex64")
+
+
+@pytest.mark.parametrize("of", PER_EXAMPLE)
+def test_blocks(eager: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    """Two examples to a block, and a rest."""
+    monkeypatch.setattr(_examples, "_MOST", 20)
+    for shape in (((5, 2), 6, 5), ((5, 4), 2, 3)):
+        da, z = (eager.rows(x, "float32") for x in draw(shape, "float32"))
+        check(eager, PER_EXAMPLE[of], da, z, "float32")
+
+
+@pytest.mark.parametrize(("of_da", "of_z"), [("float32", "float64"), ("float32", "complex64"), ("float16", "float32")])
+def test_mixed_dtypes(eager: Backend, of_da: str, of_z: str) -> None:
+    of_da, of_z = (x if x in eager.dtypes else "float32" for x in (of_da, of_z))
+    da, z = draw(SHAPES["2-d"], "float16")[0].astype("float16"), draw(SHAPES["2-d"], of_z)[1]
+    for quantity in PER_EXAMPLE.values():
+        check(eager, quantity, eager.rows(da, of_da), eager.rows(z, of_z), of_z)
+
+
+def test_sum_is_the_gradient_of_the_batch(eager: Backend) -> None:
+    """A clip that nothing reaches leaves the gradient of the batch."""
+    da, z = draw(SHAPES["formed"], "float64")
+    dw, db = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), 1e6))
+    of = exact(da, z)
+    np.testing.assert_allclose(dw, of.dw.sum(0), rtol=0, atol=40 * EPS[eager.real] * of.dw_size.max())
+    np.testing.assert_allclose(db, of.db.sum(0), rtol=0, atol=40 * EPS[eager.real] * of.db_size.max())
+
+
+def test_clipped_norm(eager: Backend) -> None:
+    """One example longer than the clip keeps its direction; one of norm zero stays; neither warns."""
+    da, z = np.asarray([[30.0, 40.0], [0.0, 0.0]]), np.asarray([[2.0, 2.0], [5.0, 5.0]])
+    dw, db = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), 1.5))
+    np.testing.assert_allclose(db, [0.3, 0.4], rtol=10 * EPS[eager.real])
+    np.testing.assert_allclose(dw, [[0.6, 0.8], [0.6, 0.8]], rtol=10 * EPS[eager.real])
+
+
+def test_infinite_clip(eager: Backend) -> None:
+    da, z = np.asarray([[3.0], [0.0]]), np.asarray([[2.0], [5.0]])
+    dw, _ = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), np.inf))
+    assert dw.tolist() == [[6.0]]
+
+
+def test_norms_beyond_the_range_of_squares(eager: Backend) -> None:
+    """float32 squares of 1e-15 and of 1e15 multiply to 1e60, float16 ones of 300 are infinite: the norms are none."""
+    da, z = eager.rows([[3e15, 4e15]], "float32"), eager.rows([[0.0, 1e10]], "float32")
+    np.testing.assert_allclose(eager.numpy(eager.call(per_example_norms, da, z)), [5e25], rtol=1e-6)
+    if "float64" in eager.dtypes:  # to which Gram matrices of positions are widened
+        da, z = eager.rows([[[3e15, 4e15] * 3]], "float32"), eager.rows([[[0.0, 1e10] * 3]], "float32")
+        np.testing.assert_allclose(eager.numpy(eager.call(per_example_norms, da, z)), [15e25], rtol=1e-6)
+    if "float16" in eager.dtypes:
+        da, z = eager.rows([[300.0, 400.0], [3e-6, 4e-6]], "float16"), eager.rows([[0.0], [0.0]], "float16")
+        norms = eager.numpy(eager.call(per_example_norms, da, z))
+        np.testing.assert_allclose(norms, [500.0, 5e-6], rtol=0.01)
+
+
+@pytest.mark.parametrize("positions", [2, 4])
+def test_cancelling_positions(eager: Backend, positions: int) -> None:
+    """The gradient is zero; its squared norm may be rounded below that, and is not NaN."""
+    rng = np.random.default_rng(31)
+    for k, n in ((6, 5), (2, 3)):
+        half = rng.random((20, positions // 2, k)), rng.random((20, positions // 2, n))
+        z, da = np.concatenate([half[0]] * 2, axis=1), np.concatenate([half[1], -half[1]], axis=1)
+        norms = eager.numpy(eager.call(per_example_norms, eager.rows(da, "float32"), eager.rows(z, "float32")))
+        assert np.all(norms <= np.sqrt(EPS["float32"]) * positions * np.sqrt((k + 1) * n))
+
+
+def test_narrow_positions_keep_growing(eager: Backend) -> None:
+    """A running float16 sum of ones would stop at 2,048."""
+    for dtype in {"float16"} & set(eager.dtypes):
+        ones = eager.blocks(np.ones((1, 5000, 1)), dtype)
+        dw, db = eager.numpy(eager.call(per_example_gradients, ones, ones))
+        assert (dw.tolist(), db.tolist()) == ([[[5000]]], [[5000]])
+
+
+@pytest.mark.parametrize("shape", ["2-d", "gram", "formed"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_infinity_stay_in_their_example(backend: Backend, bad: float, shape: str) -> None:
+    da, z = (np.ones_like(x) for x in draw(SHAPES[shape], "float32"))
+    da[1, ..., 0] = bad
+    da, z = backend.rows(da, "float32"), backend.rows(z, "float32")
+    others = [i != 1 for i in range(z.shape[0])] if isinstance(z.shape[0], int) else [True, False, True]
+    with np.errstate(invalid="ignore"):
+        norms = backend.numpy(backend.call(per_example_norms, da, z))
+        dw, db = backend.numpy(backend.call(per_example_gradients, da, z))
+        clipped = backend.numpy(backend.call(clipped_gradients, da, z, backend.asarray(1.0)))
+    finite = np.isfinite(norms)
+    assert finite[: len(others)].tolist() == others
+    assert not finite[1]
+    assert (np.isfinite(dw[1]).any(axis=0).tolist(), np.isfinite(db[1]).tolist()) == (
+        2 * ([False] + [True] * (db.shape[1] - 1),)
+    )
+    assert np.isfinite(dw[2]).all()
+    # The example's norm is NaN or infinite, so that no entry of it passes unclipped: not those of the other outputs.
+    assert np.isnan(clipped[0][:, 0]).all()
+    assert np.isnan(clipped[1][1:]).all() or np.isinf(bad)
+
+
+SHAPE_ERRORS = {
+    "one axis": (
+        (3,),
+        (2, 4),
+        r"da and z must have at least two axes, \(m, \.\.\., n\) .* got da \(3,\) and z \(2, 4\)",
+    ),
+    "an example": ((3,), (4,), r"da and z must have .* z \(4,\)\. A single example is da\[None, :\] and z\[None, :\]$"),
+    "m": ((2, 3), (5, 4), r"da and z must have the same shape but for the last axis; got da \(2, 3\) and z \(5, 4\)$"),
+    "positions": ((2, 6, 3), (2, 5, 4), r"da and z must have the same shape .* got da \(2, 6, 3\) and z \(2, 5, 4\)$"),
+    "axes": ((2, 3), (2, 1, 4), r"da and z must have the same shape .* got da \(2, 3\) and z \(2, 1, 4\)$"),
+}
+
+
+def clip(da: Any, z: Any) -> Any:
+    return clipped_gradients(da, z, 1.0)
+
+
+@pytest.mark.parametrize("case", SHAPE_ERRORS)
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("per_example_gradients", per_example_gradients),
+        ("per_example_norms", per_example_norms),
+        ("clipped_gradients", clip),
+    ],
+)
+def test_refuses_shapes(eager: Backend, function: str, call: Any, case: str) -> None:
+    *shapes, message = SHAPE_ERRORS[case]
+    da, z = (eager.asarray(np.ones(shape)) for shape in shapes)
+    with pytest.raises(ValueError, match=f"^{function}: {message}"):
+        call(da, z)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
+def test_refuses_clips(eager: Backend, bad: float) -> None:
+    x = eager.asarray(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=rf"^clipped_gradients: max_norm must be a positive number; got {bad}$"):
+        clipped_gradients(x, x, bad)
+
+
+def test_refuses_integers(eager: Backend) -> None:
+    x = eager.asarray(np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"^per_example_norms: z must have a floating dtype; got .*int64"):
+        per_example_norms(x, eager.asarray(np.ones((2, 3), "int64")))

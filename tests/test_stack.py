@@ -1,0 +1,167 @@
+"""Stacks of layers: gradients beside the chain rule written out, what is left undone, and what is refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace, device
+from backend import Backend
+from laws import EPS, LAYOUTS, C, wide
+
+from pullback import Activation, Affine, affine_backward, stack_backward, stack_forward
+
+
+def _tanh(z: Any) -> Any:
+    return array_namespace(z).tanh(z)
+
+
+def _tanh_backward(da: Any, h: Any) -> Any:
+    return da * (1 - h * h)
+
+
+TANH = Activation(_tanh, _tanh_backward, "output")
+SQUARE = Activation(lambda z: z * z, lambda da, z: da * z * 2, "input")
+# As jax.jit and torch.compile need them, functions of arrays alone.
+NAMES = ("da", "z", "w1", "b1", "w2", "w3", "b3")
+
+
+def forward(*arrays: Any) -> Any:
+    z, w1, b1, w2, w3, b3 = arrays
+    return stack_forward([Affine(w1, b1), TANH, Affine(w2), SQUARE, Affine(w3, b3)], z)
+
+
+def gradients(da: Any, *arrays: Any, wrt: tuple[str, ...] = ("z", "layers")) -> Any:
+    return stack_backward(da, forward(*arrays).kept, wrt=wrt)
+
+
+def output(*arrays: Any) -> Any:
+    return forward(*arrays).a
+
+
+def draw(rows: tuple[int, ...] = (7,)) -> dict[str, Any]:
+    """Draw NumPy arrays under the names."""
+    rng = np.random.default_rng(40)
+    shapes = ((*rows, 2), (*rows, 3), (3, 4), (4,), (4, 3), (3, 2), (2,))
+    return {name: rng.uniform(-1, 1, shape) for name, shape in zip(NAMES, shapes, strict=True)}
+
+
+def hold(backend: Backend, drawn: dict[str, Any], dtype: str | None = None) -> list[Any]:
+    """Put the arrays on the backend; the batch has rows of unknown number where there are such."""
+    rows = {"da", "z"} if drawn["z"].ndim > 1 else set()
+    return [(backend.rows if x in rows else backend.asarray)(array, dtype) for x, array in drawn.items()]
+
+
+def reference(*arrays: Any) -> tuple[Any, ...]:
+    """Follow the chain rule with one name for each step; return the output, dz and the gradients of the parameters."""
+    da, z, w1, b1, w2, w3, b3 = arrays
+    h1 = np.tanh(z @ w1 + b1)
+    a2 = h1 @ w2
+    h2 = a2 * a2
+    dh2 = da @ w3.T
+    da2 = dh2 * 2 * a2
+    dh1 = da2 @ w2.T
+    da1 = dh1 * (1 - h1 * h1)
+    rows = [x.reshape(-1, x.shape[-1]) for x in (z, da1, h1, da2, h2, da)]
+    weights = [rows[0].T @ rows[1], rows[1].sum(0), rows[2].T @ rows[3], rows[4].T @ rows[5], rows[5].sum(0)]
+    return h2 @ w3 + b3, da1 @ w1.T, *weights
+
+
+def flat(got: Any) -> tuple[Any, ...]:
+    """Return dz and the parameters' gradients in one row."""
+    dz, (first, none, second, still_none, third) = got
+    assert (none, second.b, still_none) == (None, None, None)
+    return dz, *first, second.w, *third
+
+
+def check(backend: Backend, arrays: list[Any], dtype: str) -> None:
+    """Require output and gradients by the chain rule, with the structure of their primals."""
+    exact = [wide(backend.numpy(x)) for x in arrays]
+    got = (backend.call(output, *arrays[1:]), *flat(backend.call(gradients, *arrays)))
+    # All entries lie in [-1, 1]; a sum has at most 4 terms in the layers and rows terms in the weights, and three
+    # layers round what they return, two of them through a product with at most 2·4.
+    rows = max(exact[0].size // 2, 1)
+    tolerance = C * 3 * 8 * (np.sqrt(4 * rows) * rows**0.5 * min(EPS[dtype], EPS["float32"]) + rows * EPS[dtype])
+    for x, like, value in zip(got, arrays, reference(*exact), strict=True):
+        assert array_namespace(x) is backend.xp
+        assert (x.dtype, str(device(x)), str(x.shape)) == (like.dtype, str(device(like)), str(like.shape))
+        np.testing.assert_allclose(wide(backend.numpy(x)), value, rtol=0, atol=tolerance)
+    for x, before in zip(arrays, exact, strict=True):
+        assert np.array_equal(backend.numpy(x), before)
+
+
+def test_dtypes(backend: Backend, dtype: str) -> None:
+    if not dtype.startswith("complex"):  # the activations here are real
+        check(backend, hold(backend, draw(), dtype), dtype)
+
+
+@pytest.mark.parametrize("rows", [(), (1,), (0,), (2, 3)], ids=str)
+def test_shapes(eager: Backend, rows: tuple[int, ...]) -> None:
+    check(eager, hold(eager, draw(rows), "float32"), "float32")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(eager: Backend, layout: str) -> None:
+    check(eager, [LAYOUTS[layout](eager.xp, eager.asarray(x, "float32")) for x in draw().values()], "float32")
+
+
+def test_wrt(backend: Backend) -> None:
+    arrays = hold(backend, draw())
+    dz, layers = backend.call(gradients, *arrays)
+    no_dz, same = backend.call(gradients, *arrays, wrt=("layers",))
+    same_dz, no_layers = backend.call(gradients, *arrays, wrt=("z",))
+    assert (no_dz, no_layers) == (None, None)
+    for x, y in zip(flat((dz, layers)), flat((same_dz, same)), strict=True):
+        assert np.array_equal(backend.numpy(x), backend.numpy(y))
+    assert backend.call(gradients, *arrays, wrt=()) == (None, None)
+
+
+def test_nothing_is_done_that_nobody_asks_for(eager: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training does not differentiate for the batch, nor run what stands before the first parameters."""
+    asked = []
+
+    def backward(*arrays: Any, wrt: Any) -> Any:
+        asked.append(tuple(wrt))
+        return affine_backward(*arrays, wrt=wrt)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("pullback.stack.affine_backward", backward)
+    w, z = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((2, 3)))
+    a, kept = stack_forward([Activation(_tanh, never, "output"), Affine(w), TANH, Affine(w, w[0, :])], z)
+    stack_backward(a, kept, wrt=("layers",))
+    assert asked == [("z", "w", "b"), ("w",)]
+    stack_backward(a, kept[1:], wrt=("z",))
+    assert asked[2:] == [("z",), ("z",)]
+    assert stack_backward(a, kept[:1], wrt=("layers",)) == (None, (None,))
+
+
+def test_nothing_is_copied(eager: Backend) -> None:
+    """What is kept are the arrays themselves, each input and each output once."""
+    w, z = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((2, 3)))
+    kept = stack_forward([Affine(w), TANH, Affine(w), SQUARE], z).kept
+    assert kept[0].x is z
+    assert kept[1].x is kept[2].x
+    assert [x.layer for x in kept] == [Affine(w), TANH, Affine(w), SQUARE]
+
+
+def test_empty_stack(eager: Backend) -> None:
+    z = eager.asarray(np.ones((2, 3)))
+    a, kept = stack_forward([], z)
+    assert (a is z, kept) == (True, ())
+    dz, layers = stack_backward(z, kept)
+    assert (dz is z, layers) == (True, ())
+
+
+def test_refuses(eager: Backend) -> None:
+    z: Any = eager.asarray(np.ones((2, 3)))
+    layers: Any = [TANH, (z, None)]
+    with pytest.raises(TypeError, match=r"^stack_forward: each layer must be an Affine or .*; got tuple for layer 1$"):
+        stack_forward(layers, z)
+    keeps: Any = "both"
+    with pytest.raises(ValueError, match=r"^stack_forward: keeps must be one of .*; got 'both' for layer 0$"):
+        stack_forward([TANH._replace(keeps=keeps)], z)
+    with pytest.raises(ValueError, match=r"^stack_backward: wrt must be a tuple of names out of .*; got 'z'$"):
+        stack_backward(z, (), wrt="z")
+    with pytest.raises(ValueError, match=r"^affine_forward: the last axis of z must equal the first axis of w; got"):
+        stack_forward([Affine(z)], z)
