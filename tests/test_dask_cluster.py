@@ -1,7 +1,9 @@
 """`accumulate` and `compute` on a cluster of two processes: the bits of one thread, and what only clusters do."""
 
+import importlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +221,20 @@ def test_progress_of_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     with _progress.watch(Asked(), [], show):
         assert shown.wait(30)
     assert seen == [0.5]
+
+
+def test_step_that_workers_cannot_import(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "only_here.py").write_text("def step(z):\n    return (z.sum(axis=0),)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(lambda: sys.modules.pop("only_here", None))
+    lazy = accumulate(importlib.import_module("only_here").step, da.ones((6, 3), chunks=(2, 3)))
+    message = r"^compute: a worker cannot load step, step: ModuleNotFoundError: No module named 'only_here'\. Put its "
+    with pytest.raises(ValueError, match=message):
+        compute(*lazy)
+    client.upload_file(str(tmp_path / "only_here.py"))
+    assert compute(*lazy)[0].tolist() == [6, 6, 6]
 
 
 def test_block_too_large(client: Client, tmp_path: Path) -> None:

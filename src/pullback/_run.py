@@ -42,7 +42,9 @@ def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progre
         ):
             out = dask.compute(*wanted, **pool)
     else:
-        _check_memory(client, [layer.plan for layer in blocks])
+        plans = [layer.plan for layer in blocks]
+        _check_memory(client, plans)
+        _check_steps(client, plans)
         with (
             _one_thread_each(client),
             _ended(client, written),
@@ -71,6 +73,32 @@ def _check_memory(client: Client, plans: Iterable[Plan], /) -> None:
             f"{_mib(room)} for each of its threads; {way_out}, or give workers more memory or fewer threads"
         )
         raise ValueError(msg)
+
+
+def _check_steps(client: Client, plans: Iterable[Plan], /) -> None:
+    """Refuse a step that a worker cannot load: it would end over it, and the next one, and the client would wait."""
+    from distributed.protocol.pickle import dumps  # noqa: PLC0415 - a client is here, and so is its library
+
+    for plan in plans:
+        step = plan.run.step
+        problem = next(filter(None, client.run(_why_not_loaded, dumps(step)).values()), None)
+        if problem:
+            msg = (
+                f"compute: a worker cannot load step, {getattr(step, '__name__', repr(step))}: {problem}. Put its "
+                "module where the workers import from, or send it: client.upload_file('module.py')"
+            )
+            raise ValueError(msg)
+
+
+def _why_not_loaded(step: bytes) -> str | None:
+    """Say what keeps a worker from loading a step; None for nothing."""
+    from distributed.protocol.pickle import loads  # noqa: PLC0415 - in a worker
+
+    try:
+        loads(step)
+    except Exception as error:  # noqa: BLE001 - whatever a module raises when it is imported
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _rooms(dask_scheduler: Scheduler) -> list[float]:

@@ -161,7 +161,8 @@ def compute(
         If a result is no Dask array, or a target neither a path nor a Zarr array.
     ValueError
         If a target does not fit what it is to store, the number of its rows is not known, or a block does not fit into
-        the memory of a cluster's worker; before anything runs, and with the number of rows that would fit.
+        the memory of a cluster's worker; before anything runs, and with the number of rows that would fit. Also if a
+        worker cannot load the step, as one of a module that it does not have.
     FileExistsError
         If there is something at a target's path.
 
