@@ -38,14 +38,12 @@ def interpreter(name: str) -> str | None:
     return None if f"{sys.version_info.major}.{sys.version_info.minor}" in versions else versions[-1]
 
 
-def laws(session: nox.Session, name: str) -> None:
+def laws(session: nox.Session, name: str, *more: str) -> None:
     """Run the laws on one backend, and keep what they covered."""
     environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
     # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
-    spread = "--numprocesses=auto", "--dist=loadfile"
-    session.run(
-        "pytest", f"--backend={name}", *spread, "--cov", "--cov-report=", *LAWS, *session.posargs, env=environment
-    )
+    options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", "--cov", "--cov-report=", *more]
+    session.run("pytest", *options, *LAWS, *session.posargs, env=environment)
 
 
 def add_tests(name: str, backend: dict[str, Any]) -> None:
@@ -66,13 +64,13 @@ for entry in BACKENDS.items():
 
 @nox.session(tags=["cpu"])
 def minimums(session: nox.Session) -> None:
-    """Run the laws on the lowest versions allowed."""
+    """Run the laws on the lowest versions allowed, in one mode of each library."""
     lowest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
     tested = [name for name in CPU if "minimums" in BACKENDS[name]]
     pins = {pin for name in tested for pin in BACKENDS[name]["minimums"]}
     session.install(".", *lowest, *sorted(pins), *group("test"))
     for name in tested:
-        laws(session, name)
+        laws(session, name, "--one-mode")
 
 
 @nox.session(name="cupy-dry", tags=["cpu"])

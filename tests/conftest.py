@@ -9,11 +9,14 @@ _BACKENDS = pytest.StashKey[list[Backend]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--backend``."""
     parser.addoption("--backend", default="numpy", metavar="NAME", help="array library: a file in backends/")
+    parser.addoption("--one-mode", action="store_true", help="run in the first of its modes only, on all devices")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Import the library; one that was asked for and is not there is an error."""
-    config.stash[_BACKENDS] = load(config.getoption("--backend"))
+    backends = load(config.getoption("--backend"))
+    first = backends[0].mode
+    config.stash[_BACKENDS] = [x for x in backends if x.mode == first or not config.getoption("--one-mode")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
