@@ -21,7 +21,14 @@ html_css_files = ["style.css"]
 html_theme_options = {"navigation_with_keys": True}
 exclude_patterns = ["_build", "node"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "formulas", "pictures"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "formulas",
+    "pictures",
+    "results",
+]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 

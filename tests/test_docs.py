@@ -1,6 +1,8 @@
 """The built site: opened in a browser, each page of it, and read."""
 
 import html.parser
+import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,3 +143,23 @@ def test_reference_is_complete(read: dict[Path, Reader]) -> None:
     names |= {f"pullback.dask.{name}" for name in ("accumulate", "compute")}
     missing = names - set().union(*(reader.ids for reader in read.values()))
     assert missing == set(), "give each a line in a page of docs/reference/"
+
+
+def test_results_are_read_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A number that a page speaks of is in exactly one saved file, or the site is not built."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    results = importlib.import_module("results")
+    saved = {
+        "machine": ["a machine"],
+        "tables": {"speed": {"title": "Speed", "columns": ["n", "s"], "rows": [["1", "2"]]}},
+    }
+    (tmp_path / "one.json").write_text(json.dumps(saved))
+    table = results.read("speed", tmp_path)
+    assert table.column("s") == ["2"]
+    with pytest.raises(results.ExtensionError, match=r"'Speed' must have a column 'ms'; got \['n', 's'\]"):
+        table.column("ms")
+    with pytest.raises(results.ExtensionError, match="must have the table 'memory'; got none"):
+        results.read("memory", tmp_path)
+    (tmp_path / "two.json").write_text(json.dumps(saved))
+    with pytest.raises(results.ExtensionError, match=r"must have the table 'speed'; got one\.json, two\.json"):
+        results.read("speed", tmp_path)

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from pullback._losses import Loss
 from pullback._numbers import draw_upstream
 from pullback._report import Finding, PairReport
 from pullback._typing import Array, Namespace
 from pullback.affine import affine_backward, affine_double_backward, affine_forward, affine_jvp
 from pullback.check import check_pair
 from pullback.cross_entropy import softmax_cross_entropy
+from pullback.layers import GELU, LEAKY_RELU, LOG_SOFTMAX, RELU, SIGMOID, SILU, SOFTMAX, SOFTPLUS, TANH, Activation
+from pullback.losses import huber, logistic, poisson, squared_error
 from pullback.matmul import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
 from pullback.quadratic import quadratic_form, quadratic_form_backward
 from pullback.traces import (
@@ -26,7 +29,7 @@ class Pair(NamedTuple):
     name: str
     forward: Callable[..., Any]
     backward: Callable[..., Any]
-    inputs: dict[str, tuple[int, ...] | list[int]]  # the shape of an array to draw, or class indices
+    inputs: dict[str, tuple[int, ...] | list[Any]]  # the shape of an array to draw, or its integers
     needs: tuple[str, ...]
     jvp: Callable[..., Any] | None = None
     double_backward: Callable[..., Any] | None = None
@@ -80,8 +83,8 @@ class Checked(NamedTuple):
         return f"{max(parts):.3f}" if parts else "-"
 
 
-def _input(xp: Namespace, random: Random, what: tuple[int, ...] | list[int], dtype: str, /) -> Array:
-    """Draw an array, or make one of class indices; in chunks, if it can have them."""
+def _input(xp: Namespace, random: Random, what: tuple[int, ...] | list[Any], dtype: str, /) -> Array:
+    """Draw an array, or make one of integers; in chunks, if it can have them."""
     x = xp.asarray(what) if isinstance(what, list) else draw_upstream(random, xp.zeros(what, dtype=getattr(xp, dtype)))
     rechunk = getattr(x, "rechunk", None)
     out: Array = x if rechunk is None else rechunk(2)
@@ -97,13 +100,32 @@ def _matmul_jvp(x1: Array, x2: Array, x1_tangent: Array, x2_tangent: Array) -> A
     return matmul_jvp(x1, x2, x1_tangent=x1_tangent, x2_tangent=x2_tangent)
 
 
-def _value(a: Array, y: Array) -> Array:
-    return softmax_cross_entropy(a, y).value
+def _loss(loss: Callable[..., Loss], y: list[Any], /) -> Pair:
+    """Make a pair of a loss, whose value and gradient come in one call. Integer targets have no gradient."""
+
+    def value(a: Array, y: Array) -> Array:
+        return loss(a, y).value
+
+    def gradient(dvalue: Array, a: Array, y: Array) -> Array:
+        return loss(a, y).da * dvalue
+
+    return Pair(loss.__name__, value, gradient, {"a": (4, 3), "y": y}, ("a", "y"), real=True)
 
 
-def _gradient(dvalue: Array, a: Array, y: Array) -> Array:
-    return softmax_cross_entropy(a, y).da * dvalue
+def _activation(activation: Activation, /) -> Pair:
+    """Make a pair of an activation, whose backward takes the input."""
+    forward, backward, keeps = activation
 
+    def gradient(dh: Array, a: Array) -> Array:
+        return backward(dh, a if keeps == "input" else forward(a))
+
+    # A tangent takes no number across zero, where some have a kink.
+    return Pair(forward.__name__.removesuffix("_forward"), forward, gradient, {"a": (4, 3)}, ("a",), real=True)
+
+
+# The counts leave errors on both sides of the kink of `huber`, none on it.
+_COUNTS = [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]
+_LABELS = [[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 PAIRS = [
     Pair(
@@ -127,5 +149,10 @@ PAIRS = [
     Pair("frobenius_inner", frobenius_inner, frobenius_inner_backward, {"x": (4, 3), "y": (4, 3)}, ("x", "y")),
     Pair("trace_of_product", trace_of_product, trace_of_product_backward, {"x": (4, 3), "w": (3, 4)}, ("x", "w")),
     Pair("quadratic_form", quadratic_form, quadratic_form_backward, {"x": (4, 3), "A": (3, 3)}, ("x", "A")),
-    Pair("softmax_cross_entropy", _value, _gradient, {"a": (4, 3), "y": [0, 1, 2, 0]}, ("a", "y"), real=True),
+    _loss(squared_error, _COUNTS),
+    _loss(huber, _COUNTS),
+    _loss(logistic, _LABELS),
+    _loss(poisson, _COUNTS),
+    _loss(softmax_cross_entropy, [0, 1, 2, 0]),
+    *map(_activation, (RELU, LEAKY_RELU, SOFTPLUS, SIGMOID, TANH, SILU, GELU, SOFTMAX, LOG_SOFTMAX)),
 ]
