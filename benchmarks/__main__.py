@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,8 @@ PARTS = ("accuracy", "speed", "memory", "layers")
 # Takes minutes and tens of gigabytes on disk, so that it has to be asked for.
 LARGE = "scale"
 NEEDED = {
-    **dict.fromkeys(PARTS, ("autograd", "numpy", "rich", "threadpoolctl", "torch", "pullback")),
+    **dict.fromkeys(PARTS, ("numpy", "rich", "threadpoolctl", "torch", "pullback")),
+    "layers": ("autograd", "numpy", "rich", "threadpoolctl", "torch", "pullback"),
     LARGE: ("dask", "distributed", "numpy", "pullback", "rich", "sklearn", "threadpoolctl", "torch", "typer", "zarr"),
 }
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
@@ -48,7 +50,7 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None
     # Here and not above: NumPy must not be loaded before the environment is right.
     from rich.console import Console  # noqa: PLC0415
 
-    from benchmarks import accuracy, layers, machine, memory, speed  # noqa: PLC0415
+    from benchmarks import machine  # noqa: PLC0415
     from benchmarks.report import as_table, show  # noqa: PLC0415
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
@@ -59,19 +61,9 @@ def _run(parts: list[str] | tuple[str, ...], unset: list[str], save: Path | None
     if quick:
         described.append("note      quick: batches of up to 10⁶ rows for accuracy, and few samples of each time")
     console.print(*described, "", sep="\n")
-    sections = {
-        "accuracy": accuracy.sections,
-        "speed": speed.sections,
-        "memory": memory.sections,
-        "layers": layers.sections,
-    }
-    if LARGE in parts:
-        from benchmarks import scale  # noqa: PLC0415 - needs Dask and Zarr
-
-        sections[LARGE] = scale.sections
     tables, holds = {}, []
     for part in parts:
-        for section in sections[part](quick=quick):
+        for section in import_module(f"benchmarks.{part}").sections(quick=quick):
             rows = show(section, console)
             tables[section.name] = as_table(section, rows)
             holds += [row.holds for row in rows]
