@@ -89,6 +89,14 @@ def demo(session: nox.Session) -> None:
     session.run("pullback", "demo")
 
 
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+def examples(session: nox.Session) -> None:
+    """Run the scripts of examples/, which check what they find; they draw their pictures for the docs."""
+    session.install(".[examples]", *(x for name in CPU for x in BACKENDS[name]["requires"]))
+    for path in sorted(Path("examples").glob("*.py")):
+        session.run("python", str(path), f"--output={session.create_tmp()}/{path.stem}.svg")
+
+
 @nox.session(tags=["cpu"])
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
 from backend import Backend
-from examples import FISHER, SHAPES, check, draw
+from example_cases import FISHER, SHAPES, check, draw
 from laws import EPS, LAYOUTS, C, wide
 
 from pullback import (

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backend import Backend
-from examples import MOMENTS, SHAPES, check, draw
+from example_cases import MOMENTS, SHAPES, check, draw
 from laws import LAYOUTS
 
 from pullback import _examples, gradient_signal_to_noise, gradient_variance, second_moments

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backend import Backend
-from examples import PER_EXAMPLE, SHAPES, check, draw, exact
+from example_cases import PER_EXAMPLE, SHAPES, check, draw, exact
 from laws import EPS, LAYOUTS
 
 from pullback import _examples, clipped_gradients, per_example_gradients, per_example_norms
