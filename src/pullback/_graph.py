@@ -8,7 +8,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from pullback._blocks import Run, add, is_done, rows_of, sum_of, sums_of, together
@@ -48,7 +48,7 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
     # Rows that are returned stay where they are while sums move on.
     stored = {i for i, _ in plan.run.targets}
     returned = any(x and x.keeps_rows and i not in stored for i, x in enumerate(plan.run.results))
-    apart: Graph = {(own, i): (sums_of, key) for i, key in enumerate(keys)} if returned else {}
+    apart: Graph = {(own, i): Task((own, i), sums_of, TaskRef(key)) for i, key in enumerate(keys)} if returned else {}
     parts: list[Key] = list(apart) or keys
     lanes = plan.lanes
     before = [*[None] * lanes, *parts] if lanes else [None] * len(keys)
@@ -66,7 +66,7 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
     while len(parts) > 1:
         groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
         parts = [(total, added + i) for i in range(len(groups))]
-        graph.update(zip(parts, ((add, group) for group in groups), strict=True))
+        graph |= {key: Task(key, add, List(*map(TaskRef, group))) for key, group in zip(parts, groups, strict=True)}
         added += len(groups)
     layers = {**plan.lazy.layers, name: Blocks(graph, plan, block, len(keys) + added)}
     within = {**plan.lazy.dependencies, name: set(plan.lazy.layers)}
