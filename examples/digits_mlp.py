@@ -115,7 +115,8 @@ def nudged(parameters: list[Any], /) -> list[Any]:
     return [x + rng.choice([-size, size], x.shape).astype(x.dtype) for x in parameters]
 
 
-@threadpool_limits.wrap(limits=1)  # the products are small: more threads cost time, much of it on a busy machine
+# The products are small: more threads would cost time, much of it on a busy machine.
+@threadpool_limits.wrap(limits=1)  # type: ignore[untyped-decorator] # not typed here
 def train(module: Any, digits: Digits, start: list[Any], /) -> Trained:
     """Move everything to a library, and minimise the loss there."""
     train_images, test_images, train_labels, test_labels = (chunked(module.asarray(x)) for x in digits)
