@@ -224,7 +224,7 @@ def draw(path: Path, effects: dict[str, dict[Any, float]], /) -> None:
             found = {int(name[4:6]): x for name, x in effects["departure"].items() if name.startswith(airport)}
             hours.plot(list(found), list(found.values()), marker=".", label=airport)
         days.set(xlabel="day", ylabel="minutes")
-        hours.set(xlabel="hour of departure", ylabel="minutes")
+        hours.set(xlabel="hour of departure", ylabel="minutes", xticks=range(5, 24, 3))
         hours.legend(frameon=False)
         figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)
 
