@@ -235,6 +235,7 @@ def test_step_that_workers_cannot_import(
         compute(*lazy)
     client.upload_file(str(tmp_path / "only_here.py"))
     assert compute(*lazy)[0].tolist() == [6, 6, 6]
+    assert _run._why_not_loaded(b"cut off") == "UnpicklingError: pickle data was truncated"  # noqa: SLF001 - as a worker
 
 
 def test_block_too_large(client: Client, tmp_path: Path) -> None:
