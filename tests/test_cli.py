@@ -218,7 +218,7 @@ def test_demo_agrees(name: str, everything: Outcome) -> None:
     assert float(loss) == pytest.approx(0.0902, abs=1e-4)
     assert float(accuracy) >= 0.96
     assert float(difference) <= 2e-5
-    assert 0 < float(seconds) < 60
+    assert float(seconds) > 0
 
 
 @pytest.mark.usefixtures("no_gpu")
