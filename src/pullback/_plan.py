@@ -174,11 +174,17 @@ def _one_read(tasks: list[Any], /) -> slice | None:
     (rows, *features), stop = first.args[1].value, None
     for task in tasks:
         (place, *others), source = task.args[1].value, task.args[0]
-        alike = source == first.args[0] and others == features and task.kwargs == first.kwargs
+        alike = _same(source, first.args[0]) and others == features and task.kwargs == first.kwargs
         if not alike or place.step is not None or (stop is not None and place.start != stop):
             return None
         stop = place.stop
     return slice(rows.start, stop)
+
+
+def _same(source: Any, other: Any, /) -> bool:  # noqa: ANN401 - what a task reads, or the node or the name of that
+    """Whether two sources are one: nodes are compared by tokens, which take longer than a look at what they hold."""
+    held = isinstance(source, DataNode) and isinstance(other, DataNode) and source.value is other.value
+    return held or bool(source == other)
 
 
 def refer(task: GraphNode | Key | None, /) -> GraphNode | TaskRef | None:
