@@ -117,6 +117,7 @@ def test_same_bits(monkeypatch: pytest.MonkeyPatch, lanes: int | None) -> None:
 def test_memory(monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int) -> None:
     """What is predicted is enough, and at most five times what is allocated."""
     use_lanes(monkeypatch, lanes)
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
     k, rows, count = 256, 4096, 60
     z = da.ones((rows * count, k), chunks=(rows, k), dtype="float32")
     got = accumulate(affine_backward, z + 1, z, shared=(np.ones((k, k), "float32"),), rows=("dz",))

@@ -230,9 +230,10 @@ def test_each_part_is_read_once(options: tuple[str, ...], monkeypatch: pytest.Mo
         read["/c/" in f"/{key}" and "out.zarr" not in str(store.root) and key] += 1
         return get(store, key, *others, **options)
 
-    def count_rows(file: Any, first: int, start: int, stop: int, memory: Any) -> Any:
-        read.update((file.path.name, first + row) for row in range(start, stop))
-        return read_rows(file, first, start, stop, memory)
+    def count_rows(array: Any, file: Any, *where: Any) -> Any:
+        first, start, stop, _ = where
+        read.update((array.path.name, first + row) for row in range(start, stop))
+        return read_rows(array, file, *where)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "get", count_chunk)
     monkeypatch.setattr(_files.NpyFile, "read", count_rows)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple
@@ -23,8 +23,9 @@ class Unread:
 
     shape: tuple[int, ...]
     dtype: DType
-    read: Callable[[int, int, Array], Array]
-    """Takes the first row, the one after the last, and a flat array with room for what is between them."""
+    opened: Callable[[], AbstractContextManager[Callable[[int, int, Array], Array]]]
+    """Opens the file for one task, and gives a function of the first row, the one after the last, and a flat array with
+    room for what is between them."""
 
     # No arithmetic. NumPy's way to say so also tells Dask to leave this as it is, and not to make it an array.
     __array_ufunc__ = None
@@ -36,7 +37,8 @@ class Unread:
 
     def __array__(self, dtype: DType = None, copy: object = None) -> Array:
         """Read all of it, for `numpy.asarray`."""
-        return np.asarray(self.read(0, self.shape[0], self.memory(self.shape[0])), dtype)
+        with self.opened() as read:
+            return np.asarray(read(0, self.shape[0], self.memory(self.shape[0])), dtype)
 
 
 class Part(NamedTuple):
@@ -162,14 +164,19 @@ def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
 def _strips(arrays: Sequence[Any], size: int, /) -> Iterator[tuple[int, int, list[Array]]]:
     """Yield strips of so many rows of each array, with their first row and the one after their last."""
     rows = arrays[0].shape[0]
-    memories = [x.memory(min(size, rows)) if isinstance(x, Unread) else None for x in arrays]
-    for start in range(0, max(rows, 1), size):
-        stop = min(start + size, rows)
-        strips = [
-            x[start:stop, ...] if memory is None else x.read(start, stop, memory)
-            for x, memory in zip(arrays, memories, strict=True)
-        ]
-        yield start, stop, [_laid_out(x) for x in strips]
+    with ExitStack() as files:
+        readers = [_reader(x, min(size, rows), files) for x in arrays]
+        for start in range(0, max(rows, 1), size):
+            stop = min(start + size, rows)
+            yield start, stop, [_laid_out(read(start, stop)) for read in readers]
+
+
+def _reader(x: Array | Unread, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
+    """Return what gives the rows from one to another, as many as said or fewer."""
+    if not isinstance(x, Unread):
+        return lambda start, stop: x[start:stop, ...]
+    read, memory = files.enter_context(x.opened()), x.memory(rows)
+    return lambda start, stop: read(start, stop, memory)
 
 
 def _laid_out(x: Array, /) -> Array:

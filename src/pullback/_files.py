@@ -1,12 +1,14 @@
 """The files that `pullback gradient` reads: arrays of NumPy and Zarr, some rows at a time."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import dask.array as da
@@ -16,9 +18,6 @@ from numpy.lib import format as npy
 
 from pullback._blocks import Unread
 from pullback._typing import Array, DaskArray, DType, ZarrArray
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -86,19 +85,28 @@ class NpyFile(File):
     def __getitem__(self, key: tuple[slice, ...], /) -> Unread:
         """Return some rows, to be read in strips."""
         start, stop, _ = key[0].indices(self.shape[0])
-        return Unread((stop - start, *self.shape[1:]), self.dtype, partial(self.read, start))
+        return Unread((stop - start, *self.shape[1:]), self.dtype, partial(self.opened, start, stop))
 
-    def read(self, first: int, start: int, stop: int, memory: Any, /) -> Any:  # noqa: ANN401 - arrays of NumPy's
+    @contextmanager
+    def opened(self, first: int, last: int, /) -> Iterator[Callable[..., Any]]:
+        """Open the file, and give a function that reads some of these rows; as often as a task has strips."""
+        try:
+            file = self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise self.unreadable(first, last, error) from error
+        with file:
+            yield partial(self.read, file, first)
+
+    def read(self, file: FileIO, first: int, start: int, stop: int, memory: Any, /) -> Any:  # noqa: ANN401 - NumPy's
         """Read the rows from `start` to `stop` after the `first`, into a flat array of as many numbers or more."""
         rows, columns, start = stop - start, prod(self.shape[1:]), first + start
         # They lie in one piece, or in one for each column where columns come first.
         out = memory[: rows * columns].reshape((columns, rows) if self.columns_first else (1, rows * columns))
         try:
-            with self.path.open("rb", buffering=0) as file:
-                for i, piece in enumerate(out):
-                    place = i * self.shape[0] + start if self.columns_first else start * columns
-                    file.seek(self.offset + place * self.dtype.itemsize)
-                    _fill(file, memoryview(piece).cast("B"))
+            for i, piece in enumerate(out):
+                place = i * self.shape[0] + start if self.columns_first else start * columns
+                file.seek(self.offset + place * self.dtype.itemsize)
+                _fill(file, memoryview(piece).cast("B"))
         except Exception as error:
             raise self.unreadable(start, first + stop, error) from error
         if self.stored != self.dtype:

@@ -24,7 +24,7 @@ _READS = getter, getter_inline, getter_nofancy
 TASK_BYTES = 8 * 2**20
 # A strip should stay in a cache, but must outweigh the sums that are added up after each; and a step's own float32 sums
 # are good for so many rows.
-_STRIP_BYTES = 2 * 2**20
+_STRIP_BYTES = 4 * 2**20
 _STRIP_ROWS = 1024, 16_384
 # Partial sums up to here are added up by a tree, so many at a time. Larger ones run along lanes, as many as fit here.
 _TREE_BYTES = 4 * 2**20
