@@ -147,15 +147,21 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", "--fail-under=100")
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
+@nox.session(tags=["cpu"])
+def guard(session: nox.Session) -> None:
+    """Fail where the pair is half as fast beside plain NumPy as in the committed run of the benchmarks."""
+    session.install(".", *group("guard"))
+    session.run("python", "-m", "benchmarks", "--only=guard", *session.posargs)
+
+
+# No Python has wheels of all peers: PyTorch's own is where backends/torch.toml says, and advect needs a newer one.
+@nox.session(python=[BACKENDS["torch"]["python"][-1], "3.12"], venv_backend="virtualenv")
 def bench(session: nox.Session) -> None:
-    """Measure speed, accuracy and memory beside the peers."""
-    session.install(".", *group("bench"))
-    session.run("python", "-m", "benchmarks", *session.posargs)
-
-
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
-def scale(session: nox.Session) -> None:
-    """Measure batches larger than memory: minutes, and 30 GB of disk."""
-    session.install(".[demo,cluster]", *group("bench"))
-    session.run("python", "-m", "benchmarks", "--only=scale", *session.posargs)
+    """Measure speed, accuracy and memory beside the peers, an hour long; --save=benchmarks/results keeps them."""
+    if session.python == "3.12":
+        session.install(".", *group("bench-advect"))
+        parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory"]
+    else:
+        session.install(".[demo,cluster]", *group("bench"))
+        parts = []
+    session.run("python", "-m", "benchmarks", *parts, *session.posargs)

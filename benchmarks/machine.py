@@ -2,22 +2,33 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
-def describe() -> Iterator[str]:
+
+def describe(peers: Collection[str]) -> Iterator[str]:
     """Yield one line for each thing that the numbers depend on."""
     yield f"machine   {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     # A BLAS whose threads wait for a busy core stalls for milliseconds: times mean little on a machine that works.
     yield f"load      {os.getloadavg()[0]:.1f} processes running on average over the last minute: 0 is best"
-    yield f"software  Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}"
-    yield f"NumPy     {_blas()}"
-    yield f"PyTorch   {_torch_blas()}, {torch.get_num_threads()} threads"
+    names = ["numpy", *(DISTRIBUTIONS.get(name, name) for name in peers)]
+    yield f"software  Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in names)}"
+    yield f"NumPy     {_blas()}; so have the peers that are written in it"
+    if "torch" in peers:
+        yield _torch()
+    if "jax" in peers:
+        yield f"JAX       XLA on the CPU, a thread for each of {os.cpu_count()} cores"
+
+
+def threads() -> int:
+    """Return the threads of NumPy's BLAS, which all peers are to have."""
+    return max((pool["num_threads"] for pool in threadpool_info()), default=os.cpu_count() or 1)
 
 
 def _processor() -> str:
@@ -43,8 +54,11 @@ def _blas() -> str:
     return f"{built['name']} {built['version']}, threads not known"
 
 
-def _torch_blas() -> str:
+def _torch() -> str:
     """Return the library of PyTorch's products: most wheels carry it inside, where nothing else can see it."""
+    import torch  # noqa: PLC0415 - not there for every peer
+
     settings = torch.__config__.show()
     lines = (line.strip(" -").partition(" for ")[0] for line in settings.splitlines() if "Math Kernel" in line)
-    return next(lines, "BLAS not named")
+    torch.set_num_threads(threads())
+    return f"PyTorch   {next(lines, 'BLAS not named')}, {torch.get_num_threads()} threads"

@@ -1,35 +1,47 @@
-"""What the pair allocates besides its results."""
+"""What the pair allocates besides its results, and what its peers do."""
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
-from benchmarks import plain
-from benchmarks.plain import Floats
+from benchmarks import resident
+from benchmarks.peers import OURS, Call, Floats, forward, inputs, load
 from benchmarks.report import Row, Section
 from pullback import affine_backward, affine_forward
 
 BATCHES = (((100_000,), 64, 64), ((64, 512), 256, 256))
 MOST = 1.1
+ROWS, K, N = 1_000_000, 64, 64
 
 
-def sections(*, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
-    """Yield the table of memory."""
+def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
+    """Yield the tables of memory."""
+    names = list(load(peers, *inputs((1,), 1, 1)))
+    beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
+    if not beside:
+        yield Section(
+            name="memory",
+            title="Memory on NumPy, float32: peak of what a call allocates / size of its results",
+            columns=("z · w", "", "results, MiB", "ours", "plain", "bound"),
+            rows=_rows(),
+            length=2 * len(BATCHES),
+        )
     yield Section(
-        name="memory",
-        title="Memory on NumPy, float32: peak of what a call allocates / size of its results",
-        columns=("z · w", "", "results, MiB", "ours", "plain", "bound"),
-        rows=_rows(),
-        length=2 * len(BATCHES),
+        name=f"resident{beside}",
+        title=f"Peak resident memory of forward and backward in a process of its own, {(ROWS, K, N)}, float32 / size "
+        "of the results",
+        columns=("library", "peak, MiB", "peak / results", "bound"),
+        rows=_resident(peers, names),
+        length=len(names),
     )
 
 
 def _rows() -> Iterator[Row]:
-    """Measure forward and backward."""
+    """Measure forward and backward, to the byte."""
     for batch, k, n in BATCHES:
-        da, z, w, b = plain.inputs(batch, k, n)
-        calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-            "forward": (partial(affine_forward, z, w, b), partial(plain.forward, z, w, b)),
+        da, z, w, b = inputs(batch, k, n)
+        calls: dict[str, tuple[Call, Call]] = {
+            "forward": (partial(affine_forward, z, w, b), partial(forward, z, w, b)),
             "backward": (partial(affine_backward, da, z, w), partial(_plain_backward, da, z, w)),
         }
         for name, (ours, theirs) in calls.items():
@@ -39,6 +51,23 @@ def _rows() -> Iterator[Row]:
             ratios = f"{peak / size:.2f}", f"{plain_peak / plain_size:.2f}"
             cells = (f"{(*batch, k)} · {(k, n)}", name, f"{size / 2**20:.1f}", *ratios, f"≤ {MOST}")
             yield Row(cells, holds=peak <= MOST * size)
+
+
+def _resident(peers: Collection[str], names: list[str]) -> Iterator[Row]:
+    """Measure each library in a process of its own, for not all of them can be asked what they allocate."""
+    size = 4 * (ROWS * (K + N) + K * N + N)
+    for name in names:
+        peak = resident.peak(_both, peers, name)
+        bound = f"≤ {MOST}" if name == OURS else "none"
+        cells = (name, f"{peak / 2**20:.0f}", f"{peak / size:.2f}", bound)
+        yield Row(cells, holds=name != OURS or peak <= MOST * size)
+
+
+def _both(peers: Collection[str], name: str) -> Call:
+    """Return forward and backward of a library, which has been called before."""
+    call: Call = load(peers, *inputs((ROWS,), K, N))[name].both
+    call()
+    return call
 
 
 def _plain_backward(da: Floats, z: Floats, w: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,45 +1,81 @@
-"""Ratios of the times of two calls."""
+"""Times of calls that take turns, and what may be said of two of them."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Mapping
 from timeit import Timer
 from typing import NamedTuple
 
 import numpy as np
 
+Call = Callable[[], object]
+
 # A sample is a loop of calls that takes at least this long, so that the clock and a switch of tasks weigh little.
 _SAMPLE_SECONDS = 5e-3
+# The threads of a library wait for more work before they sleep, and would slow the next one's sample.
+_PAUSE_SECONDS = 0.03
 
 
 class Ratio(NamedTuple):
-    """Quartiles of the ratio of two times, over pairs of samples taken one after the other."""
+    """Quartiles of the ratio of two times, over samples taken in the same round."""
 
     low: float
     median: float
     high: float
 
+    def __str__(self) -> str:
+        """Write the median and the quartiles; with a mark where these do not tell which of the two is less."""
+        equal = "= " if self.low <= 1 <= self.high else ""
+        return f"{equal}{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
-def ratio(first: Callable[[], object], second: Callable[[], object], bound: float, /, *, quick: bool) -> Ratio:
-    """Return the time of `first` divided by the time of `second`.
 
-    The samples alternate, so that whatever else the machine does hits both. They go on until the median is clear of
-    `bound`, or the time is used up.
+class Bound(NamedTuple):
+    """What the time of one call divided by the time of another is to be compared with."""
+
+    above: str
+    below: str
+    value: float
+
+
+class Times(dict[str, list[float]]):
+    """Seconds that each call took in each round."""
+
+    def median(self, name: str) -> float:
+        """Return the median of a call."""
+        return float(np.median(self[name]))
+
+    def ratio(self, above: str, below: str) -> Ratio:
+        """Return the time of a call divided by that of another."""
+        return Ratio(*map(float, np.quantile(np.divide(self[above], self[below]), (0.25, 0.5, 0.75))))
+
+    def clear(self, bound: Bound) -> bool:
+        """Whether the median of a ratio is clear of a bound, by a 95 % interval."""
+        low, median, high = self.ratio(bound.above, bound.below)
+        # The notch of a box plot (McGill, Tukey and Larsen 1978).
+        return abs(median - bound.value) > 1.57 * (high - low) / math.sqrt(len(self[bound.above]))
+
+
+def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, quick: bool = False) -> Times:
+    """Time calls in rounds of one sample each, so that whatever else the machine does hits all of them.
+
+    The rounds go on until the medians are clear of the bounds, or the time is used up.
     """
     # Timer keeps the garbage collector off while it measures.
-    timers = Timer(first), Timer(second)
-    least, seconds = (7, 1.0) if quick else (15, 10.0)
-    loops = [math.ceil(_SAMPLE_SECONDS / min(timer.repeat(3, 1))) for timer in timers]
-    ratios: list[float] = []
-    spent = 0.0
+    timers = {name: Timer(call) for name, call in calls.items()}
+    loops = {name: math.ceil(_SAMPLE_SECONDS / min(timer.repeat(3, 1))) for name, timer in timers.items()}
+    times = Times({name: [] for name in calls})
+    least, seconds = (7, 1.0) if quick else (11, 10.0)
+    names, spent = list(calls), 0.0
     while True:
-        # Whoever comes second may find a warmer cache or a slower clock: take turns.
-        order = (0, 1) if len(ratios) % 2 else (1, 0)
-        times = {i: timers[i].timeit(loops[i]) for i in order}
-        spent += sum(times.values())
-        ratios.append(times[0] / loops[0] / (times[1] / loops[1]))
-        if len(ratios) < least:
-            continue
-        low, median, high = (float(x) for x in np.quantile(ratios, (0.25, 0.5, 0.75)))
-        # The notch of a box plot (McGill, Tukey and Larsen 1978): a 95 % interval for the median.
-        if abs(median - bound) > 1.57 * (high - low) / math.sqrt(len(ratios)) or spent > seconds:
-            return Ratio(low, median, high)
+        for name in names:
+            time.sleep(_PAUSE_SECONDS)
+            if loops[name] > 1:
+                timers[name].timeit(1)
+            sample = timers[name].timeit(loops[name])
+            spent += sample
+            times[name].append(sample / loops[name])
+        # Whoever comes after another may find a warmer cache or a slower clock: take turns.
+        names = names[1:] + names[:1]
+        rounds = len(times[names[0]])
+        if rounds >= least and (spent > seconds or all(map(times.clear, bounds))):
+            return times

@@ -96,7 +96,7 @@ def _command(arguments: Sequence[str], folder: Path) -> tuple[float, float, floa
     # The process reports on itself. ru_maxrss would not do: a new process inherits it from the one that started it.
     code = (
         "import json, pathlib, sys\n"
-        "from benchmarks.scale.resident import high_water\n"
+        "from benchmarks.resident import high_water\n"
         "from pullback.cli import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "read = [x for x in pathlib.Path('/proc/self/io').read_text().splitlines() if x.startswith('rchar')]\n"

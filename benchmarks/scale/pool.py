@@ -1,83 +1,144 @@
-"""Time beside a hand-written thread pool over the same files."""
+"""Time beside a hand-written thread pool over the same files, and beside plain Dask expressions."""
 
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import repeat
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import dask
+import dask.array as da
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Row, Section
-from benchmarks.scale.files import Floats, K, N, Sums, seconds, write_npy
-from pullback import affine_backward
+from benchmarks.scale.files import Floats, K, N, seconds, write_npy
+from pullback import affine_backward, affine_forward, softmax_cross_entropy
 from pullback._files import open_file
 from pullback.dask import accumulate, compute
+
+Results = tuple[Any, ...]
 
 ROWS = 4_000_000
 # The bound for each number of blocks.
 BOUNDS = {80: 1.25, 800: 1.25, 8_000: 1.5}
-REPEATS = 7
-step = partial(affine_backward, wrt=("w", "b"))
+REPEATS = 9
 
 
-def section(scale: int) -> Section:
-    """Return the table, of so many times fewer rows."""
+class Work(NamedTuple):
+    """Sums over the rows of two files, y and z, as three people would write them; w is shared."""
+
+    name: str
+    title: str
+    ours: Callable[..., Results]
+    by_hand: Callable[..., Results]
+    """Of a block of each file and w."""
+    plain: Callable[..., Results]
+    """Of lazy arrays and w."""
+
+
+def sections(scale: int) -> Iterator[Section]:
+    """Yield a table for each work, of so many times fewer rows."""
     rows = ROWS // scale
-    return Section(
-        name="pool",
-        title=f"Affine backward (dw, db), {rows:,} rows × {K} → {N}, float32, from .npy files: time / time of a "
-        "hand-written thread pool",
-        columns=("blocks", "pool, s", "lower quartile", "median", "upper quartile", "bound"),
-        rows=_rows(rows),
-        length=len(BOUNDS),
-    )
+    for work in WORKS:
+        yield Section(
+            name=work.name,
+            title=f"{work.title}, {rows:,} rows × {K} → {N}, float32, from .npy files: time / time of a hand-written "
+            "thread pool; and, run once, time of plain Dask expressions / time of the pool",
+            columns=("blocks", "pool, s", "lower quartile", "median", "upper quartile", "plain Dask", "bound"),
+            rows=_rows(work, rows),
+            length=len(BOUNDS),
+        )
 
 
-def _rows(rows: int) -> Iterator[Row]:
-    """Compare with a thread pool over the same files."""
+def _rows(work: Work, rows: int) -> Iterator[Row]:
+    """Compare with a thread pool and with plain expressions over the same files."""
     with tempfile.TemporaryDirectory(prefix="pullback-") as folder:
-        z, upstream = (write_npy(Path(folder) / f"{name}.npy", rows, n) for name, n in (("z", K), ("da", N)))
-        w = np.ones((K, N), np.float32)
+        y, z = (write_npy(Path(folder) / f"{name}.npy", rows, n) for name, n in (("y", N), ("z", K)))
+        w = np.linspace(-1, 1, K * N, dtype=np.float32).reshape(K, N)
         for blocks, bound in BOUNDS.items():
             block = rows // blocks
-            calls: tuple[Callable[[], Sums], ...] = (
-                partial(_pool, z, upstream, block),
-                partial(_ours, z, upstream, w, block),
+            ours, pool, plain = (
+                partial(run, getattr(work, how), y, z, w, block)
+                for how, run in (("ours", _ours), ("by_hand", _pool), ("plain", _plain))
             )
-            for ours, theirs in zip(calls[1](), calls[0](), strict=True):
-                # The pool's own float32 sums are off by a few parts in 10⁵, with large blocks.
-                np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-            times = [[seconds(call) for call in calls] for _ in range(REPEATS)]
-            ratios = [ours / theirs for theirs, ours in times]
-            low, median, high = statistics.quantiles(ratios, n=4)
-            pool = statistics.median(theirs for theirs, _ in times)
-            cells = (f"{blocks:,}", f"{pool:.2f}", f"{low:.2f}", f"{median:.2f}", f"{high:.2f}", f"≤ {bound}")
-            yield Row(cells, holds=median <= bound)
+            expected = pool()
+            for results in (ours(), plain()):
+                for x, right in zip(results, expected, strict=True):
+                    # The pool's own float32 sums are off by a few parts in 10⁵, with large blocks.
+                    np.testing.assert_allclose(x, right, rtol=0, atol=1e-4 * np.max(np.abs(right)))
+            times = [(seconds(ours), seconds(pool)) for _ in range(REPEATS)]
+            low, median, high = statistics.quantiles((x / y for x, y in times), n=4)
+            usual = statistics.median(x for _, x in times)
+            cells = f"{usual:.2f}", *(f"{x:.2f}" for x in (low, median, high, seconds(plain) / usual)), f"≤ {bound}"
+            yield Row((f"{blocks:,}", *cells), holds=median <= bound)
 
 
-def _pool(z: Path, upstream: Path, block: int) -> Sums:
-    """Add up the gradient as one would by hand: memory maps, a thread for each core, one BLAS thread in each."""
-    maps = [np.load(path, mmap_mode="r") for path in (z, upstream)]
+def _ours(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+    """Add up with the library."""
+    lazy = [open_file(path).lazy(block) for path in (y, z)]
+    return compute(*(x for x in accumulate(step, *lazy, shared=(w,)) if x is not None))
 
-    def gradient(start: int) -> Sums:
-        x, y = (array[start : start + block] for array in maps)
-        return x.T @ y, y.sum(axis=0)
 
-    dw, db = np.zeros((K, N)), np.zeros(N)
+def _pool(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+    """Add up as one would by hand: memory maps, a thread for each core, one BLAS thread in each."""
+    maps = [np.load(path, mmap_mode="r") for path in (y, z)]
+
+    def on_block(start: int) -> Results:
+        return step(*(array[start : start + block] for array in maps), w)
+
+    totals: Results = ()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(dask.system.CPU_COUNT) as pool:
-        for x, y in pool.map(gradient, range(0, len(maps[0]), block)):
-            dw += x
-            db += y
-    return dw, db
+        for results in pool.map(on_block, range(0, len(maps[0]), block)):
+            added = zip(totals or repeat(0), results, strict=False)
+            totals = tuple(np.add(total, x, dtype=np.float64) for total, x in added)
+    return totals
 
 
-def _ours(z: Path, upstream: Path, w: Floats, block: int) -> Sums:
-    """Add up the gradient with the library."""
-    lazy = [open_file(path).lazy(block) for path in (upstream, z)]
-    gradients = accumulate(step, *lazy, shared=(w,))
-    dw, db = compute(*gradients[1:])
-    return dw, db
+def _plain(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+    """Compute expressions of Dask's, all in one go."""
+    lazy = []
+    for path in (y, z):
+        rows, features = np.load(path, mmap_mode="r").shape
+        sizes = (block,) * (rows // block), (features,)
+        lazy.append(da.map_blocks(_read, path, block, chunks=sizes, meta=np.empty((0, 0), np.float32)))
+    with threadpool_limits(1, user_api="blas"):
+        results: Results = dask.compute(*step(*lazy, w))
+    return results
+
+
+def _read(path: Path, block: int, block_id: tuple[int, ...] = (0, 0)) -> Floats:
+    """Return a block as a memory map."""
+    start = block_id[0] * block
+    rows: Floats = np.load(path, mmap_mode="r")[start : start + block]
+    return rows
+
+
+def _affine(y: Any, z: Any, _w: Any) -> Results:
+    """Return dw and db of an affine map whose upstream gradient is y."""
+    return z.T @ y, y.sum(axis=0)
+
+
+def _our_softmax(y: Floats, z: Floats, w: Floats) -> Results:
+    """Return the loss and dw of a softmax classifier."""
+    value, upstream = softmax_cross_entropy(affine_forward(z, w), y, reduction="sum")
+    return value, affine_backward(upstream, z, w, wrt=("w",)).dw
+
+
+def _softmax(y: Any, z: Any, w: Any) -> Results:
+    """Return the same, written out."""
+    a = z @ w
+    a = a - a.max(axis=1, keepdims=True)
+    e = np.exp(a)
+    total, weight = e.sum(axis=1, keepdims=True), y.sum(axis=1, keepdims=True)
+    value = (np.log(total) * weight).sum() - (y * a).sum()
+    return value, z.T @ (e * (weight / total) - y)
+
+
+WORKS = (
+    Work("pool", "Affine backward (dw, db)", partial(affine_backward, wrt=("w", "b")), _affine, _affine),
+    Work("softmax pool", "Softmax cross-entropy and dw", _our_softmax, _softmax, _softmax),
+)

@@ -1,16 +1,14 @@
 """Memory where the sums are larger than the blocks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from multiprocessing import get_context
-from typing import Any
 
 import dask.array as da
 import numpy as np
 
+from benchmarks import resident
 from benchmarks.report import Row, Section
 from benchmarks.scale.files import Floats
-from benchmarks.scale.resident import high_water
 from pullback import affine_backward
 from pullback.dask import accumulate, compute
 
@@ -33,7 +31,7 @@ def section() -> Section:
 
 def _rows() -> Iterator[Row]:
     """Compare memory where the sums are larger than the blocks."""
-    peaks = [_peak(call) for call in (_loop, _ours)]
+    peaks = [resident.peak(partial, call) for call in (_loop, _ours)]
     loop, ours = (peak / 2**20 for peak in peaks)
     cells = ("peak without the process's own", f"{loop:.0f}", f"{ours:.0f}", f"{ours / loop:.2f}", f"≤ {BOUND}")
     yield Row(cells, holds=ours <= BOUND * loop)
@@ -69,21 +67,3 @@ def _ours() -> None:
         for features in (k, n)
     )
     compute(*accumulate(step, upstream, z, shared=(np.zeros(WEIGHTS, np.float32),))[1:])
-
-
-def _peak(call: Callable[[], None]) -> int:
-    """Return what a call adds to the resident memory of a new process."""
-    context = get_context("spawn")
-    parent, child = context.Pipe()
-    process = context.Process(target=_report_peak, args=(call, child))
-    process.start()
-    peak: int = parent.recv()
-    process.join()
-    return peak
-
-
-def _report_peak(call: Callable[[], None], pipe: Any) -> None:
-    """Send what a call adds to the resident memory of this process."""
-    before = high_water()
-    call()
-    pipe.send(high_water() - before)

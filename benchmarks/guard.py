@@ -1,0 +1,51 @@
+"""A guard against regressions: the pair beside NumPy's plain expressions, and what the committed run shows for that."""
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.affine import SHAPES
+from benchmarks.peers import OURS, PLAIN, Calls, inputs, load
+from benchmarks.report import Row, Section
+from benchmarks.timing import Bound, interleave
+
+COMMITTED = Path(__file__).parent / "results" / "affine.json"
+# Machines differ, and this one may have other work to do: half of what was is still no regression.
+PART = 0.5
+# The largest batches take longer than all others together, and have no code of their own.
+MOST = 2**30
+
+
+def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - it is always quick
+    """Yield a table for each dtype."""
+    tables = json.loads(COMMITTED.read_text(encoding="utf-8"))["tables"]
+    for dtype in (np.float32, np.float64):
+        table = tables[f"affine {dtype.__name__}"]
+        place = table["columns"].index(PLAIN)
+        shown = {(row[0], row[1]): float(row[place].removeprefix("= ").split()[0]) for row in table["rows"]}
+        shapes = [shape for shape in SHAPES if np.prod(shape) <= MOST]
+        yield Section(
+            name=f"guard {dtype.__name__}",
+            title=f"{dtype.__name__}: time of the plain expressions / ours, now and in the committed run",
+            columns=("(m, k, n)", "", "now", "committed", "bound"),
+            rows=_rows(shapes, dtype, shown),
+            length=len(shapes) * len(Calls._fields),
+        )
+
+
+def _rows(
+    shapes: list[tuple[int, int, int]], dtype: type[np.floating], shown: dict[tuple[str, str], float]
+) -> Iterator[Row]:
+    """Measure the smaller shapes."""
+    for m, k, n in shapes:
+        called = load((), *inputs((m,), k, n, dtype))
+        name = f"({m:,}, {k:,}, {n:,})"
+        for direction in Calls._fields:
+            before = shown[name, direction]
+            bound = Bound(PLAIN, OURS, PART * before)
+            times = interleave({x: getattr(call, direction) for x, call in called.items()}, [bound], quick=True)
+            now = times.ratio(PLAIN, OURS)
+            cells = (name, direction, str(now), f"{before:.2f}", f"≥ {bound.value:.2f}")
+            yield Row(cells, holds=now.median >= bound.value)
