@@ -14,10 +14,11 @@ from pullback._typing import Array, DType, Namespace
 # the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
 _CHAIN = 128
 # A product of more multiplications for each row than this is cut into chains by the BLAS itself, once it is long: with
-# OpenBLAS, the error halves between 448 rows and 512. There, blocks only keep the number of chains down, and the wide
-# sum of so few blocks costs next to nothing.
+# OpenBLAS, the error halves between 448 rows and 512. There, blocks only keep the number of chains down: so many blocks
+# of longer batches, or more, as long as their results are small beside them, for the wide sum to cost next to nothing.
 _NARROW = 2048
 _LONG = 8192
+_BLOCKS = 16
 # A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
 # so that its chains are short; for fewer rows than these a product with ones is sooner done than two levels. About so
 # many numbers are added at a time: with fewer, NumPy mostly starts loops, and more leave the cache between additions.
@@ -43,11 +44,13 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         if not (regroups(x) and regroups(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
-    rows = _rows(x)
-    narrow = x.shape[-1] * y.shape[-1] <= _NARROW
+    rows, size = _rows(x), x.shape[-1] * y.shape[-1]
+    narrow = size <= _NARROW
     block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
     if rows <= block:
         return _transpose(xp, x) @ y
+    if block == _LONG:
+        block = min(_LONG, max(rows // _BLOCKS, size // 8))
     if narrow and rows < 4 * _CHAIN:
         # So little work is done sooner in the widest dtype than in blocks.
         wide = widest(xp, x)
