@@ -57,8 +57,9 @@ def _rows(peers: Collection[str], k: int, n: int, lengths: list[int]) -> Iterato
 def _gradients(peers: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> Mapping[str, Call]:
     """Return calls for (dw, db), ours first."""
     found: dict[str, Call] = {name: calls.backward for name, calls in load(peers, da, z, w, b).items()}
-    # What has no tape computes the same.
-    found.pop("PyTorch, no tape", None)
+    # These compute the same as those beside them.
+    for name in ("PyTorch, no tape", "advect, staged"):
+        found.pop(name, None)
     if "dask" in peers:
         import dask.array  # noqa: PLC0415 - a peer is loaded where it is asked for
 

@@ -68,7 +68,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         name=f"means{beside}",
         title="Geometric mean over all shapes, dtypes and directions: time of a peer / ours",
         columns=("peer", "mean", "least", "most", "bound"),
-        rows=_means(ratios),
+        rows=_means(ratios, {} if beside else MEANS),
         length=len(names),
     )
     columns = ("lower quartile", "median", "upper quartile", "bound")
@@ -140,12 +140,12 @@ def _limits(direction: str, da: Floats, z: Floats, w: Floats) -> dict[str, Call]
     return dict(zip(LIMITS, (lambda: [product() for product in products], some.copy), strict=True))
 
 
-def _means(ratios: Ratios) -> Iterator[Row]:
+def _means(ratios: Ratios, bounds: dict[str, float]) -> Iterator[Row]:
     """Average what the tables above have shown."""
     for name, found in ratios.items():
         medians = [ratio.median for ratio in found]
         mean = math.exp(math.fsum(map(math.log, medians)) / len(medians))
-        bound = MEANS.get(name)
+        bound = bounds.get(name)
         cells = (name, *(f"{x:.2f}" for x in (mean, min(medians), max(medians))), f"≥ {bound}" if bound else "none")
         yield Row(cells, holds=bound is None or mean >= bound)
 
