@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "gradients", "growth", "accuracy", "memory", "layers", "scale")
+PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "scale")
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")

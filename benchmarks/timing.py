@@ -58,13 +58,13 @@ class Times(dict[str, list[float]]):
 def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, quick: bool = False) -> Times:
     """Time calls in rounds of one sample each, so that whatever else the machine does hits all of them.
 
-    The rounds go on until the medians are clear of the bounds, or the time is used up.
+    The rounds go on until the medians are clear of the bounds, or the time is used up; a few there are in any case.
     """
     # Timer keeps the garbage collector off while it measures.
     timers = {name: Timer(call) for name, call in calls.items()}
     loops = {name: math.ceil(_SAMPLE_SECONDS / min(timer.repeat(3, 1))) for name, timer in timers.items()}
     times = Times({name: [] for name in calls})
-    least, seconds = (7, 1.0) if quick else (11, 10.0)
+    fewest, usual, seconds = (5, 7, 1.0) if quick else (5, 11, 10.0)
     names, spent = list(calls), 0.0
     while True:
         for name in names:
@@ -77,5 +77,5 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
         # Whoever comes after another may find a warmer cache or a slower clock: take turns.
         names = names[1:] + names[:1]
         rounds = len(times[names[0]])
-        if rounds >= least and (spent > seconds or all(map(times.clear, bounds))):
+        if rounds >= fewest and (spent > seconds or (rounds >= usual and all(map(times.clear, bounds)))):
             return times
