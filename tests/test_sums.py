@@ -7,7 +7,7 @@ import pytest
 from backend import Backend
 from laws import EPS, C
 
-from pullback import affine_backward, matmul_backward
+from pullback import affine_backward, affine_forward, matmul_backward
 
 # Around the limits of one block, a few, and blocks with a rest; of a narrow product and of a wide one.
 SIZES = [(rows, 2, 3) for rows in (127, 128, 129, 300, 511, 512, 1023, 1024, 1279, 1280, 2500, 20_000)]
@@ -26,6 +26,16 @@ def test_blocks(eager: Backend, sizes: tuple[int, int, int], of: str) -> None:
     wide_z, wide_da = z.astype("complex128"), da.astype("complex128")
     _check(eager.numpy(gradients.dw), wide_z.conj().T @ wide_da, rows)
     _check(eager.numpy(gradients.db), wide_da.sum(axis=0), rows)
+
+
+@pytest.mark.parametrize("batch", [(1024,), (1031,), (2048,), (3, 700)], ids=str)
+@pytest.mark.parametrize("n", [0, 1, 3, 128, 129])
+def test_bias_of_many_rows(eager: Backend, batch: tuple[int, ...], n: int) -> None:
+    """Rows are joined for it, if their number has a divisor: to the last bit what it is without."""
+    rng = np.random.default_rng(n)
+    z, w, b = (eager.blocks(_uniform(rng, shape, "float32")) for shape in ((*batch, 2), (2, n), (n,)))
+    without = eager.numpy(eager.call(affine_forward, z, w))
+    np.testing.assert_array_equal(eager.numpy(eager.call(affine_forward, z, w, b)), without + eager.numpy(b))
 
 
 @pytest.mark.parametrize("rows", [300, 1024, 2500])

@@ -1,4 +1,4 @@
-"""Products with a batch and sums over it, accurate and fast at any number of rows.
+"""Products with a batch, sums over it and what is added to its rows, accurate and fast at any number of rows.
 
 A sum over rows has two levels: blocks of rows in the arrays' own dtype, mostly by products, then the blocks' results
 in the widest dtype of the device. An array that carries chunks, or whose size is not known, is summed as it is chunked.
@@ -27,6 +27,9 @@ _SUM_ROWS = 1280
 _SUM_WIDTH = 512
 # Up to about so many entries, NumPy spends longer on starting the sum of each row than on adding it up.
 _SHORT = 64
+# From so many rows on it pays to join some of them before something is added to each: up to so many entries.
+_MANY_ROWS = 1024
+_JOINED = 256
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -36,6 +39,20 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     flat = flatten(xp, x, 0) @ w
     out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
     return out
+
+
+def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
+    """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
+    n, shape = b.shape[0], a.shape
+    if 0 != n <= _JOINED // 2 and a.ndim > 1 and regroups(a) and (rows := math.prod(shape[:-1])) > _MANY_ROWS:
+        # NumPy starts a loop for each row. The rows that are joined must come out even.
+        joined = _JOINED // n
+        while rows % joined:
+            joined -= 1
+        a = xp.reshape(a, (rows // joined, joined * n))
+        b = xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,))
+    a += b
+    return a if a.shape == shape else xp.reshape(a, shape)
 
 
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:

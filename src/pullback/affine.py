@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pullback._arguments import check_wrt, read, read_optional, real_like
 from pullback._shapes import check_bias, check_directions, check_factors, check_upstream
-from pullback._sums import contract_rows, product, sum_rows
+from pullback._sums import add_to_rows, contract_rows, product, sum_rows
 from pullback._typing import Array
 
 _INPUTS = ("z", "w", "b")
@@ -101,7 +101,7 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
     check_bias("affine_forward", "b", b, w)
     a = product(xp, z, w)
     if b is not None:
-        a += b
+        a = add_to_rows(xp, a, b)
     return like(a)
 
 
