@@ -94,8 +94,13 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
 
 
 def sum_last(xp: Namespace, x: Array, /) -> Array:
-    """Return ``Σ_j x_rj`` over the last axis, which is kept; as a product where that is short and the rows are many."""
+    """Return ``Σ_j x_rj`` over the last axis, which is kept: `x` itself where that has one entry.
+
+    It is a product where the axis is short and the rows are many.
+    """
     n = x.shape[-1]
+    if n == 1:
+        return x
     few = x.shape[0] in range(_SHORT)
     if few or hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
         out: Array = xp.sum(x, axis=-1, keepdims=True)
