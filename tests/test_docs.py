@@ -148,18 +148,18 @@ def test_reference_is_complete(read: dict[Path, Reader]) -> None:
 def test_results_are_read_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A number that a page speaks of is in exactly one saved file, or the site is not built."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
-    results = importlib.import_module("results")
-    saved = {
+    saved = importlib.import_module("saved")
+    written = {
         "machine": ["a machine"],
         "tables": {"speed": {"title": "Speed", "columns": ["n", "s"], "rows": [["1", "2"]]}},
     }
-    (tmp_path / "one.json").write_text(json.dumps(saved))
-    table = results.read("speed", tmp_path)
+    (tmp_path / "one.json").write_text(json.dumps(written))
+    table = saved.read("speed", tmp_path)
     assert table.column("s") == ["2"]
-    with pytest.raises(results.ExtensionError, match=r"'Speed' must have a column 'ms'; got \['n', 's'\]"):
+    with pytest.raises(saved.ExtensionError, match=r"'Speed' must have a column 'ms'; got \['n', 's'\]"):
         table.column("ms")
-    with pytest.raises(results.ExtensionError, match="must have the table 'memory'; got none"):
-        results.read("memory", tmp_path)
-    (tmp_path / "two.json").write_text(json.dumps(saved))
-    with pytest.raises(results.ExtensionError, match=r"must have the table 'speed'; got one\.json, two\.json"):
-        results.read("speed", tmp_path)
+    with pytest.raises(saved.ExtensionError, match="must have the table 'memory'; got none"):
+        saved.read("memory", tmp_path)
+    (tmp_path / "two.json").write_text(json.dumps(written))
+    with pytest.raises(saved.ExtensionError, match=r"must have the table 'speed'; got one\.json, two\.json"):
+        saved.read("speed", tmp_path)
