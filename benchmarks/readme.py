@@ -24,37 +24,35 @@ def lines() -> list[str]:
 
 def _speed(saved: dict[str, Any]) -> str:
     """Say the geometric means, and what small calls cost."""
-    means, small = _rows(saved, "means"), _rows(saved, "small")
+    mean = {peer: row["mean"] for peer, row in _rows(saved, "means").items()}
+    small = {peer: row["median"] for peer, row in _rows(saved, "small").items()}
     return (
-        f"- **Speed.** Plain NumPy takes {means['NumPy']['mean']} times our time, and PyTorch "
-        f"{means['PyTorch']['mean']} times, by the geometric mean over all shapes, dtypes and directions. Forward and "
-        f"backward of 8 × 8 matrices take PyTorch's tape {small['PyTorch']['median']} times our time, and HIPS autograd "
-        f"{small['HIPS autograd']['median']} times."
+        f"- **Speed.** Plain NumPy takes {mean['NumPy']} times our time, and PyTorch {mean['PyTorch']} times, by the "
+        "geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices take PyTorch's "
+        f"tape {small['PyTorch']} times our time, and HIPS autograd {small['HIPS autograd']} times."
     )
 
 
 def _accuracy(saved: dict[str, Any]) -> str:
     """Say the errors of the longest batch."""
-    rows = _rows(saved, "accuracy 64 x 64")
-    m, row = list(rows.items())[-1]
+    m, row = list(_rows(saved, "accuracy 64 x 64").items())[-1]
     errors = (
-        f"{row[f'{name}, pullback']} in {name}, where NumPy has {row[f'{name}, NumPy']} and PyTorch "
+        f"{row[f'{name}, pullback']} in {name}, where NumPy's is {row[f'{name}, NumPy']} and PyTorch's "
         f"{row[f'{name}, PyTorch']}"
         for name in ("dw", "db")
     )
-    return f"- **Accuracy.** The float32 gradients of {m} rows of 64 → 64 have an error of {'; '.join(errors)}."
+    return f"- **Accuracy.** The float32 gradients of {m} rows, 64 → 64, have an error of {', and of '.join(errors)}."
 
 
 def _scale(saved: dict[str, Any]) -> str:
-    """Say the times of the pool, and the memory of the command."""
-    pool = _rows(saved, "pool")
-    first, *middle, last = ((blocks, row["median"]) for blocks, row in pool.items())
-    times = ", ".join(f"{ratio} times at {blocks}" for blocks, ratio in middle)
+    """Say the times beside the pool, and the memory of the command."""
+    (blocks, first), *others = ((blocks, row["median"]) for blocks, row in _rows(saved, "pool").items())
+    more = " and ".join(f"{ratio} times at {blocks}" for blocks, ratio in others)
     gigabytes, command = list(_rows(saved, "command").items())[-1]
     return (
-        f"- **Larger than memory.** `pullback.dask` takes {first[1]} times the time of a thread pool written by hand "
-        f"at {first[0]} blocks, {times} and {last[1]} times at {last[0]}. `pullback gradient` reads {gigabytes} GB with "
-        f"{command['peak, MiB']} MiB at its peak, besides the interpreter's own."
+        "- **Larger than memory.** Beside a thread pool that was written by hand, `pullback.dask` takes "
+        f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at its "
+        f"peak, besides the interpreter's own, for an input of {gigabytes} GB."
     )
 
 

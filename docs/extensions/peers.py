@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from pictures import svg
+from pictures import ACCENT, svg
 from plot import (
     BRIGHT,
     DASHED,
     DOTTED,
     PLAIN,
     QUIET,
-    TOP,
     WIDTH,
     Axes,
     Points,
@@ -26,7 +25,8 @@ from saved import Table
 
 # A library looks the same in every picture, on paper and without colours, too.
 LOOKS = {
-    "pullback": BRIGHT,
+    # Wide enough to show on both sides of a line that lies on it.
+    "pullback": f'stroke="{ACCENT}" stroke-width="5"',
     "NumPy": PLAIN,
     "PyTorch": PLAIN + ' stroke-dasharray="12 4"',
     "PyTorch, no tape": PLAIN + DOTTED,
@@ -37,8 +37,8 @@ LOOKS = {
 }
 UNITS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
 # To the right of the curves are their names.
-LEFT, RIGHT, BOTTOM = 70, 316, 330
-NAMES, LINE = 362, 20
+LEFT, RIGHT, TOP, BOTTOM = 72, 308, 36, 330
+NAMES, LINE = 366, 20
 # Each peer has its name, and below it a lane of dots for each direction.
 HEAD, LANE, GAP = 20, 12, 24
 FAINT = 'fill="currentColor" fill-opacity="0.4"'
@@ -66,12 +66,18 @@ def accuracy(gradient: str, table: Table) -> str:
         for name in table.columns
         if name.startswith(f"{gradient}, ")
     }
-    columns["bound"] = table.column("bounds")
     # A single row has no error of db at all, and a logarithmic scale has no place for that.
     lines = {
         name: [(x, y) for x, y in zip(m, numbers(cells), strict=True) if y > 0]
         for name, cells in columns.items()
     }
+    bounds = list(zip(m, numbers(table.column("bounds")), strict=True))
+    # A bound holds up to the length where the next one begins.
+    lines["bound"] = [
+        point
+        for (_, before), (x, y) in zip(bounds[:1] + bounds, bounds, strict=False)
+        for point in ((x, before), (x, y))
+    ]
     return beside(lines, ("m", f"error of {gradient}"), power)
 
 
@@ -133,46 +139,59 @@ def beside(
     lines: Mapping[str, Points], titles: tuple[str, str], say: Callable[[float], str]
 ) -> str:
     """Draw a line for each library, on logarithmic scales, with its name at its end."""
-    points = [point for line in lines.values() for point in line]
-    across, up = zip(*points, strict=True)
-    heights = powers(min(up), max(up))
+    across, up = zip(*(point for line in lines.values() for point in line), strict=True)
     axes = Axes(
         (min(across), max(across)),
-        (heights[0], heights[-1]),
+        (min(up) / 1.3, max(up) * 1.3),
         log=True,
         left=LEFT,
         right=RIGHT,
+        top=TOP,
         bottom=BOTTOM,
     )
-    widths = [x for x in powers(*axes.x) if axes.x[0] <= x <= axes.x[1]]
+    widths, heights = (
+        [x for x in powers(*ends) if ends[0] <= x <= ends[1]] for ends in axes[:2]
+    )
     shapes = frame(
         axes,
-        [(x, f"{x:,.0f}" if x < 10**4 else power(x)) for x in widths],
+        [(x, f"{x:.0f}" if x < 1000 else power(x)) for x in widths],
         [(y, say(y)) for y in heights],
         titles,
     )
-    ends = {name: axes.place(*line[-1])[1] for name, line in lines.items()}
-    for name, y in apart(ends).items():
-        places = [axes.place(*point) for point in lines[name]]
-        # The line goes on to its name: where two lie on each other, they part there.
-        places += [(NAMES - 30, y), (NAMES - 6, y)]
-        shapes += [path(places, LOOKS[name]), text(NAMES, y, name, "start")]
-    # Ours lies above all others.
-    return svg(WIDTH, BOTTOM + 60, *shapes)
+    ends = {name: axes.place(*line[-1]) for name, line in lines.items()}
+    for name, line in lines.items():
+        shapes.append(path([axes.place(*point) for point in line], LOOKS[name]))
+    for name, y in apart({name: y for name, (_, y) in ends.items()}).items():
+        sample = [(NAMES - 38, y), (NAMES - 6, y)]
+        shapes += [
+            path([ends[name], (NAMES - 40, y)], QUIET),
+            path(sample, LOOKS[name]),
+            text(NAMES, y, name, "start"),
+        ]
+    return svg(WIDTH, BOTTOM + 56, *shapes)
 
 
 def apart(heights: Mapping[str, float]) -> dict[str, float]:
-    """Move names apart that would be written over each other; all stay in the picture."""
-    places: dict[str, float] = {}
-    free = float(TOP)
-    for name, height in sorted(heights.items(), key=lambda item: item[1]):
-        places[name] = max(height, free)
-        free = places[name] + LINE
-    free = BOTTOM
-    for name in reversed(places):
-        places[name] = min(places[name], free)
-        free = places[name] - LINE
-    return places
+    """Move names apart that would lie on each other, each group around its middle."""
+    groups: list[list[str]] = []
+    starts: list[float] = []
+    for name in sorted(heights, key=heights.__getitem__):
+        group = [name]
+        while True:
+            middle = sum(heights[x] for x in group) / len(group)
+            start = middle - LINE * (len(group) - 1) / 2
+            start = max(TOP, min(start, BOTTOM - LINE * (len(group) - 1)))
+            if not groups or starts[-1] + LINE * len(groups[-1]) <= start:
+                break
+            group = groups.pop() + group
+            starts.pop()
+        groups.append(group)
+        starts.append(start)
+    return {
+        name: start + LINE * i
+        for group, start in zip(groups, starts, strict=True)
+        for i, name in enumerate(group)
+    }
 
 
 def on_ground(x: float, y: float, words: str, anchor: str) -> list[str]:

@@ -27,6 +27,7 @@ class Axes(NamedTuple):
     log: bool
     left: float = LEFT
     right: float = RIGHT
+    top: float = TOP
     bottom: float = BOTTOM
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -40,7 +41,7 @@ class Axes(NamedTuple):
         )
         return (
             self.left + across * (self.right - self.left),
-            self.bottom - up * (self.bottom - TOP),
+            self.bottom - up * (self.bottom - self.top),
         )
 
 

@@ -66,21 +66,21 @@ class Results(Saved):
 
     def run(self) -> list[nodes.Node]:
         """Write it; each cell knows its column, which a phone shows beside it."""
-        table = self.table(self.arguments[0])
-        head = "".join(
-            f'<th scope="col">{html.escape(name)}</th>' for name in table.columns
-        )
-        body = "".join(f"<tr>{self.cells(table.columns, row)}</tr>" for row in table.rows)
+        name = self.arguments[0]
+        table = self.table(name)
+        columns, rows = table.columns, table.rows
+        kind, box = "results", ""
+        if len(columns) > NARROW:
+            kind = "results wide"
+            box = f' role="region" aria-label="{html.escape(name)}" tabindex="0"'
+            columns, *rows = (self.joined(columns, row) for row in (columns, *rows))
+        head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+        body = "".join(f"<tr>{self.cells(columns, row)}</tr>" for row in rows)
         # The titles are written for a terminal, with the marks of code.
         title = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(table.title))
         machine = "\n".join(map(html.escape, table.machine))
-        kind = "results wide" if len(table.columns) > NARROW else "results"
-        scrolled = (
-            f'role="region" aria-label="{html.escape(self.arguments[0])}" tabindex="0"'
-        )
         written = (
-            f'<div class="{kind}"><p class="title">{title}</p>'
-            f'<div class="scrolled" {scrolled if kind != "results" else ""}>'
+            f'<div class="{kind}"><p class="title">{title}</p><div class="scrolled"{box}>'
             f'<table class="docutils"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
             "<details><summary>What it was measured on</summary>"
@@ -89,14 +89,21 @@ class Results(Saved):
         return [nodes.raw("", written, format="html")]
 
     @staticmethod
+    def joined(columns: list[str], row: list[str]) -> list[str]:
+        """Put a second column that has no name into the first, which is always in sight."""
+        if columns[1]:
+            return row
+        first, second, *others = row
+        return [f"{first} ({second})" if second else first, *others]
+
+    @staticmethod
     def cells(columns: list[str], row: list[str]) -> str:
-        """Write a row; quartiles have a line of their own where there are many columns."""
-        named = zip(columns, row, strict=True)
+        """Write a row; what is in brackets has a line of its own in a wide table."""
         cells = [
             f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
-            for name, cell in named
+            for name, cell in zip(columns, row, strict=True)
         ]
-        return re.sub(r" (\([^()]* to [^()]*\))", r" <small>\1</small>", "".join(cells))
+        return re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", "".join(cells))
 
 
 class Curve(Saved):
