@@ -51,8 +51,8 @@ def _scale(saved: dict[str, Any]) -> str:
     gigabytes, command = list(_rows(saved, "command").items())[-1]
     return (
         "- **Larger than memory.** Beside a thread pool that was written by hand, `pullback.dask` takes "
-        f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at its "
-        f"peak, besides the interpreter's own, for an input of {gigabytes} GB."
+        f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at "
+        f"its peak, besides the interpreter's own, for an input of {gigabytes} GB."
     )
 
 
