@@ -76,6 +76,9 @@ class Results(Saved):
             columns, *rows = (self.joined(columns, row) for row in (columns, *rows))
         head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
         body = "".join(f"<tr>{self.cells(columns, row)}</tr>" for row in rows)
+        if box:
+            # What is in brackets has a line of its own.
+            body = re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", body)
         # The titles are written for a terminal, with the marks of code.
         title = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(table.title))
         machine = "\n".join(map(html.escape, table.machine))
@@ -98,12 +101,13 @@ class Results(Saved):
 
     @staticmethod
     def cells(columns: list[str], row: list[str]) -> str:
-        """Write a row; what is in brackets has a line of its own in a wide table."""
+        """Write a row."""
+        named = zip(columns, row, strict=True)
         cells = [
             f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
-            for name, cell in zip(columns, row, strict=True)
+            for name, cell in named
         ]
-        return re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", "".join(cells))
+        return "".join(cells)
 
 
 class Curve(Saved):
