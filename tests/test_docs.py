@@ -2,6 +2,7 @@
 
 import html.parser
 import importlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -148,18 +149,43 @@ def test_reference_is_complete(read: dict[Path, Reader]) -> None:
 def test_results_are_read_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A number that a page speaks of is in exactly one saved file, or the site is not built."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
-    results = importlib.import_module("results")
-    saved = {
+    saved = importlib.import_module("saved")
+    written = {
         "machine": ["a machine"],
         "tables": {"speed": {"title": "Speed", "columns": ["n", "s"], "rows": [["1", "2"]]}},
     }
-    (tmp_path / "one.json").write_text(json.dumps(saved))
-    table = results.read("speed", tmp_path)
+    (tmp_path / "one.json").write_text(json.dumps(written))
+    table = saved.read("speed", tmp_path)
     assert table.column("s") == ["2"]
-    with pytest.raises(results.ExtensionError, match=r"'Speed' must have a column 'ms'; got \['n', 's'\]"):
+    with pytest.raises(saved.ExtensionError, match=r"'Speed' must have a column 'ms'; got \['n', 's'\]"):
         table.column("ms")
-    with pytest.raises(results.ExtensionError, match="must have the table 'memory'; got none"):
-        results.read("memory", tmp_path)
-    (tmp_path / "two.json").write_text(json.dumps(saved))
-    with pytest.raises(results.ExtensionError, match=r"must have the table 'speed'; got one\.json, two\.json"):
-        results.read("speed", tmp_path)
+    with pytest.raises(saved.ExtensionError, match="must have the table 'memory'; got none"):
+        saved.read("memory", tmp_path)
+    (tmp_path / "two.json").write_text(json.dumps(written))
+    with pytest.raises(saved.ExtensionError, match=r"must have the table 'speed'; got one\.json, two\.json"):
+        saved.read("speed", tmp_path)
+
+
+def test_numbers_in_cells_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures read cells that are written for people."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    plot, peers = map(importlib.import_module, ("plot", "peers"))
+    cells = ["8,000", "≤ 1e-06; ≤ each peer's or 6e-08", "= 1.04 (0.77 to 1.30)", "10 (extrapolated)"]
+    assert plot.numbers(cells) == [8000, 1e-6, 1.04, 10]
+    assert [peers.seconds(cell) for cell in ("2 s", "1.5 ms")] == [2, 1.5e-3]
+    assert [peers.duration(time) for time in (10, 1e-3, 1e-5)] == ["10 s", "1 ms", "10 µs"]
+
+
+def test_names_beside_curves_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names keep the order of their curves, stay a line apart and in the picture, and move only where they must."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    peers = importlib.import_module("peers")
+    free = {"a": 100.0, "b": 200.0}
+    assert peers.apart(free) == free
+    assert peers.apart({"a": 101, "b": 99}) == {"b": 90, "a": 110}
+    crowded = {name: peers.BOTTOM - 3 * i for i, name in enumerate("abcdefg")} | {"top": peers.TOP - 5}
+    heights = sorted(peers.apart(crowded).values())
+    assert list(peers.apart(crowded)) == sorted(crowded, key=crowded.__getitem__)
+    assert all(after - before >= peers.LINE for before, after in itertools.pairwise(heights))
+    assert heights[0] >= peers.TOP
+    assert heights[-1] <= peers.BOTTOM

@@ -1,5 +1,6 @@
 """Code blocks of the README and of docs/ run, the support table says what backends/ says, CI runs the test command."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -54,3 +55,10 @@ def test_support_table() -> None:
         f"| {row['title']} | `{row['import']}` | `{', '.join(row['requires'])}` | {row['tested']} |" for row in rows
     ]
     assert README.split("|---|---|---|---|\n")[1].split("\n\n")[0].splitlines() == table
+
+
+def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    readme = importlib.import_module("benchmarks.readme")
+    written = README.partition(readme.BEGIN)[2].partition(readme.END)[0].strip().splitlines()
+    assert written == readme.lines(), "python -m benchmarks.readme writes what benchmarks/results says"

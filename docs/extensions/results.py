@@ -1,23 +1,43 @@
-"""Tables of the benchmarks, which `python -m benchmarks --save FILE` has written.
+"""Tables of the benchmarks, which `python -m benchmarks --save FOLDER` has written.
 
 What a page says of a measurement is read from benchmarks/results, and none of it is typed.
 """
 
 import html
-import json
-import math
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from typing import Any
 
 from curves import graph, pool
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from peers import accuracy, growth, speed
+from plot import power
+from saved import Table, read
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "results"
+# What draws a picture, and the tables that it is drawn from.
+CURVES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "pool": (pool, ("pool",)),
+    "graph": (graph, ("graph",)),
+    "speed": (speed, ("affine float32", "affine float64", "means")),
+    "speed beside advect": (
+        speed,
+        (
+            "affine float32 beside advect",
+            "affine float64 beside advect",
+            "means beside advect",
+        ),
+    ),
+    **{f"growth {letter}": (growth, (f"growth {letter}",)) for letter in "mkn"},
+    **{
+        f"accuracy of {gradient}": (partial(accuracy, gradient), ("accuracy 64 x 64",))
+        for gradient in ("dw", "db")
+    },
+}
+# With more columns, a table is scrolled in its own box: as cards, its rows would not end.
+NARROW = 8
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -28,42 +48,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-class Table(NamedTuple):
-    """A saved table."""
-
-    path: Path
-    machine: list[str]
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def column(self, name: str) -> list[str]:
-        """Return the cells of a column, the uppermost first."""
-        if name not in self.columns:
-            msg = f"results: {self.title!r} must have a column {name!r}; got {self.columns}"
-            raise ExtensionError(msg)
-        return [row[self.columns.index(name)] for row in self.rows]
-
-
-def read(name: str, folder: Path = FOLDER) -> Table:
-    """Return a table out of the one file that has it."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if name in saved["tables"]:
-            found.append(Table(path, saved["machine"], **saved["tables"][name]))
-    if len(found) != 1:
-        places = ", ".join(table.path.name for table in found) or "none"
-        msg = f"results: one file of {folder} must have the table {name!r}; got {places}. "
-        msg += "python -m benchmarks --save FILE writes it"
-        raise ExtensionError(msg)
-    return found[0]
-
-
 class Saved(Directive):
     """Something made of a saved table, and made again when that changes."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def table(self, name: str) -> Table:
         """Read a table."""
@@ -77,21 +66,38 @@ class Results(Saved):
 
     def run(self) -> list[nodes.Node]:
         """Write it; each cell knows its column, which a phone shows beside it."""
-        table = self.table(self.arguments[0])
-        head = "".join(
-            f'<th scope="col">{html.escape(name)}</th>' for name in table.columns
-        )
-        body = "".join(f"<tr>{self.cells(table.columns, row)}</tr>" for row in table.rows)
+        name = self.arguments[0]
+        table = self.table(name)
+        columns, rows = table.columns, table.rows
+        kind, box = "results", ""
+        if len(columns) > NARROW:
+            kind = "results wide"
+            box = f' role="region" aria-label="{html.escape(name)}" tabindex="0"'
+            columns, *rows = (self.joined(columns, row) for row in (columns, *rows))
+        head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+        body = "".join(f"<tr>{self.cells(columns, row)}</tr>" for row in rows)
+        if box:
+            # What is in brackets has a line of its own.
+            body = re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", body)
         # The titles are written for a terminal, with the marks of code.
         title = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(table.title))
         machine = "\n".join(map(html.escape, table.machine))
         written = (
-            f'<div class="results"><table class="docutils"><caption>{title}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f'<div class="{kind}"><p class="title">{title}</p><div class="scrolled"{box}>'
+            f'<table class="docutils"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
             "<details><summary>What it was measured on</summary>"
             f"<pre>{machine}</pre></details></div>"
         )
         return [nodes.raw("", written, format="html")]
+
+    @staticmethod
+    def joined(columns: list[str], row: list[str]) -> list[str]:
+        """Put a second column that has no name into the first, which is always in sight."""
+        if columns[1]:
+            return row
+        first, second, *others = row
+        return [f"{first} ({second})" if second else first, *others]
 
     @staticmethod
     def cells(columns: list[str], row: list[str]) -> str:
@@ -105,21 +111,14 @@ class Results(Saved):
 
 
 class Curve(Saved):
-    """A table as a picture, with a caption, which is also what a screen reader says."""
+    """Tables as a picture, with a caption, which is also what a screen reader says."""
 
     has_content = True
-    curves: ClassVar[dict[str, Callable[[Callable[[str], list[str]]], str]]] = {
-        "pool": pool,
-        "graph": graph,
-    }
 
     def run(self) -> list[nodes.Node]:
         """Draw it."""
-        name = self.arguments[0]
-        drawing, caption = (
-            self.curves[name](self.table(name).column),
-            " ".join(self.content),
-        )
+        draw, names = CURVES[self.arguments[0]]
+        drawing, caption = draw(*map(self.table, names)), " ".join(self.content)
         figure = (
             f'<figure class="picture">{drawing}<figcaption>{caption}</figcaption></figure>'
         )
@@ -144,10 +143,3 @@ class BlockSize(Saved):
             " a block costs."
         )
         return [nodes.paragraph("", said)]
-
-
-def power(number: float) -> str:
-    """Write a power of ten."""
-    return "10" + f"{math.log10(number):.0f}".translate(
-        str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-    )
