@@ -19,6 +19,9 @@ NEEDED = {
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Idle threads of OpenBLAS wait so many cycles, as a power of two, before they sleep. By themselves they would take a core
+# from the library whose turn comes next for a tenth of a second, and PyTorch then waits ten times as long for its own.
+WAIT = "OPENBLAS_THREAD_TIMEOUT", "24"
 
 
 def main() -> int:
@@ -50,6 +53,7 @@ def main() -> int:
             f'cannot import {", ".join(missing)}; pip install -e ".[demo,cluster]" --group bench installs them\n',
         )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
+    os.environ.setdefault(*WAIT)
     return _run(parts, peers, unset, options.save, quick=options.quick)
 
 
@@ -64,6 +68,7 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     described = list(machine.describe(peers))
+    described.append(f"threads   {WAIT[0]}={os.environ[WAIT[0]]}, for OpenBLAS to leave the cores to the next library")
     if unset:
         described.append(f"note      removed from the environment, for they slow NumPy down: {', '.join(unset)}")
     if quick:

@@ -64,13 +64,13 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
     timers = {name: Timer(call) for name, call in calls.items()}
     loops = {name: math.ceil(_SAMPLE_SECONDS / min(timer.repeat(3, 1))) for name, timer in timers.items()}
     times = Times({name: [] for name in calls})
-    fewest, usual, seconds = (5, 7, 1.0) if quick else (5, 11, 10.0)
+    fewest, usual, seconds = (5, 7, 1.0) if quick else (5, 9, 5.0)
     names, spent = list(calls), 0.0
     while True:
         for name in names:
             time.sleep(_PAUSE_SECONDS)
             if loops[name] > 1:
-                timers[name].timeit(1)
+                timers[name].timeit(-(-loops[name] // 4))
             sample = timers[name].timeit(loops[name])
             spent += sample
             times[name].append(sample / loops[name])
