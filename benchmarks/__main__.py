@@ -19,8 +19,8 @@ NEEDED = {
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-# Idle threads of OpenBLAS wait so many cycles, as a power of two, before they sleep. By themselves they would take a core
-# from the library whose turn comes next for a tenth of a second, and PyTorch then waits ten times as long for its own.
+# Idle threads of OpenBLAS wait so many cycles, as a power of two, before they sleep. By themselves they would take a
+# core from the library whose turn comes next for a tenth of a second, and PyTorch would wait for its own threads.
 WAIT = "OPENBLAS_THREAD_TIMEOUT", "24"
 
 
