@@ -62,9 +62,13 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
     """
     # Timer keeps the garbage collector off while it measures.
     timers = {name: Timer(call) for name, call in calls.items()}
-    loops = {name: math.ceil(_SAMPLE_SECONDS / min(timer.repeat(3, 1))) for name, timer in timers.items()}
+    once = {name: timer.timeit(1) for name, timer in timers.items()}
+    loops = {
+        name: 1 if seconds > 10 * _SAMPLE_SECONDS else math.ceil(_SAMPLE_SECONDS / min(timers[name].repeat(3, 1)))
+        for name, seconds in once.items()
+    }
     times = Times({name: [] for name in calls})
-    fewest, usual, seconds = (5, 7, 1.0) if quick else (5, 9, 5.0)
+    fewest, usual, seconds = (3, 7, 1.0) if quick else (5, 9, 4.0)
     names, spent = list(calls), 0.0
     while True:
         for name in names:
