@@ -68,18 +68,16 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
         for name, seconds in once.items()
     }
     times = Times({name: [] for name in calls})
-    fewest, usual, seconds = (3, 7, 1.0) if quick else (5, 9, 4.0)
-    names, spent = list(calls), 0.0
+    fewest, usual, seconds = (3, 7, 1.0) if quick else (5, 9, 10.0)
+    names, start = list(calls), time.perf_counter()
     while True:
         for name in names:
             time.sleep(_PAUSE_SECONDS)
             if loops[name] > 1:
                 timers[name].timeit(-(-loops[name] // 4))
-            sample = timers[name].timeit(loops[name])
-            spent += sample
-            times[name].append(sample / loops[name])
+            times[name].append(timers[name].timeit(loops[name]) / loops[name])
         # Whoever comes after another may find a warmer cache or a slower clock: take turns.
         names = names[1:] + names[:1]
-        rounds = len(times[names[0]])
+        rounds, spent = len(times[names[0]]), time.perf_counter() - start
         if rounds >= fewest and (spent > seconds or (rounds >= usual and all(map(times.clear, bounds)))):
             return times
