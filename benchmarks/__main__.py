@@ -8,12 +8,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "scale")
+PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "pool", "scale")
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 NEEDED = {
     **dict.fromkeys((*PARTS, GUARD), ("numpy", "pullback", "rich", "threadpoolctl")),
+    "pool": ("dask", "numpy", "pullback", "rich", "threadpoolctl", "zarr"),
     "scale": ("dask", "distributed", "numpy", "pullback", "rich", "sklearn", "threadpoolctl", "typer", "zarr"),
 }
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the

@@ -15,9 +15,9 @@ WIDTH = 120
 
 def lines() -> list[str]:
     """Return the lines: the machine, and a bullet each for speed, accuracy and batches larger than memory."""
-    speed, accuracy, scale = (_load(part) for part in ("affine", "accuracy", "scale"))
-    machines = sorted({saved["machine"][0].removeprefix("machine").strip() for saved in (speed, accuracy, scale)})
-    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(speed), _accuracy(accuracy), _scale(scale))
+    speed, accuracy, pool, scale = (_load(part) for part in ("affine", "accuracy", "pool", "scale"))
+    machines = sorted({saved["machine"][0].removeprefix("machine").strip() for saved in (speed, accuracy, pool, scale)})
+    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(speed), _accuracy(accuracy), _scale(pool, scale))
     head, *bullets = (textwrap.wrap(said, WIDTH, subsequent_indent="  ") for said in paragraphs)
     return [*head, "", *(line for bullet in bullets for line in bullet)]
 
@@ -44,11 +44,11 @@ def _accuracy(saved: dict[str, Any]) -> str:
     return f"- **Accuracy.** The float32 gradients of {m} rows, 64 → 64, have an error of {', and of '.join(errors)}."
 
 
-def _scale(saved: dict[str, Any]) -> str:
+def _scale(pool: dict[str, Any], scale: dict[str, Any]) -> str:
     """Say the times beside the pool, and the memory of the command."""
-    (blocks, first), *others = ((blocks, row["median"]) for blocks, row in _rows(saved, "pool").items())
+    (blocks, first), *others = ((blocks, row["median"]) for blocks, row in _rows(pool, "pool").items())
     more = " and ".join(f"{ratio} times at {blocks}" for blocks, ratio in others)
-    gigabytes, command = list(_rows(saved, "command").items())[-1]
+    gigabytes, command = list(_rows(scale, "command").items())[-1]
     return (
         "- **Larger than memory.** Beside a thread pool that was written by hand, `pullback.dask` takes "
         f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at "

@@ -1,16 +1,14 @@
-"""Batches larger than memory: `pullback.dask` and `pullback gradient` beside a thread pool and a plain loop."""
+"""What batches larger than memory cost beside their arithmetic: graphs, memory, and what moves on a cluster."""
 
 from collections.abc import Collection, Iterator
 
 from benchmarks.report import Section
-from benchmarks.scale import cluster, command, graph, pool, weights
+from benchmarks.scale import cluster, command, graph, weights
 
 
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield the tables; quick ones are of a tenth of the rows."""
-    scale = 10 if quick else 1
-    yield from pool.sections(scale)
     yield graph.section(quick=quick)
     yield command.section(quick=quick)
     yield weights.section()
-    yield cluster.section(scale)
+    yield cluster.section(10 if quick else 1)
