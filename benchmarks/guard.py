@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.affine import SHAPES
+from benchmarks.affine import DOUBLE, SHAPES
 from benchmarks.peers import OURS, PLAIN, Calls, inputs, load
 from benchmarks.report import Row, Section
 from benchmarks.timing import Bound, interleave
@@ -21,11 +21,11 @@ MOST = 2**30
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - it is always quick
     """Yield a table for each dtype."""
     tables = json.loads(COMMITTED.read_text(encoding="utf-8"))["tables"]
-    for dtype in (np.float32, np.float64):
+    for dtype, known in ((np.float32, SHAPES), (np.float64, DOUBLE)):
         table = tables[f"affine {dtype.__name__}"]
         place = table["columns"].index(PLAIN)
         shown = {(row[0], row[1]): float(row[place].removeprefix("= ").split()[0]) for row in table["rows"]}
-        shapes = [shape for shape in SHAPES if np.prod(shape) <= MOST]
+        shapes = [shape for shape in known if np.prod(shape) <= MOST]
         yield Section(
             name=f"guard {dtype.__name__}",
             title=f"{dtype.__name__}: time of the plain expressions / ours, now and in the committed run",
