@@ -44,7 +44,8 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
 def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
     """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
     n, shape = b.shape[0], a.shape
-    if 0 != n <= _JOINED // 2 and a.ndim > 1 and regroups(a) and (rows := math.prod(shape[:-1])) > _MANY_ROWS:
+    few = len(shape) < 2 or shape[0] in range(_SHORT)
+    if not few and 0 != n <= _JOINED // 2 and regroups(a) and (rows := math.prod(shape[:-1])) > _MANY_ROWS:
         # NumPy starts a loop for each row. The rows that are joined must come out even.
         joined = _JOINED // n
         while rows % joined:
