@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import OURS, PLAIN, Calls, Floats, backward, forward, inputs, load
+from benchmarks.peers import OURS, PLAIN, Calls, Floats, backward, forward, inputs, load, makers
 from benchmarks.report import Row, Section
 from benchmarks.timing import Bound, Call, Ratio, Times, interleave
 from pullback import affine_backward, affine_forward
@@ -55,7 +55,7 @@ MOST = 1.1
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield the tables of speed."""
     ratios: Ratios = {}
-    names = list(load(peers, *inputs((1,), 1, 1)))[1:]
+    names = list(makers(peers))[1:]
     beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     for dtype, shapes in ((np.float32, SHAPES), (np.float64, DOUBLE)):
         yield Section(

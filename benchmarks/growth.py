@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from benchmarks.affine import duration
-from benchmarks.peers import OURS, inputs, load
+from benchmarks.peers import OURS, inputs, load, makers
 from benchmarks.report import Row, Section
 from benchmarks.timing import Times, interleave
 
@@ -21,7 +21,7 @@ _FITTED = 4
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each of m, k and n."""
-    names = list(load(peers, *inputs((1,), 1, 1)))
+    names = list(makers(peers))
     for letter, (sizes, others) in SWEEPS.items():
         fixed = ", ".join(f"{name} = {size:,}" for name, size in others.items())
         yield Section(

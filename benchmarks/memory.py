@@ -1,11 +1,12 @@
 """What the pair allocates besides its results, and what its peers do."""
 
+import gc
 import tracemalloc
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from benchmarks import resident
-from benchmarks.peers import OURS, Call, Floats, forward, inputs, load
+from benchmarks.peers import OURS, Call, Floats, forward, inputs, makers
 from benchmarks.report import Row, Section
 from pullback import affine_backward, affine_forward
 
@@ -16,7 +17,7 @@ ROWS, K, N = 1_000_000, 64, 64
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
     """Yield the tables of memory."""
-    names = list(load(peers, *inputs((1,), 1, 1)))
+    names = list(makers(peers))
     beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     if not beside:
         yield Section(
@@ -65,8 +66,11 @@ def _resident(peers: Collection[str], names: list[str]) -> Iterator[Row]:
 
 def _both(peers: Collection[str], name: str) -> Call:
     """Return forward and backward of a library that has been called before, on little: some keep what they have had."""
-    load(peers, *inputs((1,), K, N))[name].both()
-    return load(peers, *inputs((ROWS,), K, N))[name].both
+    make = makers(peers)[name]
+    make(*inputs((1,), K, N)).both()
+    call: Call = make(*inputs((ROWS,), K, N)).both
+    gc.collect()
+    return call
 
 
 def _plain_backward(da: Floats, z: Floats, w: Floats) -> tuple[Floats, Floats, Floats]:

@@ -178,9 +178,12 @@ LIBRARIES: dict[str, dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]
 }
 
 
+def makers(libraries: Collection[str]) -> dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]]:
+    """Return what makes the calls of ours, of the plain expressions and of each peer that the libraries have."""
+    theirs = {name: make for library in libraries for name, make in LIBRARIES.get(library, {}).items()}
+    return {OURS: _ours, PLAIN: _plain} | theirs
+
+
 def load(libraries: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Calls]:
-    """Return the calls of ours, of the plain expressions and of each peer that the libraries have."""
-    makers = {OURS: _ours, PLAIN: _plain} | {
-        name: make for x in libraries for name, make in LIBRARIES.get(x, {}).items()
-    }
-    return {name: make(da, z, w, b) for name, make in makers.items()}
+    """Return the calls of all of them on one batch."""
+    return {name: make(da, z, w, b) for name, make in makers(libraries).items()}
