@@ -1,11 +1,11 @@
 """How far the float32 gradients of w and b are from float64, at every length of the batch, and how far the peers'."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers import Call, Floats, inputs, load
+from benchmarks.peers import Calls, Floats, inputs, makers
 from benchmarks.report import Row, Section
 
 SHAPES = ((64, 64), (32, 32), (16, 16), (64, 2), (4, 2), (64, 1), (1, 1))
@@ -26,7 +26,7 @@ _MOST_DRAWS = 8
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield one table for each (k, n)."""
     lengths = [m for m in LENGTHS if not quick or m <= 10**6]
-    names = list(_gradients(peers, *inputs((1,), 1, 1)))
+    names = list(_peers(peers))
     beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     for k, n in SHAPES:
         yield Section(
@@ -54,25 +54,36 @@ def _rows(peers: Collection[str], k: int, n: int, lengths: list[int]) -> Iterato
         yield Row((f"{m:,}", *(f"{error:.1e}" for error in errors.ravel()), written), holds=all(kept))
 
 
-def _gradients(peers: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> Mapping[str, Call]:
-    """Return calls for (dw, db), ours first."""
-    found: dict[str, Call] = {name: calls.backward for name, calls in load(peers, da, z, w, b).items()}
+def _peers(libraries: Collection[str]) -> dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]]:
+    """Return what makes the calls, ours first."""
+    found = makers(libraries)
     # These compute the same as those beside them.
     for name in ("PyTorch, no tape", "advect, staged"):
         found.pop(name, None)
-    if "dask" in peers:
-        import dask.array  # noqa: PLC0415 - a peer is loaded where it is asked for
+    return {**found, "Dask": _dask} if "dask" in libraries else found
 
-        y, x = (dask.array.from_array(array, chunks=(_CHUNK, -1)) for array in (da, z))
-        found["Dask"] = lambda: (None, *dask.compute(x.T @ y, y.sum(axis=0)))
-    return found
+
+def _dask(da: Floats, z: Floats, _w: Floats, _b: Floats) -> Calls:
+    """Call plain Dask expressions, for dw and db alone."""
+    import dask.array  # noqa: PLC0415 - a peer is loaded where it is asked for
+
+    y, x = (dask.array.from_array(array, chunks=(_CHUNK, -1)) for array in (da, z))
+
+    def backward() -> tuple[None, Floats, Floats]:
+        return None, *dask.compute(x.T @ y, y.sum(axis=0))
+
+    return Calls(backward, backward, backward)
 
 
 def _errors(peers: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> NDArray[np.float64]:
     """Return the errors of dw, ours and each peer's, and those of db."""
-    dw_ref, db_ref = _reference(da, z)
-    gradients = [call()[1:] for call in _gradients(peers, da, z, w, b).values()]
-    return np.asarray([[_error(dw, dw_ref) for dw, _ in gradients], [_error(db, db_ref) for _, db in gradients]])
+    references = _reference(da, z)
+    # One after the other: all their copies of a long batch would not fit into memory at once.
+    errors = [
+        [_error(x, ref) for x, ref in zip(make(da, z, w, b).backward()[1:], references, strict=True)]
+        for make in _peers(peers).values()
+    ]
+    return np.asarray(errors).T
 
 
 def _reference(da: Floats, z: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
