@@ -1,7 +1,7 @@
 """The affine map of every peer in its best form: what a user of that library would write who cares for speed."""
 
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,30 +97,36 @@ def _torch(da: Floats, z: Floats, w: Floats, b: Floats) -> Calls:
     return Calls(lambda: torch.addmm(c, x, v), gradients, lambda: (torch.addmm(c, x, v), *gradients()))
 
 
-def _jax(da: Floats, z: Floats, w: Floats, b: Floats) -> Calls:
-    """Call JAX's `vjp` under `jit`, compiled before anything is timed."""
+@cache
+def _compiled() -> tuple[Callable[..., Any], ...]:
+    """Return JAX's forward, backward and both; made once, for what is compiled for a shape to serve the next batch."""
     import jax  # noqa: PLC0415
-    import jax.numpy as jnp  # noqa: PLC0415
 
     jax.config.update("jax_enable_x64", True)  # noqa: FBT003 - JAX's own signature
 
     def affine(z: Any, w: Any, b: Any) -> Any:
         return z @ w + b
 
-    @jax.jit
     def gradients(da: Any, z: Any, w: Any, b: Any) -> Any:
         return jax.vjp(affine, z, w, b)[1](da)
 
-    @jax.jit
     def both(da: Any, z: Any, w: Any, b: Any) -> Any:
         a, pull = jax.vjp(affine, z, w, b)
         return a, *pull(da)
 
+    return tuple(jax.jit(function) for function in (affine, gradients, both))
+
+
+def _jax(da: Floats, z: Floats, w: Floats, b: Floats) -> Calls:
+    """Call JAX's `vjp` under `jit`, compiled before anything is timed."""
+    import jax  # noqa: PLC0415
+    import jax.numpy as jnp  # noqa: PLC0415
+
+    affine, gradients, both = _compiled()
     arrays = [jnp.asarray(x) for x in (da, z, w, b)]
     wait = jax.block_until_ready
-    compiled = jax.jit(affine)
     return Calls(
-        lambda: wait(compiled(*arrays[1:])),
+        lambda: wait(affine(*arrays[1:])),
         lambda: wait(gradients(*arrays)),
         lambda: wait(both(*arrays)),
     )
