@@ -62,7 +62,8 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
     """
     # Timer keeps the garbage collector off while it measures.
     timers = {name: Timer(call) for name, call in calls.items()}
-    once = {name: timer.timeit(1) for name, timer in timers.items()}
+    # A first call imports, or compiles, and says nothing of the next.
+    once = {name: timer.repeat(2, 1)[1] for name, timer in timers.items()}
     loops = {
         name: 1 if seconds > 10 * _SAMPLE_SECONDS else math.ceil(_SAMPLE_SECONDS / min(timers[name].repeat(3, 1)))
         for name, seconds in once.items()
