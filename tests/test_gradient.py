@@ -219,6 +219,14 @@ def test_output_says_how_it_was_made() -> None:
     }
 
 
+def test_file_is_gone() -> None:
+    save()
+    rows = _files.open_file(Path("z.npy"))[slice(3, 5), slice(None)]
+    Path("z.npy").unlink()
+    with pytest.raises(OSError, match=r"z\.npy: rows \[3:5\] cannot be read: .*No such file"):
+        np.asarray(rows)
+
+
 @pytest.mark.parametrize("options", [(), ("--block-rows", "600"), ("--block-rows", "30000")], ids=" ".join)
 def test_each_part_is_read_once(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     save(m=30_000, shape=(120,))
