@@ -45,15 +45,17 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
     """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
     n, shape = b.shape[0], a.shape
     few = len(shape) < 2 or shape[0] in range(_SHORT)
-    if not few and 0 != n <= _JOINED // 2 and regroups(a) and (rows := math.prod(shape[:-1])) > _MANY_ROWS:
-        # NumPy starts a loop for each row. The rows that are joined must come out even.
-        joined = _JOINED // n
-        while rows % joined:
-            joined -= 1
-        a = xp.reshape(a, (rows // joined, joined * n))
-        b = xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,))
-    a += b
-    return a if a.shape == shape else xp.reshape(a, shape)
+    if few or n == 0 or n > _JOINED // 2 or not regroups(a) or (rows := math.prod(shape[:-1])) <= _MANY_ROWS:
+        a += b
+        return a
+    # NumPy starts a loop for each row. The rows that are joined must come out even.
+    joined = _JOINED // n
+    while rows % joined:
+        joined -= 1
+    a = xp.reshape(a, (rows // joined, joined * n))
+    a += xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,))
+    out: Array = xp.reshape(a, shape)
+    return out
 
 
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:

@@ -256,20 +256,21 @@ def affine_jvp(
     check_factors("affine_jvp", z, w)
     check_directions("affine_jvp", tangents, z, w)
     z, w, z_tangent, w_tangent, b_tangent = ready
-    terms = []
+    a = None
     if z_tangent is not None:
-        terms.append(product(xp, z_tangent, w))
+        a = product(xp, z_tangent, w)
     if w_tangent is not None:
-        terms.append(product(xp, z, w_tangent))
+        change = product(xp, z, w_tangent)
+        if a is None:
+            a = change
+        else:
+            a += change
     if b_tangent is not None:
         # Alone, it needs the rows of z, whose number may not be known: the sum of no columns is zero for each.
-        terms.append(b_tangent if terms else xp.sum(z[..., :0], axis=-1, keepdims=True) + b_tangent)
-    if not terms:
+        a = xp.sum(z[..., :0], axis=-1, keepdims=True) + b_tangent if a is None else add_to_rows(xp, a, b_tangent)
+    if a is None:
         msg = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
         raise ValueError(msg)
-    a, *others = terms
-    for other in others:
-        a += other
     return like(a)
 
 
