@@ -20,10 +20,8 @@ def read(
     Returns their namespace, complex conjugation, the cast of a result to a dtype (if none is named, to the promoted
     one, which a forward returns), and the arrays in the dtype to compute in.
     """
-    kinds = [(type(x), getattr(x, "dtype", None), getattr(x, "device", None)) for x in arrays]
-    cls, dtype, _ = kinds[0]
-    xp = _usual.get((cls, dtype))
-    if xp is not None and kinds.count(kinds[0]) == len(kinds):
+    xp = usual_namespace(*arrays)
+    if xp is not None:
         return xp, _as_it_is, _as_it_is, arrays
     xp = read_together(function, names, *arrays)
     for name, x in zip(names, arrays, strict=True):
@@ -47,6 +45,13 @@ def read(
         return _cast(xp, x, dtype)
 
     return xp, conj, like, [_cast(xp, x, compute) for x in arrays]
+
+
+def usual_namespace(*arrays: Array) -> Namespace | None:
+    """Return the namespace of arrays that have been seen before and pass each check of `read`, and None for others."""
+    kinds = [(type(x), getattr(x, "dtype", None), getattr(x, "device", None)) for x in arrays]
+    cls, dtype, _ = kinds[0]
+    return _usual.get((cls, dtype)) if kinds.count(kinds[0]) == len(kinds) else None
 
 
 def read_optional(

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pullback._arguments import read, read_together, same_shape, shapes
+from pullback._arguments import read, read_together, same_shape, shapes, usual_namespace
 from pullback._sums import sum_all
 from pullback._typing import Array, Cast, Namespace
 
@@ -36,8 +36,11 @@ def read_loss(
     integers as it is.
     """
     given = arrays if weights is None else {**arrays, "weights": weights}
-    xp = read_together(function, tuple(given), *given.values())
-    floating = _floating(function, xp, given)
+    floating = given
+    xp = usual_namespace(*given.values())
+    if xp is None:
+        xp = read_together(function, tuple(given), *given.values())
+        floating = _floating(function, xp, given)
     _check_shapes(function, given)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"

@@ -62,9 +62,8 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     dtype = a.dtype
     a, y, weights = ready
     da = a - y
-    value = dot_last(xp, da, da) * 0.5
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
+    value, da = reduced(xp, dot_last(xp, da, da), da, weights, reduction)
+    return Loss(like(value * 0.5), like(da, dtype))
 
 
 def huber(
