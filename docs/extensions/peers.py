@@ -103,8 +103,9 @@ def speed(single: Table, double: Table, means: Table) -> str:
     top, margin = 70, 16
     bottom = top + (HEAD + lanes + GAP) * len(peers)
     # Only x counts: the peers are below each other.
-    axes = Axes((low, high), (0, 1), log=False, left=margin, right=WIDTH - margin)
-    axes = axes._replace(bottom=bottom)
+    axes = Axes(
+        (low, high), (0, 1), log=False, left=margin, right=WIDTH - margin, bottom=bottom
+    )
     scale = [x * ten for ten in powers(low, high) for x in (1, 2, 5)]
     at = {x: axes.place(x, 0)[0] for x in scale if low <= x <= high}
     marks = [(x, f"{x:g}") for x in at]
