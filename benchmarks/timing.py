@@ -69,7 +69,7 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
         for name, seconds in once.items()
     }
     times = Times({name: [] for name in calls})
-    fewest, usual, seconds = (3, 7, 1.0) if quick else (5, 9, 10.0)
+    fewest, usual, budget = (3, 7, 1.0) if quick else (5, 9, 10.0)
     names, start = list(calls), time.perf_counter()
     while True:
         for name in names:
@@ -80,5 +80,5 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
         # Whoever comes after another may find a warmer cache or a slower clock: take turns.
         names = names[1:] + names[:1]
         rounds, spent = len(times[names[0]]), time.perf_counter() - start
-        if rounds >= fewest and (spent > seconds or (rounds >= usual and all(map(times.clear, bounds)))):
+        if rounds >= fewest and (spent > budget or (rounds >= usual and all(map(times.clear, bounds)))):
             return times
