@@ -46,7 +46,9 @@ FASTER = {
 MEANS = {PLAIN: 1.2, "PyTorch": 1.2}
 # The time of a peer where every matrix is 8 × 8, forward and backward.
 SMALL_BOUNDS = {PLAIN: 1 / 3, "PyTorch": 3.0, "HIPS autograd": 8.0, "advect": 8.0}
-# Our time is to be at most so many times the limit's, from so many multiplications on.
+# What the machine has to do at least: the bare products, and to move the bytes.
+LIMITS = ("products", "copy")
+# Our time is to be at most so many times the greater limit's, from so many multiplications on.
 NEAR, LARGE = 1.15, 2**30
 BATCH, K, N = (64, 512), 256, 256
 MOST = 1.1
@@ -103,9 +105,8 @@ def _rows(
         _check(called, dtype)
         for direction in Calls._fields:
             calls = {name: getattr(call, direction) for name, call in called.items()}
-            bounds = []
-            if PLAIN in calls and shape != SMALL:
-                bounds.append(Bound(PLAIN, OURS, FASTER.get((dtype, direction, shape), USUAL)))
+            usual = Bound(PLAIN, OURS, FASTER.get((dtype, direction, shape), USUAL))
+            bounds = [] if shape == SMALL else [usual]
             times = interleave(calls | _limits(direction, da, z, w), bounds, quick=quick)
             yield _row(shape, direction, times, bounds, ratios)
 
@@ -127,11 +128,8 @@ def _row(shape: Shape, direction: str, times: Times, bounds: list[Bound], ratios
     return Row((*cells, *map(str, beside.values()), "; ".join(written) or "none"), holds=all(kept))
 
 
-LIMITS = ("products", "copy")
-
-
 def _limits(direction: str, da: Floats, z: Floats, w: Floats) -> dict[str, Call]:
-    """Return what the machine has to do at least: the bare products, and to move the bytes."""
+    """Return what takes each of the limits."""
     products: list[Call] = []
     moved = []
     if direction != "backward":
