@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import OURS, PLAIN, Calls, Floats, backward, forward, inputs, load, makers
-from benchmarks.report import Row, Section
+from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import Bound, Call, Ratio, Times, interleave
 from pullback import affine_backward, affine_forward
 
@@ -124,7 +124,7 @@ def _row(shape: Shape, direction: str, times: Times, bounds: list[Bound], ratios
     if m * k * n >= LARGE or m >= 10**6:
         kept.append(far.median <= NEAR)
         written.append(f"limit ≤ {NEAR}")
-    cells = (f"({m:,}, {k:,}, {n:,})", direction, duration(times.median(OURS)), f"{far.median:.2f} ({limit})")
+    cells = (sizes(*shape), direction, duration(times.median(OURS)), f"{far.median:.2f} ({limit})")
     return Row((*cells, *map(str, beside.values()), "; ".join(written) or "none"), holds=all(kept))
 
 
@@ -205,11 +205,3 @@ def _check(called: Mapping[str, Calls], dtype: type[np.floating[Any]]) -> None:
                 if not np.max(np.abs(np.asarray(x) - right)) <= bound:
                     msg = f"{name} does not compute what {OURS} does"
                     raise AssertionError(msg)
-
-
-def duration(seconds: float) -> str:
-    """Write a time in the unit that suits it."""
-    unit, factor = next(
-        ((unit, factor) for unit, factor in (("s", 1), ("ms", 1e3)) if seconds * factor >= 1), ("µs", 1e6)
-    )
-    return f"{seconds * factor:.3g} {unit}"

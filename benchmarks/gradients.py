@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.affine import duration
 from benchmarks.machine import threads
 from benchmarks.peers import OURS, PLAIN, Call, Floats, inputs
-from benchmarks.report import Row, Section
+from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
 from pullback import affine_backward, affine_forward, softmax_cross_entropy, squared_error
 
@@ -56,7 +55,7 @@ def _rows(peers: Collection[str], loss: str, shapes: tuple[tuple[int, int, int],
                 np.testing.assert_allclose(np.asarray(x), right, rtol=0, atol=1e-2 * np.max(np.abs(right)))
         times = interleave(calls, quick=quick)
         beside = [str(times.ratio(name, OURS)) for name in calls if name != OURS]
-        yield Row((f"({m:,}, {k:,}, {n:,})", duration(times.median(OURS)), *beside, "none"), holds=True)
+        yield Row((sizes(m, k, n), duration(times.median(OURS)), *beside, "none"), holds=True)
 
 
 def _ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:

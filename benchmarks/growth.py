@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from benchmarks.affine import duration
 from benchmarks.peers import OURS, inputs, load, makers
-from benchmarks.report import Row, Section
+from benchmarks.report import Row, Section, duration
 from benchmarks.timing import Times, interleave
 
 # For each letter the sizes it runs through, and what the other two are meanwhile.
@@ -17,6 +16,8 @@ SWEEPS: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
 }
 # A line through so many of the largest sizes: below, the cost of a call shows.
 _FITTED = 4
+# All the work there is grows with the first power of each.
+MOST = 1.1
 
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
@@ -49,7 +50,5 @@ def _rows(
         name: float(np.polyfit(*np.log([sizes[-_FITTED:], [x.median(name) for x in measured[-_FITTED:]]]), deg=1)[0])
         for name in measured[0]
     }
-    # All the work there is grows with the first power of each.
-    bound = 1.1
-    cells = ("exponent", *(f"{exponent:.2f}" for exponent in exponents.values()), f"≤ {bound}")
-    yield Row(cells, holds=exponents[OURS] <= bound)
+    cells = ("exponent", *(f"{exponent:.2f}" for exponent in exponents.values()), f"≤ {MOST}")
+    yield Row(cells, holds=exponents[OURS] <= MOST)

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.affine import DOUBLE, SHAPES
 from benchmarks.peers import OURS, PLAIN, Calls, inputs, load
-from benchmarks.report import Row, Section
+from benchmarks.report import Row, Section, sizes
 from benchmarks.timing import Bound, interleave
 
 COMMITTED = Path(__file__).parent / "results" / "affine.json"
@@ -41,7 +41,7 @@ def _rows(
     """Measure the smaller shapes."""
     for m, k, n in shapes:
         called = load((), *inputs((m,), k, n, dtype))
-        name = f"({m:,}, {k:,}, {n:,})"
+        name = sizes(m, k, n)
         for direction in Calls._fields:
             before = shown[name, direction]
             bound = Bound(PLAIN, OURS, PART * before)

@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterator
 
 import array_api_compat.numpy as xp
 
-from benchmarks.affine import duration
 from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, inputs
-from benchmarks.report import Row, Section
+from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
 from pullback import affine_backward, affine_forward
 from pullback._arguments import read
@@ -24,7 +23,7 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         calls = {"forward": _forward, "backward": _backward}[direction](*inputs((m,), k, n))
         yield Section(
             name=f"parts of {direction} {shape}",
-            title=f"{direction} of ({m:,}, {k}, {n}), float32: what its parts take by themselves",
+            title=f"{direction} of {sizes(*shape)}, float32: what its parts take by themselves",
             columns=("", "time", "part of the call"),
             rows=_rows(calls, quick=quick),
             length=len(calls),

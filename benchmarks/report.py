@@ -48,3 +48,16 @@ def show(section: Section, console: Console) -> list[Row]:
     console.print(table)
     console.print()
     return rows
+
+
+def sizes(m: int, k: int, n: int) -> str:
+    """Write the sizes of an affine map, by which its row in a saved table is found again."""
+    return f"({m:,}, {k:,}, {n:,})"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it."""
+    unit, factor = next(
+        ((unit, factor) for unit, factor in (("s", 1), ("ms", 1e3)) if seconds * factor >= 1), ("µs", 1e6)
+    )
+    return f"{seconds * factor:.3g} {unit}"
