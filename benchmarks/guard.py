@@ -1,17 +1,16 @@
 """A guard against regressions: the pair beside NumPy's plain expressions, and what the committed run shows for that."""
 
-import json
+import math
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks import saved
 from benchmarks.affine import DOUBLE, SHAPES
 from benchmarks.peers import OURS, PLAIN, Calls, inputs, load
 from benchmarks.report import Row, Section, sizes
 from benchmarks.timing import Bound, interleave
 
-COMMITTED = Path(__file__).parent / "results" / "affine.json"
 # Machines differ, and this one may have other work to do: half of what was is still no regression.
 PART = 0.5
 # The largest batches take longer than all others together, and have no code of their own.
@@ -20,12 +19,12 @@ MOST = 2**30
 
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - it is always quick
     """Yield a table for each dtype."""
-    tables = json.loads(COMMITTED.read_text(encoding="utf-8"))["tables"]
     for dtype, known in ((np.float32, SHAPES), (np.float64, DOUBLE)):
-        table = tables[f"affine {dtype.__name__}"]
-        place = table["columns"].index(PLAIN)
-        shown = {(row[0], row[1]): float(row[place].removeprefix("= ").split()[0]) for row in table["rows"]}
-        shapes = [shape for shape in known if np.prod(shape) <= MOST]
+        shown = {
+            (row["(m, k, n)"], row[""]): float(row[PLAIN].removeprefix("= ").split()[0])
+            for row in saved.rows("affine", f"affine {dtype.__name__}")
+        }
+        shapes = [shape for shape in known if math.prod(shape) <= MOST]
         yield Section(
             name=f"guard {dtype.__name__}",
             title=f"{dtype.__name__}: time of the plain expressions / ours, now and in the committed run",

@@ -1,13 +1,12 @@
 """The README's lines of benchmarks, out of the saved results: ``python -m benchmarks.readme`` rewrites them."""
 
-import json
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
+
+from benchmarks.saved import machine, rows
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BEGIN = "<!-- what follows is written by: python -m benchmarks.readme -->\n"
 END = "<!-- end of what is written -->\n"
 WIDTH = 120
@@ -15,17 +14,17 @@ WIDTH = 120
 
 def lines() -> list[str]:
     """Return the lines: the machine, and a bullet each for speed, accuracy and batches larger than memory."""
-    speed, accuracy, pool, scale = (_load(part) for part in ("affine", "accuracy", "pool", "scale"))
-    machines = sorted({saved["machine"][0].removeprefix("machine").strip() for saved in (speed, accuracy, pool, scale)})
-    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(speed), _accuracy(accuracy), _scale(pool, scale))
+    parts = "affine", "accuracy", "pool", "scale"
+    machines = sorted({machine(part)[0].removeprefix("machine").strip() for part in parts})
+    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(), _accuracy(), _larger_than_memory())
     head, *bullets = (textwrap.wrap(said, WIDTH, subsequent_indent="  ") for said in paragraphs)
     return [*head, "", *(line for bullet in bullets for line in bullet)]
 
 
-def _speed(saved: dict[str, Any]) -> str:
+def _speed() -> str:
     """Say the geometric means, and what small calls cost."""
-    mean = {peer: row["mean"] for peer, row in _rows(saved, "means").items()}
-    small = {peer: row["median"] for peer, row in _rows(saved, "small").items()}
+    mean = {row["peer"]: row["mean"] for row in rows("affine", "means")}
+    small = {row["peer"]: row["median"] for row in rows("affine", "small")}
     return (
         f"- **Speed.** Plain NumPy takes {mean['NumPy']} times our time, and PyTorch {mean['PyTorch']} times, by the "
         "geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices take PyTorch's "
@@ -33,39 +32,27 @@ def _speed(saved: dict[str, Any]) -> str:
     )
 
 
-def _accuracy(saved: dict[str, Any]) -> str:
+def _accuracy() -> str:
     """Say the errors of the longest batch."""
-    m, row = list(_rows(saved, "accuracy 64 x 64").items())[-1]
-    errors = (
+    row = rows("accuracy", "accuracy 64 x 64")[-1]
+    errors = ", and of ".join(
         f"{row[f'{name}, pullback']} in {name}, where NumPy's is {row[f'{name}, NumPy']} and PyTorch's "
         f"{row[f'{name}, PyTorch']}"
         for name in ("dw", "db")
     )
-    return f"- **Accuracy.** The float32 gradients of {m} rows, 64 → 64, have an error of {', and of '.join(errors)}."
+    return f"- **Accuracy.** The float32 gradients of {row['m']} rows, 64 → 64, have an error of {errors}."
 
 
-def _scale(pool: dict[str, Any], scale: dict[str, Any]) -> str:
+def _larger_than_memory() -> str:
     """Say the times beside the pool, and the memory of the command."""
-    (blocks, first), *others = ((blocks, row["median"]) for blocks, row in _rows(pool, "pool").items())
+    (blocks, first), *others = ((row["blocks"], row["median"]) for row in rows("pool", "pool"))
     more = " and ".join(f"{ratio} times at {blocks}" for blocks, ratio in others)
-    gigabytes, command = list(_rows(scale, "command").items())[-1]
+    command = rows("scale", "command")[-1]
     return (
         "- **Larger than memory.** Beside a thread pool that was written by hand, `pullback.dask` takes "
         f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at "
-        f"its peak, besides the interpreter's own, for an input of {gigabytes} GB."
+        f"its peak, besides the interpreter's own, for an input of {command['input, GB']} GB."
     )
-
-
-def _load(part: str) -> dict[str, Any]:
-    """Return what a part has saved."""
-    saved: dict[str, Any] = json.loads((RESULTS / f"{part}.json").read_text(encoding="utf-8"))
-    return saved
-
-
-def _rows(saved: dict[str, Any], name: str) -> dict[str, dict[str, str]]:
-    """Return the rows of a table by their first cells, each by its columns."""
-    table = saved["tables"][name]
-    return {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
 
 
 def main() -> None:
