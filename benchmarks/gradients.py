@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import threads
-from benchmarks.peers import OURS, PLAIN, Call, Floats, inputs
+from benchmarks.peers import OURS, PLAIN, Call, Floats, chosen, inputs
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
 from pullback import affine_backward, affine_forward, softmax_cross_entropy, squared_error
@@ -25,22 +25,20 @@ SHAPES = {
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each loss."""
-    names = [name for library in peers for name in LIBRARIES.get(library, {})]
+    makers: Makers = {OURS: _ours, PLAIN: _plain} | chosen(LIBRARIES, peers)
+    names = [name for name in makers if name != OURS]
     for loss, shapes in SHAPES.items():
         yield Section(
             name=f"gradient of {loss}",
             title=f"Mean {loss}, its value, dw and db, float32: our time, and the time of each peer / ours",
-            columns=("(m, k, n)", "ours", PLAIN, *names, "bound"),
-            rows=_rows(peers, loss, shapes, quick=quick),
+            columns=("(m, k, n)", "ours", *names, "bound"),
+            rows=_rows(makers, loss, shapes, quick=quick),
             length=len(shapes),
         )
 
 
-def _rows(peers: Collection[str], loss: str, shapes: tuple[tuple[int, int, int], ...], *, quick: bool) -> Iterator[Row]:
+def _rows(makers: Makers, loss: str, shapes: tuple[tuple[int, int, int], ...], *, quick: bool) -> Iterator[Row]:
     """Compare with each peer."""
-    makers: Makers = {OURS: _ours, PLAIN: _plain} | {
-        name: make for library in peers for name, make in LIBRARIES.get(library, {}).items()
-    }
     for m, k, n in shapes:
         _, z, w, b = inputs((m,), k, n)
         # Logits of the size that a model has which has learnt something.

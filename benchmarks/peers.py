@@ -1,14 +1,15 @@
 """The affine map of every peer in its best form: what a user of that library would write who cares for speed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pullback import affine_backward, affine_forward
 
+T = TypeVar("T")
 Floats = NDArray[np.floating[Any]]
 Call = Callable[[], Any]
 
@@ -25,6 +26,10 @@ class Calls(NamedTuple):
     """Returns dz, dw and db. A peer with a tape has it recorded."""
     both: Call
     """Returns a, dz, dw and db."""
+
+
+# Makes the calls on da, z, w and b.
+Maker = Callable[[Floats, Floats, Floats, Floats], Calls]
 
 
 def inputs(batch: tuple[int, ...], k: int, n: int, dtype: type[np.floating[Any]] = np.float32) -> tuple[Floats, ...]:
@@ -176,7 +181,7 @@ def _advect(da: Floats, z: Floats, w: Floats, b: Floats) -> Calls:
     )
 
 
-LIBRARIES: dict[str, dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]]] = {
+LIBRARIES: dict[str, dict[str, Maker]] = {
     "torch": {"PyTorch": _torch_tape, "PyTorch, no tape": _torch},
     "jax": {"JAX": _jax},
     "autograd": {"HIPS autograd": _autograd},
@@ -184,10 +189,14 @@ LIBRARIES: dict[str, dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]
 }
 
 
-def makers(libraries: Collection[str]) -> dict[str, Callable[[Floats, Floats, Floats, Floats], Calls]]:
+def chosen(known: Mapping[str, Mapping[str, T]], libraries: Collection[str]) -> dict[str, T]:
+    """Return what is known of these libraries, by the names of the peers that they have."""
+    return {name: its for library in libraries for name, its in known.get(library, {}).items()}
+
+
+def makers(libraries: Collection[str]) -> dict[str, Maker]:
     """Return what makes the calls of ours, of the plain expressions and of each peer that the libraries have."""
-    theirs = {name: make for library in libraries for name, make in LIBRARIES.get(library, {}).items()}
-    return {OURS: _ours, PLAIN: _plain} | theirs
+    return {OURS: _ours, PLAIN: _plain} | chosen(LIBRARIES, libraries)
 
 
 def load(libraries: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Calls]:
