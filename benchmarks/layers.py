@@ -1,6 +1,6 @@
 """Layers beside their peers on NumPy: norms of single examples' gradients, and the gradient of a small network."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.memory import peak_of
-from benchmarks.peers import OURS, Call, Floats, inputs
+from benchmarks.peers import OURS, Call, Floats, chosen, inputs
 from benchmarks.report import Row, Section
 from benchmarks.timing import Bound, interleave
 from pullback import RELU, Affine, per_example_norms, softmax_cross_entropy, stack_backward, stack_forward
 
 Layers = list[tuple[Floats, Floats]]
 Indices = NDArray[np.int64]
+# Each call returns the mean loss, and dw and db of each layer.
+Makers = dict[str, Callable[[Layers, Floats, Indices], Call]]
 
 EXAMPLES, K, N = 4096, 512, 512
 FASTER = 50.0
@@ -26,7 +28,7 @@ SIZES = (784, 256, 10)
 BOUNDS = {"PyTorch": 1.0, "HIPS autograd": 3.0}
 
 
-def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
+def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield the tables of layers."""
     columns = ("lower quartile", "median", "upper quartile", "bound")
     yield Section(
@@ -36,13 +38,13 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         rows=_norms(quick=quick),
         length=2,
     )
-    name = "-".join(map(str, SIZES))
+    makers, name = chosen(LIBRARIES, peers), "-".join(map(str, SIZES))
     yield Section(
         name="network",
         title=f"Loss and gradient of a network {name}, batch {EXAMPLES:,}, float32: time of a peer / ours",
         columns=("peer", *columns),
-        rows=_network(quick=quick),
-        length=2 * len(BOUNDS),
+        rows=_network(makers, quick=quick),
+        length=2 * len(makers),
     )
 
 
@@ -70,7 +72,7 @@ def _formed_norms(da: Floats, z: Floats) -> Floats:
     return out
 
 
-def _network(*, quick: bool) -> Iterator[Row]:
+def _network(makers: Makers, *, quick: bool) -> Iterator[Row]:
     """Compare the loss and the gradients of a network with a hidden layer."""
     rng = np.random.default_rng(20)
     z = rng.random((EXAMPLES, SIZES[0]), dtype=np.float32)
@@ -79,18 +81,18 @@ def _network(*, quick: bool) -> Iterator[Row]:
         ((rng.standard_normal((k, n)) / k**0.5).astype(np.float32), np.zeros(n, dtype=np.float32))
         for k, n in pairwise(SIZES)
     ]
-    calls = {OURS: _ours(layers, z, y), "PyTorch": _torch(layers, z, y), "HIPS autograd": _hips(layers, z, y)}
-    calls["two products"] = _products(layers, z)
-    for name in BOUNDS:
-        for x, expected in zip(calls[OURS](), map(np.asarray, calls[name]()), strict=True):
+    ours, peers = _ours(layers, z, y), {name: make(layers, z, y) for name, make in makers.items()}
+    for peer in peers.values():
+        for x, expected in zip(ours(), map(np.asarray, peer()), strict=True):
             np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 * np.max(np.abs(expected)))
-    times = interleave(calls, [Bound(name, OURS, bound) for name, bound in BOUNDS.items()], quick=quick)
-    for name, bound in BOUNDS.items():
-        ratio = times.ratio(name, OURS)
-        cells = (*(f"{x:.2f}" for x in ratio), f"≥ {bound}")
-        yield Row((name, *cells), holds=ratio.median >= bound)
+    bounds = [Bound(name, OURS, BOUNDS[name]) for name in peers]
+    times = interleave({OURS: ours, **peers, "two products": _products(layers, z)}, bounds, quick=quick)
+    for bound in bounds:
+        ratio = times.ratio(bound.above, bound.below)
+        cells = (*(f"{x:.2f}" for x in ratio), f"≥ {bound.value}")
+        yield Row((bound.above, *cells), holds=ratio.median >= bound.value)
     # A library that did nothing else could be no faster than these.
-    for name in BOUNDS:
+    for name in peers:
         ratio = times.ratio(name, "two products")
         yield Row((f"{name} / the two products of the first layer", *(f"{x:.2f}" for x in ratio), "none"), holds=True)
 
@@ -130,7 +132,7 @@ def _torch(layers: Layers, z: Floats, y: Indices) -> Call:
     return call
 
 
-def _hips(layers: Layers, z: Floats, y: Indices) -> Call:
+def _autograd(layers: Layers, z: Floats, y: Indices) -> Call:
     """Return HIPS autograd's."""
     import autograd  # noqa: PLC0415
     import autograd.numpy as anp  # noqa: PLC0415
@@ -150,3 +152,6 @@ def _hips(layers: Layers, z: Floats, y: Indices) -> Call:
         return [value, dw1, db1, dw2, db2]
 
     return call
+
+
+LIBRARIES: dict[str, Makers] = {"torch": {"PyTorch": _torch}, "autograd": {"HIPS autograd": _autograd}}
