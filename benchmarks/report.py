@@ -15,6 +15,11 @@ class Row:
     cells: tuple[str, ...]
     holds: bool
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The cells, and in the last column, `holds`, whether the number does."""
+        return *self.cells, "yes" if self.holds else "NO"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -30,9 +35,7 @@ class Section:
 
 def as_table(section: Section, rows: list[Row]) -> dict[str, object]:
     """Return a section and its rows in the form in which they are saved."""
-    columns = [*section.columns, "holds"]
-    cells = [[*row.cells, "yes" if row.holds else "NO"] for row in rows]
-    return {"title": section.title, "columns": columns, "rows": cells}
+    return {"title": section.title, "columns": (*section.columns, "holds"), "rows": [row.written for row in rows]}
 
 
 def show(section: Section, console: Console) -> list[Row]:
@@ -43,7 +46,7 @@ def show(section: Section, console: Console) -> list[Row]:
     rows = []
     progress = Console(stderr=True)
     for row in track(section.rows, section.title.split(":")[0], section.length, console=progress, transient=True):
-        table.add_row(*row.cells, "yes" if row.holds else "NO", style="" if row.holds else "bold red")
+        table.add_row(*row.written, style="" if row.holds else "bold red")
         rows.append(row)
     console.print(table)
     console.print()
