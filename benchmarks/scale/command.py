@@ -28,13 +28,14 @@ READ_ONCE = 1.02
 
 def section(*, quick: bool) -> Section:
     """Return the table."""
+    gigabytes = QUICK_GIGABYTES if quick else GIGABYTES
     return Section(
         name="command",
         title=f"`pullback gradient` (dz, dw, db), scikit-learn's digits tiled in Zarr, --memory {LIMIT // 2**20}MiB: "
         "peak resident memory without the interpreter's own, bytes read / bytes of the input, error against float64",
         columns=("input, GB", "seconds", "peak, MiB", "peak / smallest", "read", "error", "bound"),
-        rows=_rows(QUICK_GIGABYTES if quick else GIGABYTES),
-        length=len(GIGABYTES),
+        rows=_rows(gigabytes),
+        length=len(gigabytes),
     )
 
 
