@@ -17,7 +17,6 @@ ROWS, K, N = 1_000_000, 64, 64
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
     """Yield the tables of memory."""
-    names = list(makers(peers))
     beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     if not beside:
         yield Section(
@@ -32,8 +31,8 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # no
         title=f"Peak resident memory of forward and backward in a process of its own, {(ROWS, K, N)}, float32 / size "
         "of the results",
         columns=("library", "peak, MiB", "peak / results", "bound"),
-        rows=_resident(peers, names),
-        length=len(names),
+        rows=_resident(peers),
+        length=len(makers(peers)),
     )
 
 
@@ -54,10 +53,10 @@ def _rows() -> Iterator[Row]:
             yield Row(cells, holds=peak <= MOST * size)
 
 
-def _resident(peers: Collection[str], names: list[str]) -> Iterator[Row]:
+def _resident(peers: Collection[str]) -> Iterator[Row]:
     """Measure each library in a process of its own, for not all of them can be asked what they allocate."""
     size = 4 * (ROWS * (K + N) + K * N + N)
-    for name in names:
+    for name in makers(peers):
         peak = resident.peak(_both, peers, name)
         bound = f"≤ {MOST}" if name == OURS else "none"
         cells = (name, f"{peak / 2**20:.0f}", f"{peak / size:.2f}", bound)
