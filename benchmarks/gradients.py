@@ -161,9 +161,11 @@ def _sklearn(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     model = LinearModelLoss(base_loss=base, fit_intercept=True)
     both = np.asfortranarray(np.vstack((w, b)).T)
     coefficients, targets = (both, y.astype(z.dtype)) if multinomial else (both[0], y[:, 0])
+    # To count them takes milliseconds, which are not scikit-learn's.
+    n_threads = threads()
 
     def call() -> Any:
-        value, gradient = model.loss_gradient(coefficients, z, targets, n_threads=threads())
+        value, gradient = model.loss_gradient(coefficients, z, targets, n_threads=n_threads)
         gradient = gradient.T if multinomial else gradient[:, None]
         return value, gradient[:-1], gradient[-1]
 
