@@ -68,6 +68,7 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    machine.share_threads(peers)
     described = list(machine.describe(peers))
     described.append(f"threads   {WAIT[0]}={os.environ[WAIT[0]]}, for OpenBLAS to leave the cores to the next library")
     if unset:

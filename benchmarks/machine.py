@@ -12,6 +12,14 @@ from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
+def share_threads(peers: Collection[str]) -> None:
+    """Give PyTorch as many threads as NumPy's BLAS has, which it does by itself only where nobody has set either."""
+    if "torch" in peers:
+        import torch  # noqa: PLC0415 - not there for every peer
+
+        torch.set_num_threads(threads())
+
+
 def describe(peers: Collection[str]) -> Iterator[str]:
     """Yield one line for each thing that the numbers depend on."""
     yield f"machine   {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
@@ -56,9 +64,8 @@ def _blas() -> str:
 
 def _torch() -> str:
     """Return the library of PyTorch's products: most wheels carry it inside, where nothing else can see it."""
-    import torch  # noqa: PLC0415 - not there for every peer
+    import torch  # noqa: PLC0415
 
     settings = torch.__config__.show()
     lines = (line.strip(" -").partition(" for ")[0] for line in settings.splitlines() if "Math Kernel" in line)
-    torch.set_num_threads(threads())
     return f"PyTorch   {next(lines, 'BLAS not named')}, {torch.get_num_threads()} threads"
