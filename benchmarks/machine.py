@@ -5,6 +5,7 @@ import platform
 from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
@@ -36,7 +37,7 @@ def describe(peers: Collection[str]) -> Iterator[str]:
 
 def threads() -> int:
     """Return the threads of NumPy's BLAS, which all peers are to have."""
-    return max((pool["num_threads"] for pool in threadpool_info()), default=os.cpu_count() or 1)
+    return max((pool["num_threads"] for pool in _pools()), default=os.cpu_count() or 1)
 
 
 def _processor() -> str:
@@ -47,13 +48,18 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or "unknown processor"
 
 
+def _pools() -> list[dict[str, Any]]:
+    """Return the thread pools of NumPy's BLAS, and of SciPy's where a peer has loaded it; PyTorch has its own."""
+    pools = threadpool_info()
+    return [pool for pool in pools if pool["user_api"] == "blas" and "torch" not in Path(pool["filepath"]).parts]
+
+
 def _blas() -> str:
     """Return library, version, kernel and threads of NumPy's BLAS."""
     loaded = [
         f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', 'unnamed')} kernel, "
         f"{pool['num_threads']} threads"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas" and "torch" not in Path(pool["filepath"]).parts
+        for pool in _pools()
     ]
     if loaded:
         return "; ".join(loaded)
