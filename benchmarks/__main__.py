@@ -11,12 +11,12 @@ from pathlib import Path
 PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "pool", "scale")
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
+# What the peers are measured in; the others need none of them.
+COMPARING = {"affine", "gradients", "growth", "accuracy", "memory", "layers"}
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
-NEEDED = {
-    **dict.fromkeys((*PARTS, GUARD), ("numpy", "pullback", "rich", "threadpoolctl")),
-    "pool": ("dask", "numpy", "pullback", "rich", "threadpoolctl", "zarr"),
-    "scale": ("dask", "distributed", "numpy", "pullback", "rich", "sklearn", "threadpoolctl", "typer", "zarr"),
-}
+# All parts need these, and some of them more.
+NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
+NEEDED_MORE = {"pool": ("dask", "zarr"), "scale": ("dask", "distributed", "sklearn", "typer", "zarr")}
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -44,10 +44,10 @@ def main() -> int:
     )
     parser.add_argument("--save", metavar="FOLDER", type=Path, help="write each part's results to a JSON file, too")
     options = parser.parse_args()
-    parts, peers = options.only or PARTS, options.peer or (() if options.only == [GUARD] else PEERS)
-    missing = sorted(
-        {name for part in parts for name in (*NEEDED[part], *peers) if find_spec(name) is None},
-    )
+    parts = tuple(dict.fromkeys(options.only or PARTS))
+    peers = tuple(dict.fromkeys(options.peer or PEERS)) if COMPARING.intersection(parts) else ()
+    needed = {*NEEDED, *peers, *(name for part in parts for name in NEEDED_MORE.get(part, ()))}
+    missing = sorted(name for name in needed if find_spec(name) is None)
     if missing:
         parser.exit(
             2,
