@@ -64,6 +64,7 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
     from rich.console import Console  # noqa: PLC0415
 
     from benchmarks import machine  # noqa: PLC0415
+    from benchmarks.peers import apart  # noqa: PLC0415
     from benchmarks.report import as_table, show  # noqa: PLC0415
 
     # A pipe has no width: tables that wrap at 80 columns are hard to read in a log.
@@ -78,13 +79,15 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
     console.print(*described, "", sep="\n")
     held = []
     for part in parts:
+        named_after = apart(peers) if part in COMPARING else ()
+        beside = f" beside {', '.join(named_after)}" if named_after else ""
         tables = {}
         for section in import_module(f"benchmarks.{part}").sections(peers, quick=quick):
             rows = show(section, console)
-            tables[section.name] = as_table(section, rows)
+            tables[section.name + beside] = as_table(section, rows)
             held += [row.holds for row in rows]
         if save:
-            name = part if "torch" in peers else "-".join((part, *peers))
+            name = "-".join((part, *named_after))
             written = json.dumps({"machine": described, "tables": tables}, indent=1, ensure_ascii=False)
             (save / f"{name}.json").write_text(written + "\n", encoding="utf-8")
     console.print(f"{sum(held)} of {len(held)} bounds hold", style="bold green" if all(held) else "bold red")

@@ -34,10 +34,9 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield one table for each (k, n)."""
     lengths = [m for m in LENGTHS if not quick or m <= 10**6]
     calls = _gradients(peers)
-    beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     for k, n in SHAPES:
         yield Section(
-            name=f"accuracy {k} x {n}{beside}",
+            name=f"accuracy {k} x {n}",
             title=f"float32, k = {k}, n = {n}: max |x − ref| / max |ref|, ref in float64, of dw and of db",
             columns=("m", *(f"{x}, {name}" for x in ("dw", "db") for name in calls), "bounds"),
             rows=_rows(calls, k, n, lengths),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import OURS, PLAIN, Calls, Floats, backward, forward, inputs, load, makers
+from benchmarks.peers import OURS, PLAIN, Calls, Floats, apart, backward, forward, inputs, load, makers
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import Bound, Call, Ratio, Times, interleave
 from pullback import affine_backward, affine_forward
@@ -58,11 +58,10 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield the tables of speed."""
     ratios: Ratios = {}
     names = list(makers(peers))[1:]
-    beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
     for dtype, known in ((np.float32, SHAPES), (np.float64, DOUBLE)):
         shapes = tuple(shape for shape in known if not quick or shape[0] <= 10**6)
         yield Section(
-            name=f"affine {dtype.__name__}{beside}",
+            name=f"affine {dtype.__name__}",
             title=f"{dtype.__name__}: our time, our time / the limit's, and the time of each peer / ours, by medians "
             "of interleaved runs (and quartiles; = where they do not tell which is less)",
             columns=("(m, k, n)", "", "ours", "limit", *names, "bounds"),
@@ -70,21 +69,21 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
             length=3 * len(shapes),
         )
     yield Section(
-        name=f"means{beside}",
+        name="means",
         title="Geometric mean over all shapes, dtypes and directions: time of a peer / ours",
         columns=("peer", "mean", "least", "most", "bound"),
-        rows=_means(ratios, {} if beside else MEANS),
+        rows=_means(ratios, {} if apart(peers) else MEANS),
         length=len(names),
     )
     columns = ("lower quartile", "median", "upper quartile", "bound")
     yield Section(
-        name=f"small{beside}",
+        name="small",
         title=f"Matrices of {SMALL[0]} × {SMALL[0]}, float32, forward and backward: time of a peer / ours",
         columns=("peer", *columns),
         rows=_small(peers, quick=quick),
         length=len(names),
     )
-    if not beside:
+    if not apart(peers):
         yield Section(
             name="batches",
             title=f"N-d batch {(*BATCH, K)} · {(K, N)}, float32: our time / the flattened product's",

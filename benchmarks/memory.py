@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from benchmarks import resident
-from benchmarks.peers import OURS, Call, Floats, forward, inputs, makers
+from benchmarks.peers import OURS, Call, Floats, apart, forward, inputs, makers
 from benchmarks.report import Row, Section
 from pullback import affine_backward, affine_forward
 
@@ -17,8 +17,7 @@ ROWS, K, N = 1_000_000, 64, 64
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # noqa: ARG001 - memory is exact at once
     """Yield the tables of memory."""
-    beside = "" if "torch" in peers else f" beside {', '.join(peers)}"
-    if not beside:
+    if not apart(peers):
         yield Section(
             name="memory",
             title="Memory on NumPy, float32: peak of what a call allocates / size of its results",
@@ -27,7 +26,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:  # no
             length=2 * len(BATCHES),
         )
     yield Section(
-        name=f"resident{beside}",
+        name="resident",
         title=f"Peak resident memory of forward and backward in a process of its own, {(ROWS, K, N)}, float32 / size "
         "of the results",
         columns=("library", "peak, MiB", "peak / results", "bound"),

@@ -199,6 +199,11 @@ def makers(libraries: Collection[str]) -> dict[str, Maker]:
     return {OURS: _ours, PLAIN: _plain} | chosen(LIBRARIES, libraries)
 
 
+def apart(libraries: Collection[str]) -> tuple[str, ...]:
+    """Return the libraries that results are named after: none in the main run, which is the one with PyTorch."""
+    return () if "torch" in libraries else tuple(libraries)
+
+
 def load(libraries: Collection[str], da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Calls]:
     """Return the calls of all of them on one batch."""
     return {name: make(da, z, w, b) for name, make in makers(libraries).items()}

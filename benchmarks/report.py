@@ -26,7 +26,7 @@ class Section:
     """A table of `length` rows, which are measured while it is printed."""
 
     name: str
-    """What the results are saved under."""
+    """What the results are saved under, and beside which peers where the run is not the main one."""
     title: str
     columns: tuple[str, ...]
     rows: Iterator[Row]
