@@ -1,6 +1,6 @@
 """How far the float32 gradients of w and b are from float64, at every length of the batch, and how far the peers'."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from benchmarks.peers import Floats, Maker, inputs, makers
 from benchmarks.report import Row, Section
 
 # Each call returns dw and db.
-Gradients = dict[str, Callable[[Floats, Floats, Floats, Floats], Sequence[Any]]]
+Gradients = dict[str, Callable[[Floats, Floats, Floats, Floats], Any]]
 
 SHAPES = ((64, 64), (32, 32), (16, 16), (64, 2), (4, 2), (64, 1), (1, 1))
 # The powers of ten, and the lengths at which a sum changes its blocks: just before, at and just after.
@@ -66,12 +66,12 @@ def _gradients(libraries: Collection[str]) -> Gradients:
     return found | {"Dask": _dask} if "dask" in libraries else found
 
 
-def _called(make: Maker, *arrays: Floats) -> Sequence[Any]:
+def _called(make: Maker, *arrays: Floats) -> Any:
     """Call the backward."""
     return make(*arrays).backward()[1:]
 
 
-def _dask(da: Floats, z: Floats, _w: Floats, _b: Floats) -> Sequence[Any]:
+def _dask(da: Floats, z: Floats, _w: Floats, _b: Floats) -> Any:
     """Compute plain Dask expressions."""
     import dask.array  # noqa: PLC0415 - a peer is loaded where it is asked for
 
