@@ -16,7 +16,11 @@ COMPARING = {"affine", "gradients", "growth", "accuracy", "memory", "layers"}
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
-NEEDED_MORE = {"pool": ("dask", "zarr"), "scale": ("dask", "distributed", "sklearn", "typer", "zarr")}
+NEEDED_MORE = {
+    "parts": ("dask", "zarr"),
+    "pool": ("dask", "zarr"),
+    "scale": ("dask", "distributed", "sklearn", "typer", "zarr"),
+}
 # OpenBLAS reads these when NumPy loads it. A kernel or a cache size that is not the machine's slows NumPy down, the
 # plain expressions and ours, but not to the same degree.
 MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

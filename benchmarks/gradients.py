@@ -40,11 +40,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
 def _rows(makers: Makers, loss: str, shapes: tuple[tuple[int, int, int], ...], *, quick: bool) -> Iterator[Row]:
     """Compare with each peer."""
     for m, k, n in shapes:
-        _, z, w, b = inputs((m,), k, n)
-        # Logits of the size that a model has which has learnt something.
-        w = ((w - np.float32(0.5)) * np.float32(4 / k**0.5)).astype(np.float32)
-        rng = np.random.default_rng(20)
-        y: Targets = rng.integers(n, size=m) if n > 1 else rng.random((m, 1), dtype=np.float32)
+        z, w, b, y = problem(m, k, n)
         calls = {name: make(loss, z, w, b, y) for name, make in makers.items()}
         expected = calls[OURS]()
         for call in calls.values():
@@ -56,9 +52,18 @@ def _rows(makers: Makers, loss: str, shapes: tuple[tuple[int, int, int], ...], *
         yield Row((sizes(m, k, n), duration(times.median(OURS)), *beside, "none"), holds=True)
 
 
+def problem(m: int, k: int, n: int) -> tuple[Floats, Floats, Floats, Targets]:
+    """Return z, w and b with logits of the size that a model has which has learnt something, and targets."""
+    _, z, w, b = inputs((m,), k, n)
+    w = ((w - np.float32(0.5)) * np.float32(4 / k**0.5)).astype(np.float32)
+    rng = np.random.default_rng(20)
+    y: Targets = rng.integers(n, size=m) if n > 1 else rng.random((m, 1), dtype=np.float32)
+    return z, w, b, y
+
+
 def _ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     """Call the pairs."""
-    function: Callable[..., Any] = {"softmax": softmax_cross_entropy, "squared error": squared_error}[loss]
+    function = OUR_LOSSES[loss]
 
     def call() -> Any:
         value, da = function(affine_forward(z, w, b), y)
@@ -69,26 +74,38 @@ def _ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
 
 def _plain(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     """Write it out."""
-    rows = np.arange(len(z))
+    function = PLAIN_LOSSES[loss]
 
-    def softmax() -> Any:
-        a = z @ w + b
-        a -= a.max(axis=1, keepdims=True)
-        da = np.exp(a)
-        total = da.sum(axis=1, keepdims=True)
-        value = np.mean(np.log(total[:, 0]) - a[rows, y])
-        da /= total
-        da[rows, y] -= 1
-        da /= len(z)
+    def call() -> Any:
+        value, da = function(z @ w + b, y)
         return value, z.T @ da, da.sum(axis=0)
 
-    def squared() -> Any:
-        da = z @ w + b - y
-        value = np.vdot(da, da) / (2 * len(z))
-        da /= len(z)
-        return value, z.T @ da, da.sum(axis=0)
+    return call
 
-    return {"softmax": softmax, "squared error": squared}[loss]
+
+def plain_softmax(a: Floats, y: Targets) -> tuple[Any, Floats]:
+    """Write the loss out, and its gradient; the logits are overwritten."""
+    rows = np.arange(len(a))
+    a -= a.max(axis=1, keepdims=True)
+    da = np.exp(a)
+    total = da.sum(axis=1, keepdims=True)
+    value = np.mean(np.log(total[:, 0]) - a[rows, y])
+    da /= total
+    da[rows, y] -= 1
+    da /= len(a)
+    return value, da
+
+
+def plain_squared(a: Floats, y: Targets) -> tuple[Any, Floats]:
+    """Write the loss out; its gradient takes the place of the outputs."""
+    a -= y
+    value = np.vdot(a, a) / (2 * len(a))
+    a /= len(a)
+    return value, a
+
+
+OUR_LOSSES: dict[str, Callable[..., Any]] = {"softmax": softmax_cross_entropy, "squared error": squared_error}
+PLAIN_LOSSES: dict[str, Callable[..., Any]] = {"softmax": plain_softmax, "squared error": plain_squared}
 
 
 def _torch(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:

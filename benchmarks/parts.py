@@ -3,31 +3,57 @@
 from collections.abc import Collection, Iterator
 
 import array_api_compat.numpy as xp
+import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.gradients import OUR_LOSSES, PLAIN_LOSSES, Targets, problem
 from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, inputs
+from benchmarks.pool import softmax_block, softmax_by_hand
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
-from pullback import affine_backward, affine_forward
+from pullback import affine_backward, affine_forward, softmax_cross_entropy
 from pullback._arguments import read
-from pullback._sums import add_to_rows, contract_rows, sum_rows
+from pullback._losses import read_loss
+from pullback._stable import largest
+from pullback._sums import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
 
 SMALL = (256, 64, 64)
 LONG = ((1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
+LOSSES = (
+    ("softmax", (1_000, 64, 10)),
+    ("softmax", (100_000, 64, 10)),
+    ("softmax", (65_536, 512, 512)),
+    ("squared error", (1_000, 64, 1)),
+    ("squared error", (1_000_000, 128, 1)),
+)
+# One of 800 blocks of the part `pool`.
+BLOCK = (5_000, 128, 64)
+# A strip of the output that stays in the cache between the product and the bias.
+STRIP_BYTES = 2**20
 
 
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each call that is taken apart."""
-    parts = [("backward", SMALL), *((direction, shape) for shape in LONG for direction in ("forward", "backward"))]
-    for direction, shape in parts:
+    pairs = [("backward", SMALL), *((direction, shape) for shape in LONG for direction in ("forward", "backward"))]
+    for direction, shape in pairs:
         m, k, n = shape
         calls = {"forward": _forward, "backward": _backward}[direction](*inputs((m,), k, n))
-        yield Section(
-            name=f"parts of {direction} {shape}",
-            title=f"{direction} of {sizes(*shape)}, float32: what its parts take by themselves",
-            columns=("", "time", "part of the call"),
-            rows=_rows(calls, quick=quick),
-            length=len(calls),
-        )
+        yield _section(direction, shape, calls, quick=quick)
+    for loss, shape in LOSSES:
+        yield _section(f"gradient of {loss}", shape, _loss(loss, *problem(*shape)), quick=quick)
+    with threadpool_limits(1, user_api="blas"):
+        yield _section("block of softmax", BLOCK, _block(*inputs(BLOCK[:1], *BLOCK[1:])), quick=quick)
+
+
+def _section(call: str, shape: tuple[int, int, int], calls: dict[str, Call], *, quick: bool) -> Section:
+    """Make a table of a call and its parts."""
+    return Section(
+        name=f"parts of {call} {shape}",
+        title=f"{call} of {sizes(*shape)}, float32: what its parts take by themselves",
+        columns=("", "time", "part of the call"),
+        rows=_rows(calls, quick=quick),
+        length=len(calls),
+    )
 
 
 def _rows(calls: dict[str, Call], *, quick: bool) -> Iterator[Row]:
@@ -50,6 +76,13 @@ def _forward(_da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Call]:
         nonlocal a
         a = add_to_rows(xp, a, b)
 
+    def by_strips() -> Floats:
+        out = np.empty_like(a)
+        rows = STRIP_BYTES // (out.itemsize * out.shape[1])
+        for start in range(0, len(z), rows):
+            out[start : start + rows] = add_to_rows(xp, z[start : start + rows] @ w, b)
+        return out
+
     return {
         OURS: lambda: affine_forward(z, w, b),
         PLAIN: lambda: forward(z, w, b),
@@ -58,6 +91,7 @@ def _forward(_da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Call]:
         "the bias, as NumPy adds it in place": add_bias,
         "reading the arguments": lambda: read("affine_forward", ("z", "w", "b"), z, w, b),
         "a copy of the result": a.copy,
+        "product and bias by strips of 1 MiB, instead": by_strips,
     }
 
 
@@ -72,4 +106,59 @@ def _backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
         "db, summed in blocks or with ones": lambda: sum_rows(xp, da),
         "db, NumPy's sum": lambda: da.sum(axis=0),
         "reading the arguments": lambda: read("affine_backward", ("da", "z", "w"), da, z, w),
+    }
+
+
+def _loss(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> dict[str, Call]:
+    """Take a loss and its gradient apart."""
+    ours, plain = OUR_LOSSES[loss], PLAIN_LOSSES[loss]
+    a = affine_forward(z, w, b)
+    da = ours(a, y).da
+    overwritten = a.copy()
+
+    def whole() -> None:
+        affine_backward(ours(affine_forward(z, w, b), y).da, z, w, wrt=("w", "b"))
+
+    def whole_plain() -> None:
+        change = plain(z @ w + b, y)[1]
+        _ = z.T @ change, change.sum(axis=0)
+
+    calls = {
+        OURS: whole,
+        PLAIN: whole_plain,
+        "the forward": lambda: affine_forward(z, w, b),
+        "the forward, NumPy": lambda: z @ w + b,
+        "the loss": lambda: ours(a, y),
+        "the loss, NumPy in the memory of the logits": lambda: plain(overwritten, y),
+        "the backward": lambda: affine_backward(da, z, w, wrt=("w", "b")),
+        "the backward, NumPy": lambda: (z.T @ da, da.sum(axis=0)),
+        "of the loss: reading the arguments": lambda: read_loss("loss", None, "mean", a=a, y=y),
+        "of the loss: the sum of the values": lambda: sum_all(xp, da[:, :1]),
+    }
+    if loss == "softmax":
+        classes = np.arange(a.shape[1])
+        calls |= {
+            "of the loss: the largest logits": lambda: largest(xp, a),
+            "of the loss: the logits less these, an array of its own": lambda: a - a[:, :1],
+            "of the loss: the exponentials, another": lambda: xp.exp(a),
+            "of the loss: their sums": lambda: sum_last(xp, a),
+            "of the loss: the indices as zeros and ones": lambda: xp.astype(y[:, None] == classes, a.dtype),
+        }
+    return calls
+
+
+def _block(y: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
+    """Take what a task out of core does for a block apart, with as many BLAS threads as a task has."""
+    a = affine_forward(z, w)
+
+    def score_masked() -> Floats:
+        return sum_last(xp, y * xp.where(y == 0, 0.0, a))
+
+    return {
+        OURS: lambda: softmax_block(y, z, w),
+        "by hand": lambda: softmax_by_hand(y, z, w),
+        "the two products": lambda: (z @ w, z.T @ y),
+        "the loss": lambda: softmax_cross_entropy(a, y, reduction="sum"),
+        "of the loss: targets times logits, but for targets of 0": score_masked,
+        "of the loss: targets times logits": lambda: sum_last(xp, y * a),
     }
