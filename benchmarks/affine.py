@@ -3,17 +3,19 @@
 import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import OURS, PLAIN, Calls, Floats, apart, backward, forward, inputs, load, makers
 from benchmarks.report import Row, Section, duration, sizes
-from benchmarks.timing import Bound, Call, Ratio, Times, interleave
+from benchmarks.timing import Bound, Call, Times, interleave
 from pullback import affine_backward, affine_forward
 
 Shape = tuple[int, int, int]
-Ratios = dict[str, list[Ratio]]
+# The medians of each peer, with their shapes.
+Ratios = dict[str, list[tuple[Shape, float]]]
 
 SMALL = (8, 8, 8)
 SHAPES: tuple[Shape, ...] = (
@@ -71,7 +73,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     yield Section(
         name="means",
         title="Geometric mean over all shapes, dtypes and directions: time of a peer / ours",
-        columns=("peer", "mean", "least", "most", "bound"),
+        columns=("peer", "mean", f"without {SMALL[0]} × {SMALL[0]}", "least", "most", "bound"),
         rows=_means(ratios, {} if apart(peers) else MEANS),
         length=len(names),
     )
@@ -114,7 +116,7 @@ def _row(shape: Shape, direction: str, times: Times, bounds: list[Bound], ratios
     """Write a line, and note its ratios for the means."""
     beside = {name: times.ratio(name, OURS) for name in times if name != OURS and name not in LIMITS}
     for name, ratio in beside.items():
-        ratios.setdefault(name, []).append(ratio)
+        ratios.setdefault(name, []).append((shape, ratio.median))
     limit = max(LIMITS, key=times.median)
     far = times.ratio(OURS, limit)
     kept = [times.ratio(bound.above, bound.below).median >= bound.value for bound in bounds]
@@ -145,10 +147,12 @@ def _limits(direction: str, da: Floats, z: Floats, w: Floats) -> dict[str, Call]
 def _means(ratios: Ratios, bounds: dict[str, float]) -> Iterator[Row]:
     """Average what the tables above have shown."""
     for name, found in ratios.items():
-        medians = [ratio.median for ratio in found]
-        mean = math.exp(math.fsum(map(math.log, medians)) / len(medians))
+        medians = [median for _, median in found]
+        larger = [median for shape, median in found if shape != SMALL]
+        mean = geometric_mean(medians)
         bound = bounds.get(name)
-        cells = (name, *(f"{x:.2f}" for x in (mean, min(medians), max(medians))), f"≥ {bound}" if bound else "none")
+        numbers = (mean, geometric_mean(larger), min(medians), max(medians))
+        cells = (name, *(f"{x:.2f}" for x in numbers), f"≥ {bound}" if bound else "none")
         yield Row(cells, holds=bound is None or mean >= bound)
 
 
