@@ -36,7 +36,12 @@ main()
 """
 # Drops CAP_DAC_OVERRIDE, so that permissions hold for root as well.
 POWERLESS = "import ctypes; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"
-EXECUTE = "\nimport os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+# What a shell starts in the background ignores interrupts, and so would these tests' command when they run there.
+EXECUTE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class Outcome(NamedTuple):
