@@ -4,14 +4,12 @@ from collections.abc import Collection, Iterator
 
 import array_api_compat.numpy as xp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from benchmarks.gradients import OUR_LOSSES, PLAIN_LOSSES, Targets, problem
 from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, inputs
-from benchmarks.pool import softmax_block, softmax_by_hand
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
-from pullback import affine_backward, affine_forward, softmax_cross_entropy
+from pullback import affine_backward, affine_forward
 from pullback._arguments import read
 from pullback._losses import read_loss
 from pullback._stable import largest
@@ -26,8 +24,6 @@ LOSSES = (
     ("squared error", (1_000, 64, 1)),
     ("squared error", (1_000_000, 128, 1)),
 )
-# One of 800 blocks of the part `pool`.
-BLOCK = (5_000, 128, 64)
 # A strip of the output that stays in the cache between the product and the bias.
 STRIP_BYTES = 2**20
 
@@ -41,8 +37,6 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         yield _section(direction, shape, calls, quick=quick)
     for loss, shape in LOSSES:
         yield _section(f"gradient of {loss}", shape, _loss(loss, *problem(*shape)), quick=quick)
-    with threadpool_limits(1, user_api="blas"):
-        yield _section("block of softmax", BLOCK, _block(*inputs(BLOCK[:1], *BLOCK[1:])), quick=quick)
 
 
 def _section(call: str, shape: tuple[int, int, int], calls: dict[str, Call], *, quick: bool) -> Section:
@@ -145,20 +139,3 @@ def _loss(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> dict[str, C
             "of the loss: the indices as zeros and ones": lambda: xp.astype(y[:, None] == classes, a.dtype),
         }
     return calls
-
-
-def _block(y: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
-    """Take what a task out of core does for a block apart, with as many BLAS threads as a task has."""
-    a = affine_forward(z, w)
-
-    def score_masked() -> Floats:
-        return sum_last(xp, y * xp.where(y == 0, 0.0, a))
-
-    return {
-        OURS: lambda: softmax_block(y, z, w),
-        "by hand": lambda: softmax_by_hand(y, z, w),
-        "the two products": lambda: (z @ w, z.T @ y),
-        "the loss": lambda: softmax_cross_entropy(a, y, reduction="sum"),
-        "of the loss: targets times logits, but for targets of 0": score_masked,
-        "of the loss: targets times logits": lambda: sum_last(xp, y * a),
-    }

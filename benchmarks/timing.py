@@ -70,15 +70,15 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
     }
     times = Times({name: [] for name in calls})
     fewest, usual, budget = (3, 7, 1.0) if quick else (5, 9, 10.0)
-    names, start = list(calls), time.perf_counter()
+    names, rng, start = list(calls), np.random.default_rng(0), time.perf_counter()
     while True:
+        # Whoever comes after another may find a warmer cache, a slower clock or less memory: no two are neighbours in
+        # each round, and what a first call has to wait for, as for memory that the system took back, is not counted.
+        rng.shuffle(names)
         for name in names:
             time.sleep(_PAUSE_SECONDS)
-            if loops[name] > 1:
-                timers[name].timeit(-(-loops[name] // 4))
+            timers[name].timeit(-(-loops[name] // 4))
             times[name].append(timers[name].timeit(loops[name]) / loops[name])
-        # Whoever comes after another may find a warmer cache or a slower clock: take turns.
-        names = names[1:] + names[:1]
         rounds, spent = len(times[names[0]]), time.perf_counter() - start
         if rounds >= fewest and (spent > budget or (rounds >= usual and all(map(times.clear, bounds)))):
             return times
