@@ -89,7 +89,8 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
-            ones: Array = xp.ones_like(y[:, 0])
+            # Ones: the power 0 of anything, be it NaN. `ones_like` takes NumPy as long as the product.
+            ones: Array = y[:, 0] ** 0
             return ones @ y
         total = _sum_chains(xp, y, widest(xp, y))
     out: Array = xp.astype(total, y.dtype, copy=False)
