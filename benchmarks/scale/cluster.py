@@ -47,7 +47,7 @@ def _rows(size: int) -> Iterator[Row]:
         for title, call in calls.items():
             with (
                 LocalCluster(
-                    n_workers=2, threads_per_worker=1, memory_limit=WORKER_BYTES, dashboard_address=None
+                    n_workers=2, threads_per_worker=1, memory_limit=WORKER_BYTES, dashboard_address=":0"
                 ) as cluster,
                 Client(cluster) as client,
             ):

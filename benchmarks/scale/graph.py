@@ -86,7 +86,7 @@ def _graph(blocks: int) -> tuple[float, float, float, float, float]:
     cluster = 0.0
     if blocks <= BUILD_BLOCKS:
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
             Client(local),
         ):
             cluster = seconds(partial(compute, *gradients(f"cluster-{blocks}")))
