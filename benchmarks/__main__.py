@@ -17,7 +17,6 @@ PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
-    "parts": ("dask", "zarr"),
     "pool": ("dask", "zarr"),
     "scale": ("dask", "distributed", "sklearn", "typer", "zarr"),
 }

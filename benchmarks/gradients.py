@@ -25,7 +25,7 @@ SHAPES = {
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each loss."""
-    makers: Makers = {OURS: _ours, PLAIN: _plain} | chosen(LIBRARIES, peers)
+    makers: Makers = {OURS: ours, PLAIN: plain} | chosen(LIBRARIES, peers)
     names = [name for name in makers if name != OURS]
     for loss, shapes in SHAPES.items():
         yield Section(
@@ -61,7 +61,7 @@ def problem(m: int, k: int, n: int) -> tuple[Floats, Floats, Floats, Targets]:
     return z, w, b, y
 
 
-def _ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
+def ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     """Call the pairs."""
     function = OUR_LOSSES[loss]
 
@@ -72,7 +72,7 @@ def _ours(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     return call
 
 
-def _plain(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
+def plain(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> Call:
     """Write it out."""
     function = PLAIN_LOSSES[loss]
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 import array_api_compat.numpy as xp
 import numpy as np
 
-from benchmarks.gradients import OUR_LOSSES, PLAIN_LOSSES, Targets, problem
+from benchmarks import gradients
 from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, inputs
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
@@ -36,7 +36,7 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         calls = {"forward": _forward, "backward": _backward}[direction](*inputs((m,), k, n))
         yield _section(direction, shape, calls, quick=quick)
     for loss, shape in LOSSES:
-        yield _section(f"gradient of {loss}", shape, _loss(loss, *problem(*shape)), quick=quick)
+        yield _section(f"gradient of {loss}", shape, _loss(loss, *gradients.problem(*shape)), quick=quick)
 
 
 def _section(call: str, shape: tuple[int, int, int], calls: dict[str, Call], *, quick: bool) -> Section:
@@ -103,23 +103,16 @@ def _backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
     }
 
 
-def _loss(loss: str, z: Floats, w: Floats, b: Floats, y: Targets) -> dict[str, Call]:
+def _loss(loss: str, z: Floats, w: Floats, b: Floats, y: gradients.Targets) -> dict[str, Call]:
     """Take a loss and its gradient apart."""
-    ours, plain = OUR_LOSSES[loss], PLAIN_LOSSES[loss]
+    ours, plain = gradients.OUR_LOSSES[loss], gradients.PLAIN_LOSSES[loss]
     a = affine_forward(z, w, b)
     da = ours(a, y).da
     overwritten = a.copy()
 
-    def whole() -> None:
-        affine_backward(ours(affine_forward(z, w, b), y).da, z, w, wrt=("w", "b"))
-
-    def whole_plain() -> None:
-        change = plain(z @ w + b, y)[1]
-        _ = z.T @ change, change.sum(axis=0)
-
     calls = {
-        OURS: whole,
-        PLAIN: whole_plain,
+        OURS: gradients.ours(loss, z, w, b, y),
+        PLAIN: gradients.plain(loss, z, w, b, y),
         "the forward": lambda: affine_forward(z, w, b),
         "the forward, NumPy": lambda: z @ w + b,
         "the loss": lambda: ours(a, y),

@@ -14,8 +14,9 @@ from pullback._typing import Array, DType, Namespace
 # the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
 _CHAIN = 128
 # A product of more multiplications for each row than this is cut into chains by the BLAS itself, once it is long: with
-# OpenBLAS, the error halves between 448 rows and 512. There, blocks only keep the number of chains down: so many blocks
-# of longer batches, or more, as long as their results are small beside them, for the wide sum to cost next to nothing.
+# OpenBLAS, the error halves between 448 rows and 512, or from 513 on, as the version is. There, blocks only keep the
+# number of chains down: so many blocks of longer batches, or more, as long as their results are small beside them, for
+# the wide sum to cost next to nothing.
 _NARROW = 2048
 _LONG = 8192
 _BLOCKS = 16
