@@ -13,7 +13,7 @@ from benchmarks.report import Row, Section
 # Each call returns dw and db.
 Gradients = dict[str, Callable[[Floats, Floats, Floats, Floats], Any]]
 
-SHAPES = ((64, 64), (32, 32), (16, 16), (64, 2), (4, 2), (64, 1), (1, 1))
+SHAPES = ((64, 64), (64, 32), (32, 32), (16, 16), (64, 2), (4, 2), (64, 1), (1, 1))
 # The powers of ten, and the lengths at which a sum changes its blocks: just before, at and just after.
 LENGTHS = (
     *(1, 2, 10, 100, 255, 256, 257, 448, 511, 512, 513, 1000, 1023, 1024, 1025, 2047, 2048, 2049),

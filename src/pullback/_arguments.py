@@ -47,11 +47,16 @@ def read(
     return xp, conj, like, [_cast(xp, x, compute) for x in arrays]
 
 
-def usual_namespace(*arrays: Array) -> Namespace | None:
+def usual_namespace(x: Array, /, *others: Array) -> Namespace | None:
     """Return the namespace of arrays that have been seen before and pass each check of `read`, and None for others."""
-    kinds = [(type(x), getattr(x, "dtype", None), getattr(x, "device", None)) for x in arrays]
-    cls, dtype, _ = kinds[0]
-    return _usual.get((cls, dtype)) if kinds.count(kinds[0]) == len(kinds) else None
+    cls, dtype = type(x), getattr(x, "dtype", None)
+    xp = _usual.get((cls, dtype))
+    if xp is not None:
+        device = getattr(x, "device", None)
+        for y in others:
+            if type(y) is not cls or y.dtype != dtype or getattr(y, "device", None) != device:
+                return None
+    return xp
 
 
 def read_optional(

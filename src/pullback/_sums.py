@@ -13,18 +13,23 @@ from pullback._typing import Array, DType, Namespace
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
 # the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
 _CHAIN = 128
-# A product of more multiplications for each row than this is cut into chains by the BLAS itself, once it is long: with
+# A product of so many multiplications for each row is cut into chains by the BLAS itself, once it is long: with
 # OpenBLAS, the error halves between 448 rows and 512, or from 513 on, as the version is. There, blocks only keep the
 # number of chains down: so many blocks of longer batches, or more, as long as their results are small beside them, for
 # the wide sum to cost next to nothing.
-_NARROW = 2048
+_WIDE = 2048
 _LONG = 8192
-_BLOCKS = 16
-# A column sum is one chain whatever its length. Constants round in one direction and make it 1e-5 wrong at 1,000 rows,
-# so that its chains are short; for fewer rows than these a product with ones is sooner done than two levels. About so
-# many numbers are added at a time: with fewer, NumPy mostly starts loops, and more leave the cache between additions.
+_BLOCKS = 8
+# Up to so many multiplications for each row, a few hundred rows are cut here, and stay within 1e-6 as well. It shows in
+# the time, so that wider products stay whole, and come to 1.3e-6 there.
+_CUT = 4096
+# A column sum by a product with ones is one chain, or a few. Constants round in one direction and make it 2e-6 wrong at
+# 1,280 rows, of two columns 9e-6, so that from there on its chains are short. That is soonest done by products as well,
+# as long as there are not too many, and the rows lie in the cache; then by additions, of about so many numbers at a
+# time: with fewer, NumPy mostly starts loops, and more leave the cache between additions.
 _SUM_CHAIN = 128
 _SUM_ROWS = 1280
+_SUM_SIZE = 2**20
 _SUM_WIDTH = 512
 # Up to about so many entries, NumPy spends longer on starting the sum of each row than on adding it up.
 _SHORT = 64
@@ -66,33 +71,28 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows, size = _rows(x), x.shape[-1] * y.shape[-1]
-    narrow = size <= _NARROW
-    block = _CHAIN if narrow else 2 * _CHAIN if rows < 4 * _CHAIN else _LONG
+    few = rows <= 4 * _CHAIN
+    block = _CHAIN if size < _WIDE else 2 * _CHAIN if few and size <= _CUT else _LONG
     if rows <= block:
         return _transpose(xp, x) @ y
+    if few:
+        return _add_products(xp, -(-rows // -(-rows // block)), x, y)
     if block == _LONG:
         block = min(_LONG, max(rows // _BLOCKS, size // 8))
-    if narrow and rows < 4 * _CHAIN:
-        # So little work is done sooner in the widest dtype than in blocks.
-        wide = widest(xp, x)
-        total = _transpose(xp, xp.astype(x, wide, copy=False)) @ xp.astype(y, wide, copy=False)
-        out: Array = xp.astype(total, x.dtype, copy=False)
-        return out
     return _two_level(xp, block, x, y)
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if hasattr(y, "chunks"):
-        rows = tuple(range(y.ndim - 1))
-        total: Array = xp.sum(y, axis=rows, dtype=widest(xp, y))
+        total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=widest(xp, y))
     else:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
+        rows = _rows(y)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
-        if _rows(y) < _SUM_ROWS and y.shape[-1] != 0 and y.dtype not in (xp.complex64, xp.complex128):
-            # Ones: the power 0 of anything, be it NaN. `ones_like` takes NumPy as long as the product.
-            ones: Array = y[:, 0] ** 0
-            return ones @ y
+        few = rows < _SUM_ROWS or (rows <= _LONG and rows * y.shape[-1] < _SUM_SIZE)
+        if few and y.shape[-1] != 0 and y.dtype in (xp.float32, xp.float64):
+            return _sum_products(xp, rows, y)
         total = _sum_chains(xp, y, widest(xp, y))
     out: Array = xp.astype(total, y.dtype, copy=False)
     return out
@@ -129,6 +129,16 @@ def sum_all(xp: Namespace, x: Array, /) -> Array:
     return out if wide == x.dtype else xp.astype(out, x.dtype)
 
 
+def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
+    """Contract axis -2 by a few products, whose sum needs no wider dtype."""
+    rows = x.shape[-2]
+    total: Array = _transpose(xp, x[..., :block, :]) @ y[..., :block, :]
+    for start in range(block, rows, block):
+        part = slice(start, min(start + block, rows))
+        total += _transpose(xp, x[..., part, :]) @ y[..., part, :]
+    return total
+
+
 def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     """Contract axis -2 by products of blocks of rows, and add up the blocks' results in the widest dtype."""
     rows = x.shape[-2]
@@ -142,6 +152,21 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
         total += xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide)
     out: Array = xp.astype(total, partials.dtype, copy=False)
     return out
+
+
+def _sum_products(xp: Namespace, rows: int, y: Array, /) -> Array:
+    """Add up rows by a product with ones; many of them in chains, whose results are too few to need a wider dtype."""
+    # Ones: the power 0 of anything, be it NaN. `ones_like` takes NumPy as long as the product.
+    if rows < _SUM_ROWS:
+        short: Array = (y[:, 0] ** 0) @ y
+        return short
+    ones = y[:_SUM_CHAIN, 0] ** 0
+    count, rest = divmod(rows, _SUM_CHAIN)
+    chains = xp.reshape(y[: rows - rest, :], (count, _SUM_CHAIN, y.shape[-1]))
+    total: Array = ones[:count] @ (ones @ chains)
+    if rest:
+        total += ones[:rest] @ y[rows - rest :, :]
+    return total
 
 
 def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:
@@ -194,5 +219,8 @@ def widest(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to add up: float64's precision, where the device has it."""
     if x.dtype == xp.float64:
         return x.dtype
-    has_float64 = "float64" in xp.__array_namespace_info__().dtypes(device=device(x), kind="real floating")
-    return xp.result_type(x.dtype, xp.float64) if has_float64 else x.dtype
+    # After a product has filled the caches, what Python does takes ten times as long: no function more than needed.
+    floats = xp.__array_namespace_info__().dtypes(device=getattr(x, "device", None), kind="real floating")
+    if "float64" not in floats:
+        return x.dtype
+    return xp.float64 if x.dtype == xp.float32 else xp.result_type(x.dtype, xp.float64)

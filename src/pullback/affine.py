@@ -175,7 +175,8 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
     if wrt is not _INPUTS:
         check_wrt("affine_backward", wrt, _INPUTS)
     # What all but lazy arrays and mistakes pass, in one line: a small call is mostly checks.
-    if w.ndim != 2 or da.shape != (*z.shape[:-1], w.shape[1]) or z.shape[-1:] != w.shape[:1]:
+    shape = z.shape
+    if w.ndim != 2 or shape[-1:] != w.shape[:1] or da.shape != (*shape[:-1], w.shape[1]):
         check_factors("affine_backward", z, w)
         check_upstream("affine_backward", da, z, w)
     z_dtype, w_dtype = z.dtype, w.dtype
