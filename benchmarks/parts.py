@@ -15,7 +15,7 @@ from pullback._losses import read_loss
 from pullback._stable import largest
 from pullback._sums import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
 
-SMALL = ((256, 64, 64), (400, 64, 64), (4096, 256, 256))
+SMALL = ((256, 64, 64), (512, 64, 64))
 LONG = ((1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
 LOSSES = (
     ("softmax", (1_000, 64, 10)),
