@@ -10,7 +10,7 @@ from laws import EPS, C
 from pullback import affine_backward, affine_forward, matmul_backward
 
 # Around the limits of one block, a few, and blocks with a rest; of a narrow product and of a wide one.
-SIZES = [(rows, 2, 3) for rows in (127, 128, 129, 300, 511, 512, 1023, 1024, 1279, 1280, 2500, 20_000)]
+SIZES = [(rows, 2, 3) for rows in (127, 128, 256, 257, 512, 513, 1279, 1280, 1536, 1537, 2500, 20_000)]
 SIZES += [(rows, 50, 50) for rows in (256, 300, 512, 513, 8192, 20_000)]
 SIZES += [(300, 70, 70)]
 SIZES += [(rows, 3, 200) for rows in (300, 1280, 3000)]

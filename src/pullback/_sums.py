@@ -11,8 +11,10 @@ from array_api_compat import device
 from pullback._typing import Array, DType, Namespace
 
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
-# the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
+# the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to. Some products
+# of two chains, added up in their own dtype, take less time than blocks of one chain up to so many rows.
 _CHAIN = 128
+_FEW = 1536
 # A product of so many multiplications for each row is cut into chains by the BLAS itself, once it is long: with
 # OpenBLAS, the error halves between 448 rows and 512, or from 513 on, as the version is. There, blocks only keep the
 # number of chains down: so many blocks of longer batches, or more, as long as their results are small beside them, for
@@ -21,7 +23,7 @@ _WIDE = 2048
 _LONG = 8192
 _BLOCKS = 16
 # Up to so many multiplications for each row, a few hundred rows are cut here, and stay within 1e-6 as well. It shows in
-# the time, so that wider products stay whole, and come to 1.3e-6 there.
+# the time, so that wider products stay whole, and come to 1.3e-6 there; as do all of float64, which is exact enough.
 _CUT = 4096
 # A column sum by a product with ones is one chain, or a few. Constants round in one direction and make it 2e-6 wrong at
 # 1,280 rows, of two columns 9e-6, so that from there on its chains are short. That is soonest done by products as well,
@@ -71,15 +73,13 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows, size = _rows(x), x.shape[-1] * y.shape[-1]
-    few = rows <= 4 * _CHAIN
-    block = _CHAIN if size < _WIDE else 2 * _CHAIN if few and size <= _CUT else _LONG
-    if rows <= block:
+    narrow, few = size < _WIDE, rows <= 4 * _CHAIN
+    whole = 2 * _CHAIN if narrow or (few and size <= _CUT) else _LONG
+    if rows <= whole or (few and x.dtype == xp.float64):
         return _transpose(xp, x) @ y
-    if few:
-        return _add_products(xp, -(-rows // -(-rows // block)), x, y)
-    if block == _LONG:
-        block = min(_LONG, max(rows // _BLOCKS, size // 8))
-    return _two_level(xp, block, x, y)
+    if rows <= _FEW:
+        return _add_products(xp, -(-rows // -(-rows // whole)), x, y)
+    return _two_level(xp, _CHAIN if narrow else min(_LONG, max(rows // _BLOCKS, size // 8)), x, y)
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
