@@ -15,7 +15,7 @@ from pullback._losses import read_loss
 from pullback._stable import largest
 from pullback._sums import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
 
-SMALL = ((256, 64, 64), (512, 64, 64))
+CUT = ((256, 64, 64), (512, 64, 64), (10_000, 64, 64))
 LONG = ((1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
 LOSSES = (
     ("softmax", (1_000, 64, 10)),
@@ -31,7 +31,7 @@ STRIP_BYTES = 2**20
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each call that is taken apart."""
     long = [(direction, shape) for shape in LONG for direction in ("forward", "backward")]
-    for direction, shape in [*(("backward", shape) for shape in SMALL), *long]:
+    for direction, shape in [*(("backward", shape) for shape in CUT), *long]:
         m, k, n = shape
         calls = {"forward": _forward, "backward": _backward}[direction](*inputs((m,), k, n))
         yield _section(direction, shape, calls, quick=quick)
