@@ -16,8 +16,8 @@ Gradients = dict[str, Callable[[Floats, Floats, Floats, Floats], Any]]
 SHAPES = ((64, 64), (64, 32), (32, 32), (16, 16), (64, 2), (4, 2), (64, 1), (1, 1))
 # The powers of ten, and the lengths at which a sum changes its blocks: just before, at and just after.
 LENGTHS = (
-    *(1, 2, 10, 100, 255, 256, 257, 448, 511, 512, 513, 1000, 1023, 1024, 1025, 2047, 2048, 2049),
-    *(4095, 10_000, 16_383, 16_384, 16_385, 100_000, 250_001, 1_000_000, 3_000_001, 10_000_000),
+    *(1, 2, 10, 100, 255, 256, 257, 448, 511, 512, 513, 1000, 1023, 1024, 1025, 1536, 1537, 2047, 2048, 2049),
+    *(4095, 8192, 8193, 10_000, 16_383, 16_384, 16_385, 100_000, 250_001, 1_000_000, 3_000_001, 10_000_000),
 )
 BOUND, LONG_BOUND, LONG = 1e-6, 3e-7, 100_000
 # From here on no peer is to be nearer. Within a unit in the last place, the last rounding decides, which is luck.
