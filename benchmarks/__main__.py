@@ -12,7 +12,7 @@ PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 # What the peers are measured in; the others need none of them.
-COMPARING = {"affine", "gradients", "growth", "accuracy", "memory", "layers"}
+COMPARING = {"affine", "parts", "gradients", "growth", "accuracy", "memory", "layers"}
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")

@@ -15,8 +15,8 @@ from pullback._losses import read_loss
 from pullback._stable import largest
 from pullback._sums import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
 
-CUT = ((256, 64, 64), (512, 64, 64), (10_000, 64, 64))
-LONG = ((1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
+BOTH = ((8, 8, 8), (10_000, 64, 64), (1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
+BACKWARD = ((256, 64, 64), (512, 64, 64))
 LOSSES = (
     ("softmax", (1_000, 64, 10)),
     ("softmax", (100_000, 64, 10)),
@@ -28,12 +28,15 @@ LOSSES = (
 STRIP_BYTES = 2**20
 
 
-def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
+def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     """Yield a table for each call that is taken apart."""
-    long = [(direction, shape) for shape in LONG for direction in ("forward", "backward")]
-    for direction, shape in [*(("backward", shape) for shape in CUT), *long]:
+    taken = [(direction, shape) for shape in BOTH for direction in ("forward", "backward")]
+    for direction, shape in [*taken, *(("backward", shape) for shape in BACKWARD)]:
         m, k, n = shape
-        calls = {"forward": _forward, "backward": _backward}[direction](*inputs((m,), k, n))
+        arrays = inputs((m,), k, n)
+        calls = {"forward": _forward, "backward": _backward}[direction](*arrays)
+        if "torch" in peers:
+            calls |= {"forward": _torch_forward, "backward": _torch_backward}[direction](*arrays)
         yield _section(direction, shape, calls, quick=quick)
     for loss, shape in LOSSES:
         yield _section(f"gradient of {loss}", shape, _loss(loss, *gradients.problem(*shape)), quick=quick)
@@ -100,6 +103,29 @@ def _backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
         "db, summed in blocks or with ones": lambda: sum_rows(xp, da),
         "db, NumPy's sum": lambda: da.sum(axis=0),
         "reading the arguments": lambda: read("affine_backward", ("da", "z", "w"), da, z, w),
+    }
+
+
+def _torch_forward(_da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Call]:
+    """Take PyTorch's functions for the forward apart."""
+    import torch  # noqa: PLC0415 - a peer is loaded where it is asked for
+
+    x, v, c = map(torch.from_numpy, (z, w, b))
+    return {
+        "PyTorch, product and bias in one call": lambda: torch.addmm(c, x, v),
+        "PyTorch, the product": lambda: x @ v,
+    }
+
+
+def _torch_backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
+    """Take PyTorch's functions for the backward apart."""
+    import torch  # noqa: PLC0415
+
+    y, x, v = map(torch.from_numpy, (da, z, w))
+    return {
+        "PyTorch, dz": lambda: y @ v.T,
+        "PyTorch, dw, one product": lambda: x.T @ y,
+        "PyTorch, db": lambda: y.sum(0),
     }
 
 
