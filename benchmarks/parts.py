@@ -36,7 +36,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         arrays = inputs((m,), k, n)
         calls = {"forward": _forward, "backward": _backward}[direction](*arrays)
         if "torch" in peers:
-            calls |= {"forward": _torch_forward, "backward": _torch_backward}[direction](*arrays)
+            calls |= _torch(*arrays)[direction]
         yield _section(direction, shape, calls, quick=quick)
     for loss, shape in LOSSES:
         yield _section(f"gradient of {loss}", shape, _loss(loss, *gradients.problem(*shape)), quick=quick)
@@ -106,26 +106,21 @@ def _backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
     }
 
 
-def _torch_forward(_da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Call]:
-    """Take PyTorch's functions for the forward apart."""
+def _torch(da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, dict[str, Call]]:
+    """Take PyTorch's functions for both directions apart."""
     import torch  # noqa: PLC0415 - a peer is loaded where it is asked for
 
-    x, v, c = map(torch.from_numpy, (z, w, b))
+    y, x, v, c = map(torch.from_numpy, (da, z, w, b))
     return {
-        "PyTorch, product and bias in one call": lambda: torch.addmm(c, x, v),
-        "PyTorch, the product": lambda: x @ v,
-    }
-
-
-def _torch_backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
-    """Take PyTorch's functions for the backward apart."""
-    import torch  # noqa: PLC0415
-
-    y, x, v = map(torch.from_numpy, (da, z, w))
-    return {
-        "PyTorch, dz": lambda: y @ v.T,
-        "PyTorch, dw, one product": lambda: x.T @ y,
-        "PyTorch, db": lambda: y.sum(0),
+        "forward": {
+            "PyTorch, product and bias in one call": lambda: torch.addmm(c, x, v),
+            "PyTorch, the product": lambda: x @ v,
+        },
+        "backward": {
+            "PyTorch, dz": lambda: y @ v.T,
+            "PyTorch, dw, one product": lambda: x.T @ y,
+            "PyTorch, db": lambda: y.sum(0),
+        },
     }
 
 

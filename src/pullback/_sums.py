@@ -11,10 +11,11 @@ from array_api_compat import device
 from pullback._typing import Array, DType, Namespace
 
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
-# the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to. Some products
-# of two chains, added up in their own dtype, take less time than blocks of one chain up to so many rows.
+# the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.
 _CHAIN = 128
-_FEW = 1536
+# Up to so many rows, a few products of two chains each, added up in their own dtype, take less time than blocks of one
+# chain that are added up in the widest.
+_IN_PARTS = 1536
 # A product of so many multiplications for each row is cut into chains by the BLAS itself, once it is long: with
 # OpenBLAS, the error halves between 448 rows and 512, or from 513 on, as the version is. There, blocks only keep the
 # number of chains down: so many blocks of longer batches, or more, as long as their results are small beside them, for
@@ -73,11 +74,11 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows, size = _rows(x), x.shape[-1] * y.shape[-1]
-    narrow, few = size < _WIDE, rows <= 4 * _CHAIN
-    whole = 2 * _CHAIN if narrow or (few and size <= _CUT) else _LONG
-    if rows <= whole or (few and x.dtype == xp.float64):
+    narrow, uncut = size < _WIDE, rows <= 4 * _CHAIN
+    whole = 2 * _CHAIN if narrow or (uncut and size <= _CUT) else _LONG
+    if rows <= whole or (uncut and x.dtype == xp.float64):
         return _transpose(xp, x) @ y
-    if rows <= _FEW:
+    if rows <= _IN_PARTS:
         return _add_products(xp, -(-rows // -(-rows // whole)), x, y)
     return _two_level(xp, _CHAIN if narrow else min(_LONG, max(rows // _BLOCKS, size // 8)), x, y)
 
