@@ -18,10 +18,10 @@ BACKENDS: dict[str, dict[str, Any]] = {
 }
 # The tests that have a session of their own.
 APART = {
-    "demo": ["tests/test_cli.py"],
+    "demo": ["tests/cli/test_app.py"],
     "docs": ["tests/test_readme.py", "tests/test_docs.py"],
-    "large": [*map(str, sorted(Path("tests").glob("test_dask*.py"))), "tests/test_gradient.py"],
-    "peers": ["tests/test_autodiff.py", *map(str, sorted(Path("tests").glob("test_peer_*.py")))],
+    "large": ["tests/dask", "tests/cli/test_gradient.py"],
+    "peers": ["tests/peers"],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
@@ -77,7 +77,7 @@ def minimums(session: nox.Session) -> None:
 def cupy_dry(session: nox.Session) -> None:
     """Bind every call of the laws to CuPy's signatures; needs no GPU."""
     session.install(".", *BACKENDS["cupy"]["requires"], *group("test"))
-    session.run("pytest", "--backend=strict", "-p", "cupy_dry", *LAWS, *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run("pytest", "--backend=strict", "-p", "tests.harness.cupy_dry", *LAWS, *session.posargs)
 
 
 # pip, because PyTorch is among them: see backends/torch.toml.

@@ -10,10 +10,10 @@ from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, input
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
 from pullback import affine_backward, affine_forward
-from pullback._arguments import read
-from pullback._losses import read_loss
-from pullback._stable import largest
-from pullback._sums import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
+from pullback._core.arguments import read
+from pullback._core.reductions import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
+from pullback._core.stable import largest
+from pullback._ops.losses.reduction import read_loss
 
 BOTH = ((8, 8, 8), (10_000, 64, 64), (1_000_000, 64, 64), (10_000_000, 16, 16), (2_000_000, 4, 2))
 BACKWARD = ((256, 64, 64), (512, 64, 64))

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.report import Row, Section
 from benchmarks.scale.files import Floats, K, N, seconds, write_npy
 from pullback import affine_backward, affine_forward, softmax_cross_entropy
-from pullback._files import open_file
+from pullback._cli.gradient.files import open_file
 from pullback.dask import accumulate, compute
 
 Results = tuple[Any, ...]

@@ -1,7 +1,8 @@
 """Which array library the tests run on: ``pytest --backend NAME``, one of the files in backends/."""
 
 import pytest
-from backend import TRACED, Backend, deviations, load
+
+from tests.harness.backend import TRACED, Backend, deviations, load
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
 

@@ -98,7 +98,7 @@ def _command(arguments: Sequence[str], folder: Path) -> tuple[float, float, floa
     code = (
         "import json, pathlib, sys\n"
         "from benchmarks.resident import high_water\n"
-        "from pullback.cli import main\n"
+        "from pullback._cli.app import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "read = [x for x in pathlib.Path('/proc/self/io').read_text().splitlines() if x.startswith('rchar')]\n"
         "print(json.dumps([high_water(), int(read[0].split()[1])]), file=sys.stderr)\n"

@@ -1,9 +1,22 @@
 """Gradients of affine maps, written once against the Python array API standard."""
 
-from pullback._examples import ParameterGradients
-from pullback._losses import Loss
-from pullback._report import Finding, PairReport
-from pullback.affine import (
+from pullback._ops.activations.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
+from pullback._ops.activations.rectifiers import (
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu_backward,
+    relu_forward,
+    softplus_backward,
+    softplus_forward,
+)
+from pullback._ops.activations.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
+from pullback._ops.activations.softmax import (
+    log_softmax_backward,
+    log_softmax_forward,
+    softmax_backward,
+    softmax_forward,
+)
+from pullback._ops.affine import (
     AffineDoubleGradients,
     AffineGradients,
     affine_backward,
@@ -11,12 +24,38 @@ from pullback.affine import (
     affine_forward,
     affine_jvp,
 )
-from pullback.check import check_pair
-from pullback.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
-from pullback.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
-from pullback.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
-from pullback.jacobians import AffineJacobians, affine_jacobians, single_entry
-from pullback.layers import (
+from pullback._ops.forms import (
+    FrobeniusInnerGradients,
+    QuadraticFormGradients,
+    TraceOfProductGradients,
+    frobenius_inner,
+    frobenius_inner_backward,
+    quadratic_form,
+    quadratic_form_backward,
+    trace_of_product,
+    trace_of_product_backward,
+)
+from pullback._ops.jacobian_operator import JacobianOperator
+from pullback._ops.jacobian_tensors import AffineJacobians, affine_jacobians, single_entry
+from pullback._ops.losses.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
+from pullback._ops.losses.huber import huber, huber_hessian_product
+from pullback._ops.losses.logistic import logistic, logistic_hessian_product
+from pullback._ops.losses.poisson import poisson, poisson_hessian_product
+from pullback._ops.losses.reduction import Loss
+from pullback._ops.losses.squared_error import squared_error, squared_error_hessian_product
+from pullback._ops.matmul import (
+    MatmulDoubleGradients,
+    MatmulGradients,
+    matmul_backward,
+    matmul_double_backward,
+    matmul_forward,
+    matmul_jvp,
+)
+from pullback._ops.per_example.blocking import ParameterGradients
+from pullback._ops.per_example.curvature import KroneckerFactors, fisher_diagonal, gauss_newton_product, kfac_factors
+from pullback._ops.per_example.gradients import clipped_gradients, per_example_gradients, per_example_norms
+from pullback._ops.per_example.moments import gradient_signal_to_noise, gradient_variance, second_moments
+from pullback._ops.stack import (
     GELU,
     LEAKY_RELU,
     LOG_SOFTMAX,
@@ -28,45 +67,14 @@ from pullback.layers import (
     TANH,
     Activation,
     Affine,
+    Kept,
+    StackGradients,
+    StackOutput,
+    stack_backward,
+    stack_forward,
 )
-from pullback.loss_hessians import (
-    huber_hessian_product,
-    logistic_hessian_product,
-    poisson_hessian_product,
-    squared_error_hessian_product,
-)
-from pullback.losses import huber, logistic, poisson, squared_error
-from pullback.matmul import (
-    MatmulDoubleGradients,
-    MatmulGradients,
-    matmul_backward,
-    matmul_double_backward,
-    matmul_forward,
-    matmul_jvp,
-)
-from pullback.moments import gradient_signal_to_noise, gradient_variance, second_moments
-from pullback.operators import JacobianOperator
-from pullback.per_example import clipped_gradients, per_example_gradients, per_example_norms
-from pullback.quadratic import QuadraticFormGradients, quadratic_form, quadratic_form_backward
-from pullback.rectifiers import (
-    leaky_relu_backward,
-    leaky_relu_forward,
-    relu_backward,
-    relu_forward,
-    softplus_backward,
-    softplus_forward,
-)
-from pullback.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
-from pullback.softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
-from pullback.stack import Kept, StackGradients, StackOutput, stack_backward, stack_forward
-from pullback.traces import (
-    FrobeniusInnerGradients,
-    TraceOfProductGradients,
-    frobenius_inner,
-    frobenius_inner_backward,
-    trace_of_product,
-    trace_of_product_backward,
-)
+from pullback._testing.check import check_pair
+from pullback._testing.report import Finding, PairReport
 
 __version__ = "0.1.0.dev0"
 

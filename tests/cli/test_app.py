@@ -16,9 +16,11 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import pullback
-from pullback import _backends, _demo, _pairs, affine_backward, cli
+from pullback import affine_backward
+from pullback._cli import app, backends, demo
+from pullback._testing import pairs
 
-FILES = {path.stem: tomllib.loads(path.read_text()) for path in Path(__file__).parents[1].glob("backends/*.toml")}
+FILES = {path.stem: tomllib.loads(path.read_text()) for path in Path(__file__).parents[2].glob("backends/*.toml")}
 CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"])
 
 
@@ -39,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 def run(*arguments: str) -> Outcome:
-    result = CliRunner().invoke(cli.application(), arguments, prog_name="pullback")
+    result = CliRunner().invoke(app.application(), arguments, prog_name="pullback")
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
@@ -103,7 +105,7 @@ def test_version() -> None:
 def test_entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["pullback", "--version"])
     with pytest.raises(SystemExit, match="0"):
-        cli.main()
+        app.main()
     assert capsys.readouterr().out == f"pullback {pullback.__version__}\n"
 
 
@@ -111,7 +113,7 @@ def test_entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 def test_extra_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     without(monkeypatch, name)
     with pytest.raises(SystemExit, match="2"):
-        cli.main()
+        app.main()
     line = f'pullback: {name} is not installed; get it with: pip install "pullback[cli]"\n'
     assert capsys.readouterr() == ("", line)
 
@@ -120,7 +122,7 @@ def test_import_needs_no_extra() -> None:
     code = """if True:
         import sys
         sys.modules |= dict.fromkeys(["numpy", "rich", "sklearn", "typer"])
-        from pullback.cli import main
+        from pullback._cli.app import main
         main()
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
@@ -182,7 +184,7 @@ def test_backend_has_no_device() -> None:
 def test_backend_breaks_when_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lame.py").write_text("import leg_of_lame")
     monkeypatch.syspath_prepend(tmp_path)
-    state = _backends.look(_backends.Backend("lame", "lame", ["lame"]))
+    state = backends.look(backends.Backend("lame", "lame", ["lame"]))
     assert state == ("unknown", None, (), "not usable: ModuleNotFoundError: No module named 'leg_of_lame'")
 
 
@@ -190,8 +192,8 @@ def test_backends_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder = tmp_path / "pullback" / "backends"
     folder.mkdir(parents=True)
     (folder / "mine.toml").write_text('import = "mine.array"\nrequires = ["mine>=1", "other"]')
-    monkeypatch.setattr(_backends, "__file__", str(folder.parent / "_backends.py"))
-    (mine,) = _backends.known().values()
+    monkeypatch.setattr(backends, "__file__", str(folder.parent / "_cli" / "backends.py"))
+    (mine,) = backends.known().values()
     assert mine == ("mine", "mine.array", ["mine>=1", "other"])
     assert mine.install == 'pip install "mine>=1" "other"'
 
@@ -223,8 +225,8 @@ def test_demo_agrees(name: str, everything: Outcome) -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_demo_leaves_out_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: _backends.known()[name] for name in ("cupy", "numpy")}
-    monkeypatch.setattr(_backends, "known", lambda: few)
+    few = {name: backends.known()[name] for name in ("cupy", "numpy")}
+    monkeypatch.setattr(backends, "known", lambda: few)
     result = run("demo")
     assert result.status == 0
     assert "Left out: cupy is not usable: RuntimeError: cudaErrorNoDevice" in result.stdout
@@ -256,9 +258,9 @@ def test_demo_computes_once_a_step_on_dask() -> None:
         graphs.append(graph)
         return dask.threaded.get(graph, keys, **options)
 
-    xp = _backends.look(_backends.known()["dask"]).namespace
+    xp = backends.look(backends.known()["dask"]).namespace
     with dask.config.set(scheduler=count):
-        result = _demo.run(xp, _demo.read_digits(), range(5))
+        result = demo.run(xp, demo.read_digits(), range(5))
     # After the steps: one for both scores, and one to fetch each.
     assert len(graphs) == 5 + 3
     assert 0 < result.loss < np.log(10)
@@ -289,7 +291,7 @@ def test_demo_finds_a_gradient_that_is_wrong_by_one_in_a_thousand(monkeypatch: p
         gradients: Any = affine_backward(da, z, w, wrt=wrt)
         return gradients if isinstance(z, np.ndarray) else gradients._replace(dw=gradients.dw * 1.001)
 
-    monkeypatch.setattr(_demo, "affine_backward", broken)
+    monkeypatch.setattr(demo, "affine_backward", broken)
     result = run("demo", "--backend", "strict")
     assert result.status == 1
     assert rows(result.stdout).keys() == {"numpy", "strict"}
@@ -300,7 +302,7 @@ def test_demo_finds_a_gradient_that_is_wrong_by_one_in_a_thousand(monkeypatch: p
 
 
 def test_demo_finds_that_too_little_was_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_demo, "_RATE", 1e-9)
+    monkeypatch.setattr(demo, "_RATE", 1e-9)
     result = run("demo", "--backend", "numpy")
     assert result.status == 1
     (line,) = result.stderr.splitlines()
@@ -310,7 +312,7 @@ def test_demo_finds_that_too_little_was_learned(monkeypatch: pytest.MonkeyPatch)
 
 def test_nan_is_a_fault() -> None:
     result: Any = SimpleNamespace(accuracy=float("nan"))
-    assert len(_demo.faults(result, float("nan"))) == 2
+    assert len(demo.faults(result, float("nan"))) == 2
 
 
 def cells(printed: str) -> list[list[str]]:
@@ -337,8 +339,8 @@ def test_check(checked: Outcome) -> None:
 @pytest.mark.parametrize("name", CPU)
 def test_check_of_a_backend(name: str, checked: Outcome) -> None:
     table = {pair: row for backend, pair, *row in cells(checked.stdout) if backend == name}
-    assert list(table) == [pair.name for pair in _pairs.PAIRS]
-    for pair in _pairs.PAIRS:
+    assert list(table) == [pair.name for pair in pairs.PAIRS]
+    for pair in pairs.PAIRS:
         adjoint, difference, double, findings, holds = table[pair.name]
         assert float(difference) < 1
         assert (adjoint == "-") == (pair.jvp is None)
@@ -356,13 +358,13 @@ def test_check_runs_what_was_asked_for() -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_check_leaves_out_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: _backends.known()[name] for name in ("cupy", "numpy")}
-    monkeypatch.setattr(_backends, "known", lambda: few)
+    few = {name: backends.known()[name] for name in ("cupy", "numpy")}
+    monkeypatch.setattr(backends, "known", lambda: few)
     result = run("check")
     assert result.status == 0
     assert {row[0] for row in cells(result.stdout)} == {"numpy"}
     assert "Left out: cupy is not usable: RuntimeError: cudaErrorNoDevice" in result.stdout
-    monkeypatch.setattr(_backends, "known", lambda: {"cupy": few["cupy"]})
+    monkeypatch.setattr(backends, "known", lambda: {"cupy": few["cupy"]})
     line = "pullback check: cupy is not usable: RuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected\n"
     assert run("check") == (2, "", line)
 
@@ -393,8 +395,8 @@ def test_check_finds_a_gradient_that_is_wrong_by_one_in_a_hundred(monkeypatch: p
         gradients: Any = affine_backward(da, z, w)
         return gradients._replace(dw=gradients.dw * 1.01)
 
-    affine, matmul, *_ = _pairs.PAIRS
-    monkeypatch.setattr(_pairs, "PAIRS", [affine._replace(backward=broken, double_backward=None), matmul])
+    affine, matmul, *_ = pairs.PAIRS
+    monkeypatch.setattr(pairs, "PAIRS", [affine._replace(backward=broken, double_backward=None), matmul])
     result = run("check", "--backend", "strict")
     assert result.status == 1
     assert [(row[1], row[-1]) for row in cells(result.stdout)] == [("affine", "no"), ("matmul", "yes")]
@@ -411,8 +413,8 @@ def test_check_of_a_pair_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         msg = "out of\nmemory"
         raise RuntimeError(msg)
 
-    loss = _pairs.PAIRS[-1]
-    monkeypatch.setattr(_pairs, "PAIRS", [loss._replace(forward=broken)])
+    loss = pairs.PAIRS[-1]
+    monkeypatch.setattr(pairs, "PAIRS", [loss._replace(forward=broken)])
     result = run("check", "--backend", "numpy")
     assert result.status == 1
     assert cells(result.stdout) == [["numpy", loss.name, "-", "-", "-", "0", "no"]]

@@ -24,13 +24,14 @@ from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
 import pullback
-from pullback import _files, _output, cli
+from pullback._cli import app
+from pullback._cli.gradient import atomic, files
 
 # Prints the memory that it took at most; the figure for children that Python offers counts their parents'.
 MAIN = """
 import atexit, re
 from pathlib import Path
-from pullback.cli import main
+from pullback._cli.app import main
 atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], flush=True))
 main()
 """
@@ -67,7 +68,7 @@ def arguments(*more: str, z: str = "z.npy", upstream: str = "da.npy") -> list[st
 
 def gradient(*more: str, **files: str) -> Outcome:
     """Run the command in this process."""
-    result = CliRunner().invoke(cli.application(), arguments(*more, **files), prog_name="pullback")
+    result = CliRunner().invoke(app.application(), arguments(*more, **files), prog_name="pullback")
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
@@ -226,7 +227,7 @@ def test_output_says_how_it_was_made() -> None:
 
 def test_file_is_gone() -> None:
     save()
-    rows = _files.open_file(Path("z.npy"))[slice(3, 5), slice(None)]
+    rows = files.open_file(Path("z.npy"))[slice(3, 5), slice(None)]
     Path("z.npy").unlink()
     with pytest.raises(OSError, match=r"z\.npy: rows \[3:5\] cannot be read: .*No such file"):
         np.asarray(rows)
@@ -237,7 +238,7 @@ def test_each_part_is_read_once(options: tuple[str, ...], monkeypatch: pytest.Mo
     save(m=30_000, shape=(120,))
     to_zarr("z", chunks=(200, 60))
     read: Counter[object] = Counter()
-    get, read_rows = zarr.storage.LocalStore.get, _files.NpyFile.read
+    get, read_rows = zarr.storage.LocalStore.get, files.NpyFile.read
 
     def count_chunk(store: Any, key: str, *others: Any, **options: Any) -> Any:
         read["/c/" in f"/{key}" and "out.zarr" not in str(store.root) and key] += 1
@@ -249,7 +250,7 @@ def test_each_part_is_read_once(options: tuple[str, ...], monkeypatch: pytest.Mo
         return read_rows(array, file, *where)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "get", count_chunk)
-    monkeypatch.setattr(_files.NpyFile, "read", count_rows)
+    monkeypatch.setattr(files.NpyFile, "read", count_rows)
     assert gradient(*options, z="z.zarr").status == 0
     del read[False]
     assert len(read) == 2 * 150 + 30_000 + 120
@@ -448,7 +449,7 @@ def test_chunk_is_corrupt(damage: bytes) -> None:
 
 def test_file_becomes_shorter() -> None:
     save()
-    file = _files.open_file(Path("z.npy"))
+    file = files.open_file(Path("z.npy"))
     os.truncate("z.npy", 20_000)
     assert np.asarray(file[slice(0, 700), slice(None)]).shape == (700, 7)
     with pytest.raises(OSError, match=r"z\.npy: rows \[700:800\] cannot be read: the file ends before them"):
@@ -498,7 +499,7 @@ def test_overwrite_keeps_what_took_the_place_of_the_old_output() -> None:
     output = Path("out.zarr")
 
     def run() -> None:
-        with _output.output(output, overwrite=True):
+        with atomic.output(output, overwrite=True):
             shutil.rmtree(output)
             output.write_text("precious")
 
@@ -613,7 +614,10 @@ def test_extra_is_missing(name: str, extra: str, options: list[str], monkeypatch
             raise ModuleNotFoundError(msg, name=name)
 
     for module in list(sys.modules):
-        if module.partition(".")[0] == name or module in {"pullback._gradient", "pullback._files"}:
+        if module.partition(".")[0] == name or module in {
+            "pullback._cli.gradient.plan",
+            "pullback._cli.gradient.files",
+        }:
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.delattr(pullback, "_gradient", raising=False)
     monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
@@ -673,9 +677,9 @@ def test_cluster_is_interrupted(cluster: LocalCluster, here: Path) -> None:
 
 def fall() -> None:
     """Let this worker die of the first file that it reads, as it does when it runs out of memory."""
-    from pullback import _files  # noqa: PLC0415 - in the worker
+    from pullback._cli.gradient import files  # noqa: PLC0415 - in the worker
 
-    _files.NpyFile.read = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    files.NpyFile.read = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
 
 
 def test_worker_is_killed(cluster: LocalCluster) -> None:

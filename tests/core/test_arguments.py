@@ -7,7 +7,6 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from backend import Backend
 
 from pullback import (
     JacobianOperator,
@@ -28,6 +27,7 @@ from pullback import (
     trace_of_product,
     trace_of_product_backward,
 )
+from tests.harness.backend import Backend
 
 
 def affine_tangent(z: Any, w: Any, z_tangent: Any, w_tangent: Any, b_tangent: Any) -> Any:

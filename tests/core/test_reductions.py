@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend import Backend
-from laws import EPS, C
 
 from pullback import affine_backward, affine_forward, matmul_backward
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, C
 
 # Around the limits of one block, a few, and blocks with a rest; of a narrow product and of a wide one.
 SIZES = [(rows, 2, 3) for rows in (127, 128, 256, 257, 512, 513, 1279, 1280, 1536, 1537, 2500, 20_000)]

@@ -11,12 +11,13 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from batches import Case, Reader, accumulate, check, compute, draw, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import EPS, C
 
-from pullback import AffineGradients, _plan, affine_backward, matmul_backward, softmax_cross_entropy
+from pullback import AffineGradients, affine_backward, matmul_backward, softmax_cross_entropy
+from pullback.dask import _plan
+from tests.harness.batches import Case, Reader, accumulate, check, compute, draw, gradients
+from tests.harness.pair_laws import EPS, C
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from batches import accumulate, check, compute, draw, gradients, reference
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pullback import _graph, _plan, _progress, _run, affine_backward
+from pullback import affine_backward
+from pullback.dask import _graph, _plan, _progress, _threads
+from tests.harness.batches import accumulate, check, compute, draw, gradients, reference
 
 LIMIT = 2**30
 pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning")  # to compare with
@@ -235,7 +236,7 @@ def test_step_that_workers_cannot_import(
         compute(*lazy)
     client.upload_file(str(tmp_path / "only_here.py"))
     assert compute(*lazy)[0].tolist() == [6, 6, 6]
-    assert _run._why_not_loaded(b"cut off") == "UnpicklingError: pickle data was truncated"  # noqa: SLF001 - as a worker
+    assert _threads._why_not_loaded(b"cut off") == "UnpicklingError: pickle data was truncated"  # noqa: SLF001 - as a worker
 
 
 def test_block_too_large(client: Client, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_block_too_large(client: Client, tmp_path: Path) -> None:
         compute(lazy)
     assert list(tmp_path.iterdir()) == []
     fits = int(str(info.value).split("at most ")[1].split(" rows")[0].replace(",", ""))
-    (room,) = {min(client.run_on_scheduler(_run._rooms))}  # noqa: SLF001
+    (room,) = {min(client.run_on_scheduler(_threads._rooms))}  # noqa: SLF001
     plan = _graph.blocks_of(lazy)[0].plan
     # Workers' memory changes a little between the two questions.
     assert abs(plan.task_bytes(fits) - room) <= 0.1 * room

@@ -11,9 +11,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from batches import Case, Reader, Tasks, accumulate, check, compute, draw, gradients
 
-from pullback import _graph, _plan, affine_backward
+from pullback import affine_backward
+from pullback.dask import _graph, _plan
+from tests.harness.batches import Case, Reader, Tasks, accumulate, check, compute, draw, gradients
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 import pytest
-from batches import accumulate, compute
 
-from pullback import _plan, affine_backward, softmax_cross_entropy
+from pullback import affine_backward, softmax_cross_entropy
+from pullback.dask import _plan
+from tests.harness.batches import accumulate, compute
 
 
 def ones(rows: int = 10, chunks: Any = 5) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from batches import accumulate, compute
 
 from pullback import (
     TANH,
@@ -19,6 +18,7 @@ from pullback import (
     stack_backward,
     stack_forward,
 )
+from tests.harness.batches import accumulate, compute
 
 M, K, N = 5000, 6, 5
 

@@ -13,12 +13,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from batches import Case, Reader, accumulate, check, compute, draw, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pullback import _plan, affine_backward
+from pullback import affine_backward
+from pullback.dask import _plan
+from tests.harness.batches import Case, Reader, accumulate, check, compute, draw, gradients
 
 
 @pytest.fixture(autouse=True)

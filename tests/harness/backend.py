@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, to_device
 
-FOLDER = Path(__file__).parent.parent / "backends"
+FOLDER = Path(__file__).parents[2] / "backends"
 
 # These modes compile each function for each shape, which takes far longer than the product: they get fewer shapes, and
 # like a library's second device, the two dtypes that all libraries and devices have.

@@ -15,7 +15,7 @@ from typing import Any
 
 import brotli
 
-PACKAGE = Path(__file__).parents[1] / "docs" / "node" / "node_modules" / "@sparticuz" / "chromium" / "bin"
+PACKAGE = Path(__file__).parents[2] / "docs" / "node" / "node_modules" / "@sparticuz" / "chromium" / "bin"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPTIONS = (
     "--headless",

@@ -14,8 +14,8 @@ import array_api_compat.cupy
 import cupy
 import pytest
 
-from pullback import _arguments
-from pullback._typing import Array
+from pullback._core import arguments
+from pullback._core.typing import Array
 
 # How a function was called: its name, the number of positional arguments, the names of the others.
 Form = tuple[str, int, tuple[str, ...]]
@@ -42,7 +42,7 @@ class Recorder:
 
 _INFO = "__array_namespace_info__"
 _recorders: dict[str, Recorder] = {}
-_array_namespace = vars(_arguments)["array_namespace"]
+_array_namespace = vars(arguments)["array_namespace"]
 
 
 def recorded_namespace(*arrays: Any) -> Recorder:
@@ -92,7 +92,7 @@ def failures() -> list[str]:
 
 
 def pytest_configure() -> None:
-    vars(_arguments)["array_namespace"] = recorded_namespace
+    vars(arguments)["array_namespace"] = recorded_namespace
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -9,10 +9,10 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from backend import Backend
-from laws import EPS, C
 
 import pullback
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, C
 
 _STEP = 1e-100
 

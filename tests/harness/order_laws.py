@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import laws
 import numpy as np
-from backend import Backend
-from laws import Arrays, C, Given, Pair, inner, require, structure_of
+
+from tests.harness import pair_laws
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import Arrays, C, Given, Pair, inner, require, structure_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def check(backend: Backend, orders: Orders, case: Given) -> None:
         tangents = dict(zip(orders.tangents(), arrays[count:], strict=True))
         return orders.jvp(*(arrays[i] for i in needed), **tangents)
 
-    laws.check(backend, orders.pair, case, jvp=jvp, double_backward=orders.double_backward)
+    pair_laws.check(backend, orders.pair, case, jvp=jvp, double_backward=orders.double_backward)
 
 
 def _chosen(case: Given, given: tuple[str, ...]) -> Arrays:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from laws import Arrays, Pair
 
 from pullback import (
     affine_backward,
@@ -17,6 +16,7 @@ from pullback import (
     trace_of_product,
     trace_of_product_backward,
 )
+from tests.harness.pair_laws import Arrays, Pair
 
 Shape = tuple[int, ...]
 

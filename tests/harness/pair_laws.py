@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
-from backend import Backend
 
 from pullback import check_pair
+from tests.harness.backend import Backend
 
 C = 4.0
 EPS = {

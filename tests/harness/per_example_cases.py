@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
-from backend import Backend
-from laws import EPS, C, wide
 
 from pullback import (
     clipped_gradients,
@@ -19,6 +17,8 @@ from pullback import (
     per_example_norms,
     second_moments,
 )
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, C, wide
 
 Shape = tuple[int, ...]
 MAX_NORM = 2.0

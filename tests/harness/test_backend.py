@@ -4,7 +4,8 @@ import tomllib
 
 import numpy as np
 import pytest
-from backend import FOLDER, Backend, load
+
+from tests.harness.backend import FOLDER, Backend, load
 
 FILES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
 MODES = {"plain", "read-only", "strictest", "one chunk", "many chunks", "unknown rows", "jit", "compile"}

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from backend import TRACED, Backend, load
-from laws import LAWS, given
-from pairs import AFFINE, Shape, affine_shapes
 
 from pullback import AffineGradients, affine_backward, affine_forward
+from tests.harness.backend import TRACED, Backend, load
+from tests.harness.pair_cases import AFFINE, Shape, affine_shapes
+from tests.harness.pair_laws import LAWS, given
 
 # A square w, so that a transposed gradient has the right shape.
 SQUARE: dict[str, Shape] = affine_shapes(5, 3, n=3)

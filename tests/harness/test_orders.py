@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from backend import Backend, load
-from laws import given
-from orders import ORDER_LAWS, Orders
-from pairs import AFFINE, affine_shapes
 
 from pullback import AffineDoubleGradients, affine_double_backward, affine_jvp
+from tests.harness.backend import Backend, load
+from tests.harness.order_laws import ORDER_LAWS, Orders
+from tests.harness.pair_cases import AFFINE, affine_shapes
+from tests.harness.pair_laws import given
 
 ORDERS = Orders(AFFINE, affine_jvp, affine_double_backward)
 SQUARE = affine_shapes(5, 3, n=3)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
-from backend import Backend
-from laws import EPS, LAYOUTS, C
 
 import pullback
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, LAYOUTS, C
 
 _STEP = 1e-100
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend import Backend
-from laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, inner, layouts, relaid, wide
-from orders import ORDER_LAWS, Orders
-from pairs import AFFINE, AFFINE_SHAPES
 
 from pullback import affine_backward, affine_double_backward, affine_forward, affine_jvp
+from tests.harness.backend import Backend
+from tests.harness.order_laws import ORDER_LAWS, Orders
+from tests.harness.pair_cases import AFFINE, AFFINE_SHAPES
+from tests.harness.pair_laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, inner, layouts, relaid, wide
 
 ORDERS = Orders(AFFINE, affine_jvp, affine_double_backward)
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
-from backend import Backend
-from laws import EPS, C
 
 from pullback import softmax_cross_entropy, softmax_cross_entropy_hessian_product
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, C
 
 
 def reference(a: Any, y: Any, reduction: str = "none") -> tuple[Any, Any]:

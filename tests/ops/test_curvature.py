@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
-from backend import Backend
-from example_cases import FISHER, SHAPES, check, draw
-from laws import EPS, LAYOUTS, C, wide
 
 from pullback import (
     AffineGradients,
@@ -19,6 +16,9 @@ from pullback import (
     softmax_cross_entropy_hessian_product,
     squared_error_hessian_product,
 )
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, LAYOUTS, C, wide
+from tests.harness.per_example_cases import FISHER, SHAPES, check, draw
 
 
 @pytest.mark.parametrize("of", FISHER)

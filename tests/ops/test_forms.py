@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend import Backend
-from laws import LAWS, LAYOUTS, SHAPE_LAWS, Pair, given, layouts
-from pairs import FROBENIUS, FROBENIUS_SHAPES, TRACE, TRACE_SHAPES, Shape
 
 from pullback import (
     affine_backward,
@@ -16,6 +13,9 @@ from pullback import (
     trace_of_product,
     trace_of_product_backward,
 )
+from tests.harness.backend import Backend
+from tests.harness.pair_cases import FROBENIUS, FROBENIUS_SHAPES, TRACE, TRACE_SHAPES, Shape
+from tests.harness.pair_laws import LAWS, LAYOUTS, SHAPE_LAWS, Pair, given, layouts
 
 SHAPES: list[tuple[Pair, dict[str, Shape]]] = [
     *((FROBENIUS, shapes) for shapes in FROBENIUS_SHAPES.values()),

@@ -6,11 +6,11 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from backend import Backend
-from laws import EPS, C, wide
 from scipy.sparse.linalg import aslinearoperator, lsqr, svds
 
 from pullback import JacobianOperator, affine_jacobians
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, C, wide
 
 ALL = ("z", "w", "b")
 SHAPES = {"2-d": ((5, 3), (3, 4)), "3-d": ((2, 3, 3), (3, 2)), "1-d": ((3,), (3, 4)), "no rows": ((0, 3), (3, 2))}

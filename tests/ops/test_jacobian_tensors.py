@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from backend import Backend
-from laws import inner, structure_of, wide
-from pairs import AFFINE, AFFINE_SHAPES, Shape
 
 from pullback import affine_backward, affine_jacobians, affine_jvp, single_entry
+from tests.harness.backend import Backend
+from tests.harness.pair_cases import AFFINE, AFFINE_SHAPES, Shape
+from tests.harness.pair_laws import inner, structure_of, wide
 
 
 def drawn(backend: Backend, shapes: dict[str, Shape], dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from backend import Backend
-from laws import EPS
 
 import pullback
 from pullback import Activation, stack_backward, stack_forward
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS
 
 ACTIVATIONS = {name: x for name, x in vars(pullback).items() if isinstance(x, Activation)}
 

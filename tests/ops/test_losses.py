@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
-from backend import Backend
-from laws import EPS, LAYOUTS, C
-from loss_cases import CASES, Given, check_loss, check_product, given, run
 
 import pullback
 from pullback import huber, logistic, poisson, softmax_cross_entropy, squared_error
+from tests.harness.backend import Backend
+from tests.harness.loss_cases import CASES, Given, check_loss, check_product, given, run
+from tests.harness.pair_laws import EPS, LAYOUTS, C
 
 SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1), (2, 70), (70, 3)]
 ELEMENTWISE = [name for name in CASES if not CASES[name].rowwise]

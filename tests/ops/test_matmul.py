@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from backend import Backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import BroadcastableShapes, mutually_broadcastable_shapes
-from laws import LAWS, LAYOUTS, SHAPE_LAWS, layouts, relaid
-from laws import given as drawn
-from orders import ORDER_LAWS, Orders
-from pairs import MATMUL, MATMUL_SHAPES, matmul_shapes
 
 from pullback import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
+from tests.harness.backend import Backend
+from tests.harness.order_laws import ORDER_LAWS, Orders
+from tests.harness.pair_cases import MATMUL, MATMUL_SHAPES, matmul_shapes
+from tests.harness.pair_laws import LAWS, LAYOUTS, SHAPE_LAWS, layouts, relaid
+from tests.harness.pair_laws import given as drawn
 
 ORDERS = Orders(MATMUL, matmul_jvp, matmul_double_backward)
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend import Backend
-from example_cases import MOMENTS, SHAPES, check, draw
-from laws import LAYOUTS
 
-from pullback import _examples, gradient_signal_to_noise, gradient_variance, second_moments
+from pullback import gradient_signal_to_noise, gradient_variance, second_moments
+from pullback._ops.per_example import blocking
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import LAYOUTS
+from tests.harness.per_example_cases import MOMENTS, SHAPES, check, draw
 
 
 @pytest.mark.parametrize("of", MOMENTS)
@@ -41,8 +42,8 @@ def test_layouts(eager: Backend, of: str, layout: str) -> None:
 @pytest.mark.parametrize("of", MOMENTS)
 def test_blocks(eager: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """Three examples to a block, and a rest."""
-    monkeypatch.setattr(_examples, "_MOST", 18)
-    monkeypatch.setattr(_examples, "_ROWS", 3)
+    monkeypatch.setattr(blocking, "_MOST", 18)
+    monkeypatch.setattr(blocking, "_ROWS", 3)
     for shape in (((7,), 3, 4), ((7, 4), 2, 3)):
         da, z = (eager.rows(x, "float32") for x in draw(shape, "float32"))
         check(eager, MOMENTS[of], da, z, "float32")

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend import Backend
-from example_cases import PER_EXAMPLE, SHAPES, check, draw, exact
-from laws import EPS, LAYOUTS
 
-from pullback import _examples, clipped_gradients, per_example_gradients, per_example_norms
+from pullback import clipped_gradients, per_example_gradients, per_example_norms
+from pullback._ops.per_example import blocking
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, LAYOUTS
+from tests.harness.per_example_cases import PER_EXAMPLE, SHAPES, check, draw, exact
 
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
@@ -42,7 +43,7 @@ def test_layouts(eager: Backend, of: str, layout: str) -> None:
 @pytest.mark.parametrize("of", PER_EXAMPLE)
 def test_blocks(eager: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """Two examples to a block, and a rest."""
-    monkeypatch.setattr(_examples, "_MOST", 20)
+    monkeypatch.setattr(blocking, "_MOST", 20)
     for shape in (((5, 2), 6, 5), ((5, 4), 2, 3)):
         da, z = (eager.rows(x, "float32") for x in draw(shape, "float32"))
         check(eager, PER_EXAMPLE[of], da, z, "float32")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from backend import Backend
-from laws import LAWS, LAYOUTS, given, layouts
-from pairs import QUADRATIC, QUADRATIC_SHAPES, Shape
 
 from pullback import quadratic_form, quadratic_form_backward
+from tests.harness.backend import Backend
+from tests.harness.pair_cases import QUADRATIC, QUADRATIC_SHAPES, Shape
+from tests.harness.pair_laws import LAWS, LAYOUTS, given, layouts
 
 # That of NaN and infinity starts from zero, which tells of maps that are affine.
 QUADRATIC_LAWS = ("value", "check", "wrt")

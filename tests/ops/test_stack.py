@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
-from backend import Backend
-from laws import EPS, LAYOUTS, C, wide
 
 from pullback import Activation, Affine, affine_backward, stack_backward, stack_forward
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS, LAYOUTS, C, wide
 
 
 def _tanh(z: Any) -> Any:
@@ -126,7 +126,7 @@ def test_nothing_is_done_that_nobody_asks_for(eager: Backend, monkeypatch: pytes
     def never(*_: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr("pullback.stack.affine_backward", backward)
+    monkeypatch.setattr("pullback._ops.stack.affine_backward", backward)
     w, z = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((2, 3)))
     a, kept = stack_forward([Activation(_tanh, never, "output"), Affine(w), TANH, Affine(w, w[0, :])], z)
     stack_backward(a, kept, wrt=("layers",))

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from backend import Backend, load
-from laws import EPS, C
 
 import pullback
+from tests.harness.backend import Backend, load
+from tests.harness.pair_laws import EPS, C
 
 CASES = 200
 DTYPES = (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from backpack import backpack, extend, extensions
-from laws import EPS, C
 
 import pullback
+from tests.harness.pair_laws import EPS, C
 
 # PyTorch's types and the Array protocol do not fit together.
 ours: Any = pullback

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from laws import C
-from loss_cases import CASES
 from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss, HalfPoissonLoss, HalfSquaredError, HuberLoss
 from torch.nn import functional as F  # noqa: N812 - as PyTorch's users do
 
 import pullback
+from tests.harness.loss_cases import CASES
+from tests.harness.pair_laws import C
 
 COUNT = 200
 EPS = 2.0**-52

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from backend import Backend
 
 from pullback import PairReport, affine_backward, affine_forward, affine_jvp, check_pair, softmax_cross_entropy
-from pullback._report import Finding
+from pullback._testing.report import Finding
+from tests.harness.backend import Backend
 
 X = np.random.default_rng(0).standard_normal((5, 3))
 

@@ -4,10 +4,10 @@ import math
 from random import Random
 
 import numpy as np
-from backend import Backend
-from laws import EPS
 
-from pullback._numbers import draw_tangent, draw_upstream, inner, norm, read_numbers
+from pullback._testing.sampling import draw_tangent, draw_upstream, inner, norm, read_numbers
+from tests.harness.backend import Backend
+from tests.harness.pair_laws import EPS
 
 
 def test_inner_product_is_exact_or_nan() -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from pullback._steps import best_step
+from pullback._testing.sampling import best_step
 
 
 def test_step_is_halved_until_its_error_is_that_of_rounding() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pullback
-from pullback import _commands, _console
+from pullback._cli import commands, console
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         run = application()
     except ModuleNotFoundError as error:
-        _console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
+        console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
     run()
 
 
@@ -79,7 +79,7 @@ def application() -> "Typer":
 
         Example: `pullback demo --backend dask --backend torch`
         """
-        _commands.run_demo(out, err, backend or [])
+        commands.run_demo(out, err, backend or [])
 
     @app.command()
     def check(
@@ -109,7 +109,7 @@ def application() -> "Typer":
 
         Example: `pullback check --backend dask --backend torch`
         """
-        _commands.run_check(out, err, backend or [])
+        commands.run_check(out, err, backend or [])
 
     @app.command()
     def gradient(  # noqa: PLR0913 - the options
@@ -163,7 +163,7 @@ def application() -> "Typer":
 
         Example: `pullback gradient --z z.npy --upstream da.npy --weights w.npy --output gradients.zarr`
         """
-        _commands.run_gradient(
+        commands.run_gradient(
             out,
             err,
             plan=plan,
@@ -189,6 +189,6 @@ def application() -> "Typer":
 
         Example: `pullback backends`
         """
-        _commands.list_backends(out, err)
+        commands.list_backends(out, err)
 
     return app

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from pullback._typing import Namespace
-from pullback.affine import affine_forward
+from pullback._core.typing import Namespace
+from pullback._ops.affine import affine_forward
 
 
 class Backend(NamedTuple):
@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 def known() -> dict[str, Backend]:
     """Return every backend by name: from the package's data where it is installed, from the root of a checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     folder = next(path for path in (here / "backends", here.parents[1] / "backends") if path.is_dir())
     backends = {}
     for path in sorted(folder.glob("*.toml")):

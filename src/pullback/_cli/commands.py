@@ -4,13 +4,14 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pullback import _backends, _console, _demo, _pairs
-from pullback._backends import Backend, State
+from pullback._cli import backends, console, demo
+from pullback._cli.backends import Backend, State
+from pullback._testing import pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pullback._gradient import Job
+    from pullback._cli.gradient.plan import Job
 
 _REFERENCE = "numpy"
 # The laws that compare numbers, and what a column of the table has room for.
@@ -20,64 +21,64 @@ _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 def list_backends(out: "Console", err: "Console", /) -> None:
     """Print a row for each backend, then what keeps some from working."""
-    known = _backends.known()
+    known = backends.known()
     states = _look(err, known.values())
-    table = _console.table("backend", "import", "version", "usable", "devices")
+    table = console.table("backend", "import", "version", "usable", "devices")
     for name, state in states.items():
         usable = "no" if state.problem else "yes"
         table.add_row(name, known[name].module, state.version, usable, ", ".join(state.devices))
     out.print(table)
     for line in _problems(states):
-        _console.say(out, line)
+        console.say(out, line)
 
 
 def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     """Train on each backend, print how it did, and exit with a fault if one did badly."""
     known = _known("demo", asked)
     try:
-        digits = _demo.read_digits()
+        digits = demo.read_digits()
     except ModuleNotFoundError as error:
-        _console.fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
+        console.fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
     # NumPy goes first: the others are compared with it.
     states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
     problems = _problems(states)
     if asked and problems:
-        _console.fail(*(f"pullback demo: {line}" for line in problems))
+        console.fail(*(f"pullback demo: {line}" for line in problems))
     usable = {name: state for name, state in states.items() if not state.problem}
     results = _train(err, usable, digits)
     train, test = len(digits.train_labels), len(digits.test_labels)
-    _console.say(out, f"{_demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
+    console.say(out, f"{demo.STEPS} steps on {train:,} images of digits in float32, then a test on {test} others:")
     faults = _compare(out, usable, results)
     for line in problems:
-        _console.say(out, f"Left out: {line}")
+        console.say(out, f"Left out: {line}")
     if faults:
-        _console.fail(*faults, status=1)
+        console.fail(*faults, status=1)
     if len(results) > 1:
-        _console.say(out, f"All agree: rounding alone explains a difference of up to {_demo.TOLERANCE:.1e}.")
+        console.say(out, f"All agree: rounding alone explains a difference of up to {demo.TOLERANCE:.1e}.")
 
 
-def _train(err: "Console", states: Mapping[str, State], digits: _demo.Digits, /) -> dict[str, _demo.Result]:
+def _train(err: "Console", states: Mapping[str, State], digits: demo.Digits, /) -> dict[str, demo.Result]:
     """Train on each backend, under a progress bar where somebody sees it."""
     from rich.progress import Progress  # noqa: PLC0415 - an extra
 
     results = {}
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         for name, state in states.items():
-            steps = progress.track(range(_demo.STEPS), description=name)
-            results[name] = _demo.run(state.namespace, digits, steps)
+            steps = progress.track(range(demo.STEPS), description=name)
+            results[name] = demo.run(state.namespace, digits, steps)
     return results
 
 
-def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, _demo.Result], /) -> list[str]:
+def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, demo.Result], /) -> list[str]:
     """Print a row for each result, and return a line for each fault."""
-    table = _console.table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
+    table = console.table("backend", "version", "device", numbers=("loss", "accuracy", "difference", "seconds"))
     faults = []
     for name, result in results.items():
         state = states[name]
-        apart = _demo.difference(state.namespace, result.weights, results[_REFERENCE].weights)
+        apart = demo.difference(state.namespace, result.weights, results[_REFERENCE].weights)
         numbers = f"{result.loss:.6f}", f"{result.accuracy:.4f}", f"{apart:.1e}", f"{result.seconds:.2f}"
         table.add_row(name, state.version, result.device, *numbers)
-        faults += [f"pullback demo: {name} {fault}" for fault in _demo.faults(result, apart)]
+        faults += [f"pullback demo: {name} {fault}" for fault in demo.faults(result, apart)]
     out.print(table)
     return faults
 
@@ -89,30 +90,30 @@ def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
     problems = _problems(states)
     usable = {name: state for name, state in states.items() if not state.problem}
     if problems and (asked or not usable):
-        _console.fail(*(f"pullback check: {line}" for line in problems))
+        console.fail(*(f"pullback check: {line}" for line in problems))
     checked = _check(err, usable)
-    _console.say(out, "The largest error that each law found, as a part of its tolerance:")
-    table = _console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "hold"))
+    console.say(out, "The largest error that each law found, as a part of its tolerance:")
+    table = console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "hold"))
     for (name, pair), found in checked.items():
         parts = [found.part(law) for law in _LAWS]
         table.add_row(name, pair, *parts, f"{len(found.findings)}", "no" if found.faults else "yes")
     out.print(table)
     for line in problems:
-        _console.say(out, f"Left out: {line}")
+        console.say(out, f"Left out: {line}")
     faults = [f"pullback check: {name}: {fault}" for (name, _), found in checked.items() for fault in found.faults]
     if faults:
-        _console.fail(*faults, status=1)
-    _console.say(out, f"All {sum(len(found.findings) for found in checked.values()):,} findings hold.")
+        console.fail(*faults, status=1)
+    console.say(out, f"All {sum(len(found.findings) for found in checked.values()):,} findings hold.")
 
 
-def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], _pairs.Checked]:
+def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], pairs.Checked]:
     """Check each pair on each backend, under a progress bar where somebody sees it."""
     from rich.progress import Progress  # noqa: PLC0415 - an extra
 
     checked = {}
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         for name, state in states.items():
-            for pair in progress.track(_pairs.PAIRS, description=name):
+            for pair in progress.track(pairs.PAIRS, description=name):
                 checked[name, pair.name] = pair.check(state.namespace)
     return checked
 
@@ -121,28 +122,28 @@ def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: boo
     """Plan the gradients of a batch in files; then show the plan, or carry it out and say what was written."""
     output, job = options["output"], None
     try:
-        from pullback import _gradient  # noqa: PLC0415 - an extra
+        from pullback._cli.gradient import plan as gradient  # noqa: PLC0415 - an extra
 
-        job = _gradient.plan(_gradient.Options(**options))
+        job = gradient.plan(gradient.Options(**options))
         for gap in filter(None, (file.gaps() for file in job.files.values())):
-            _console.say(err, f"pullback gradient: {gap}")
+            console.say(err, f"pullback gradient: {gap}")
         if plan:
             _show_plan(out, job)
             return
-        seconds = _gradient.run(job, progress=progress and err.is_terminal)
+        seconds = gradient.run(job, progress=progress and err.is_terminal)
     except ModuleNotFoundError as error:
         extra = "cluster" if error.name == "distributed" else "dask"
-        _console.fail(
+        console.fail(
             f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
         )
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whoever runs a command is told, not shown the program
-        line, status = f"pullback gradient: {_console.in_one_line(error)}", 2
+        line, status = f"pullback gradient: {console.in_one_line(error)}", 2
         if job is not None:
             left = "is as it was" if output.exists() else "was not written"
             line, status = f"{line.removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again", 1
-        _console.fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
+        console.fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
     rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    _console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
+    console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
 
 
 def _advice(error: BaseException, job: "Job", /) -> str:
@@ -165,7 +166,7 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
     """Print what a run would come to."""
     from dask.utils import format_bytes  # noqa: PLC0415 - an extra
 
-    table = _console.table("", numbers=("plan",))
+    table = console.table("", numbers=("plan",))
     written = sum(x.nbytes for x in job.outputs.values())
     rows = {
         "blocks": f"{len(job.plan.blocks):,}",
@@ -183,20 +184,20 @@ def _show_plan(out: "Console", job: "Job", /) -> None:
 
 def _known(command: str, asked: list[str], /) -> dict[str, Backend]:
     """Return every backend by name; exit if one that was asked for is none of them."""
-    known = _backends.known()
+    known = backends.known()
     for name in asked:
         if name not in known:
-            _console.fail(f"pullback {command}: {name} is none of the backends, which are {', '.join(known)}")
+            console.fail(f"pullback {command}: {name} is none of the backends, which are {', '.join(known)}")
     return known
 
 
-def _look(err: "Console", backends: Iterable[Backend], /) -> dict[str, State]:
+def _look(err: "Console", wanted: Iterable[Backend], /) -> dict[str, State]:
     """Try each backend, and show which: importing some takes seconds."""
     states = {}
     with err.status("") as status:
-        for backend in backends:
+        for backend in wanted:
             status.update(f"Importing {backend.module}")
-            states[backend.name] = _backends.look(backend)
+            states[backend.name] = backends.look(backend)
     return states
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from pullback._backends import label
-from pullback._typing import Array, Namespace
-from pullback.affine import affine_backward, affine_forward
-from pullback.cross_entropy import softmax_cross_entropy
+from pullback._cli.backends import label
+from pullback._core.typing import Array, Namespace
+from pullback._ops.affine import affine_backward, affine_forward
+from pullback._ops.losses.cross_entropy import softmax_cross_entropy
 
 STEPS = 150
 _LEAST_ACCURACY = 0.94

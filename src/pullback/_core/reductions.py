@@ -8,7 +8,7 @@ import math
 
 from array_api_compat import device
 
-from pullback._typing import Array, DType, Namespace
+from pullback._core.typing import Array, DType, Namespace
 
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
 # the largest entry. `python -m benchmarks --only accuracy` prints what each number of rows comes to.

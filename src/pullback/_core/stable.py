@@ -1,6 +1,6 @@
 """What keeps exponentials in range, without a `where` on random signs: for that NumPy takes ten times an addition."""
 
-from pullback._typing import Array, Namespace
+from pullback._core.typing import Array, Namespace
 
 
 def decay(xp: Namespace, x: Array, /) -> Array:

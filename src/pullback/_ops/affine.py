@@ -3,10 +3,18 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pullback._arguments import check_wrt, read, read_optional, real_like
-from pullback._shapes import check_bias, check_directions, check_factors, check_upstream
-from pullback._sums import add_to_rows, contract_rows, product, sum_rows
-from pullback._typing import Array
+from pullback._core.arguments import (
+    check_bias,
+    check_directions,
+    check_factors,
+    check_upstream,
+    check_wrt,
+    read,
+    read_optional,
+    real_like,
+)
+from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
+from pullback._core.typing import Array
 
 _INPUTS = ("z", "w", "b")
 

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Callable, Collection
 
-from pullback._arguments import check_wrt, read, shapes
-from pullback._shapes import check_factors, check_known
-from pullback._typing import Array, DType, Namespace
-from pullback.affine import affine_backward, affine_jvp
+from pullback._core.arguments import check_factors, check_known, check_wrt, read, shapes
+from pullback._core.typing import Array, DType, Namespace
+from pullback._ops.affine import affine_backward, affine_jvp
 
 _INPUTS = ("z", "w", "b")
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from array_api_compat import device
 
-from pullback._arguments import check_wrt, read, shapes
-from pullback._shapes import check_factors, check_known
-from pullback._typing import Array, Namespace
+from pullback._core.arguments import check_factors, check_known, check_wrt, read, shapes
+from pullback._core.typing import Array, Namespace
 
 _INPUTS = ("z", "w", "b")
 

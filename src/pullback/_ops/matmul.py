@@ -4,9 +4,9 @@ from collections.abc import Collection
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pullback._arguments import agree, check_alike, check_wrt, read, read_optional, real_like, same_shape, shapes
-from pullback._sums import contract_rows, product
-from pullback._typing import Array, Namespace
+from pullback._core.arguments import agree, check_alike, check_wrt, read, read_optional, real_like, same_shape, shapes
+from pullback._core.reductions import contract_rows, product
+from pullback._core.typing import Array, Namespace
 
 _INPUTS = ("x1", "x2")
 

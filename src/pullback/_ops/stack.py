@@ -1,12 +1,77 @@
 """A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from pullback._arguments import check_wrt
-from pullback._typing import Array
-from pullback.affine import affine_backward, affine_forward
-from pullback.layers import Activation, Affine, Layer
+from pullback._core.arguments import check_wrt
+from pullback._core.typing import Array
+from pullback._ops.activations.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
+from pullback._ops.activations.rectifiers import (
+    leaky_relu_backward,
+    leaky_relu_forward,
+    relu_backward,
+    relu_forward,
+    softplus_backward,
+    softplus_forward,
+)
+from pullback._ops.activations.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
+from pullback._ops.activations.softmax import (
+    log_softmax_backward,
+    log_softmax_forward,
+    softmax_backward,
+    softmax_forward,
+)
+from pullback._ops.affine import affine_backward, affine_forward
+
+
+class Affine(NamedTuple):
+    """The layer ``a = z w + b``; or the gradients for its parameters.
+
+    Attributes
+    ----------
+    w : Array
+        Weights, shape (k, n).
+    b : Array or None
+        Bias, shape (n,); None for a layer without one.
+    """
+
+    w: Array
+    b: Array | None = None
+
+
+class Activation(NamedTuple):
+    """A layer without parameters: any pair of a forward and a backward.
+
+    Those of this library are `RELU`, `LEAKY_RELU`, `SOFTPLUS`, `SIGMOID`, `TANH`, `SILU`, `GELU`, `SOFTMAX` and
+    `LOG_SOFTMAX`, each with its pair's default options.
+
+    Attributes
+    ----------
+    forward : callable
+        Takes the layer's input and returns its output.
+    backward : callable
+        Takes the upstream gradient and what the layer keeps, and returns the gradient for its input.
+    keeps : {"input", "output"}
+        What the backward takes: an array that a neighbour keeps too costs no memory.
+    """
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array, Array], Array]
+    keeps: Literal["input", "output"]
+
+
+Layer: TypeAlias = Affine | Activation
+
+RELU = Activation(relu_forward, relu_backward, "output")
+LEAKY_RELU = Activation(leaky_relu_forward, leaky_relu_backward, "output")
+SOFTPLUS = Activation(softplus_forward, softplus_backward, "output")
+SIGMOID = Activation(sigmoid_forward, sigmoid_backward, "output")
+TANH = Activation(tanh_forward, tanh_backward, "output")
+SILU = Activation(silu_forward, silu_backward, "input")
+GELU = Activation(gelu_forward, gelu_backward, "input")
+SOFTMAX = Activation(softmax_forward, softmax_backward, "output")
+LOG_SOFTMAX = Activation(log_softmax_forward, log_softmax_backward, "output")
+
 
 _INPUTS = ("z", "layers")
 _KEEPS = ("input", "output")

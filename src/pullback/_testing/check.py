@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 from random import Random
 from typing import Any
 
-from pullback._arguments import read_together, shapes
-from pullback._laws import Subject, findings
-from pullback._numbers import read_numbers
-from pullback._report import PairReport
-from pullback._structure import is_floating
-from pullback._typing import Array
+from pullback._core.arguments import read_together, shapes
+from pullback._core.typing import Array
+from pullback._testing.laws import Subject, findings
+from pullback._testing.report import PairReport
+from pullback._testing.sampling import read_numbers
+from pullback._testing.structure import is_floating
 
 # Each number is read into Python, by some libraries in ten microseconds: so many, read some ten times, take a second.
 _MOST = 10_000

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from array_api_compat import array_namespace
 
-from pullback._numbers import (
+from pullback._core.typing import Array
+from pullback._testing.report import Finding
+from pullback._testing.sampling import (
     ComputedError,
     Numbers,
+    best_step,
     draw_tangent,
     draw_upstream,
     inner,
@@ -20,10 +23,7 @@ from pullback._numbers import (
     read_numbers,
     watched,
 )
-from pullback._report import Finding
-from pullback._steps import best_step
-from pullback._structure import all_alike, eps, fields_of, outputs_like_inputs
-from pullback._typing import Array
+from pullback._testing.structure import all_alike, eps, fields_of, outputs_like_inputs
 
 Function: TypeAlias = Callable[..., Any]
 

@@ -4,23 +4,27 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from pullback._losses import Loss
-from pullback._numbers import draw_upstream
-from pullback._report import Finding, PairReport
-from pullback._typing import Array, Namespace
-from pullback.affine import affine_backward, affine_double_backward, affine_forward, affine_jvp
-from pullback.check import check_pair
-from pullback.cross_entropy import softmax_cross_entropy
-from pullback.layers import GELU, LEAKY_RELU, LOG_SOFTMAX, RELU, SIGMOID, SILU, SOFTMAX, SOFTPLUS, TANH, Activation
-from pullback.losses import huber, logistic, poisson, squared_error
-from pullback.matmul import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
-from pullback.quadratic import quadratic_form, quadratic_form_backward
-from pullback.traces import (
+from pullback._core.typing import Array, Namespace
+from pullback._ops.affine import affine_backward, affine_double_backward, affine_forward, affine_jvp
+from pullback._ops.forms import (
     frobenius_inner,
     frobenius_inner_backward,
+    quadratic_form,
+    quadratic_form_backward,
     trace_of_product,
     trace_of_product_backward,
 )
+from pullback._ops.losses.cross_entropy import softmax_cross_entropy
+from pullback._ops.losses.huber import huber
+from pullback._ops.losses.logistic import logistic
+from pullback._ops.losses.poisson import poisson
+from pullback._ops.losses.reduction import Loss
+from pullback._ops.losses.squared_error import squared_error
+from pullback._ops.matmul import matmul_backward, matmul_double_backward, matmul_forward, matmul_jvp
+from pullback._ops.stack import GELU, LEAKY_RELU, LOG_SOFTMAX, RELU, SIGMOID, SILU, SOFTMAX, SOFTPLUS, TANH, Activation
+from pullback._testing.check import check_pair
+from pullback._testing.report import Finding, PairReport
+from pullback._testing.sampling import draw_upstream
 
 
 class Pair(NamedTuple):

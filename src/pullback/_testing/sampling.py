@@ -5,12 +5,13 @@ Only `check_pair` reads values, and it reads them here: its own sums are exact, 
 
 import cmath
 import math
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace, device
 
-from pullback._typing import Array
+from pullback._core.typing import Array
 
 Numbers: TypeAlias = list[complex]
 """The entries of one array or of several, in order; those of real arrays have no imaginary part."""
@@ -112,3 +113,26 @@ def _put(numbers: list[Any], like: Array, shape: tuple[int, ...], /) -> Array:
 
 def _is_complex(x: Array, /) -> bool:
     return bool(array_namespace(x).isdtype(x.dtype, "complex floating"))
+
+
+def best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:
+    """Return the central difference whose error, of rounding and of the step, is least; and that error.
+
+    A step of 1 is exact for what is affine or quadratic in the input. Elsewhere, an error that falls with h² is three
+    times smaller than the change from the step before. That change must have fallen as h² itself: two differences can
+    agree by chance.
+    """
+    h, change = 1.0, math.inf
+    last, rounding = measure(h)
+    if abs(last - got) <= rounding:
+        return last, rounding
+    best = last, math.inf
+    while h > least and not rounding >= best[1]:
+        h /= 2
+        value, rounding = measure(h)
+        before, change = change, abs(value - last)
+        error = rounding + max(change, before / 4)
+        if error < best[1]:
+            best = value, error
+        last = value
+    return best

@@ -5,9 +5,9 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from pullback._arguments import same_shape
-from pullback._report import Finding
-from pullback._typing import Array, DType
+from pullback._core.arguments import same_shape
+from pullback._core.typing import Array, DType
+from pullback._testing.report import Finding
 
 
 def outputs_like_inputs(outputs: Sequence[Any], inputs: Sequence[Array], /) -> list[Finding]:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar, cast
 import dask.array as da
 from dask.base import tokenize
 
-from pullback import _graph, _plan, _run, _store
-from pullback._results import learn, on_zero_rows
-from pullback._typing import Array, Computed, DaskArray, Sizes, ZarrArray
+from pullback._core.typing import Array, Computed, DaskArray, Sizes, ZarrArray
+from pullback.dask import _graph, _plan, _threads, _zarr
+from pullback.dask._inputs import learn, on_zero_rows
 
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
@@ -197,9 +197,9 @@ def compute(
         if x is not None and not isinstance(x, da.Array):
             msg = f"compute: results and what is stored must be Dask arrays; got {type(x).__name__}"
             raise TypeError(msg)
-    with _store.targets(store) as pairs:
-        arrays, written = _store.attach(results, pairs)
-        return _run.run(arrays, written, progress=progress)
+    with _zarr.targets(store) as pairs:
+        arrays, written = _zarr.attach(results, pairs)
+        return _threads.run(arrays, written, progress=progress)
 
 
 def _align(batch: Sequence[DaskArray], /) -> tuple[list[DaskArray], Sizes]:

@@ -11,10 +11,10 @@ import numpy as np
 from dask._task_spec import List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from pullback._blocks import Run, add, is_done, rows_of, sum_of, sums_of, together
-from pullback._plan import FAN_IN, Graph, Key, Plan, refer
-from pullback._results import Result
-from pullback._typing import Array, DaskArray, Sizes
+from pullback._core.typing import Array, DaskArray, Sizes
+from pullback.dask._inputs import Result
+from pullback.dask._plan import FAN_IN, Graph, Key, Plan, refer
+from pullback.dask._task import Run, add, is_done, rows_of, sum_of, sums_of, together
 
 
 class Blocks(MaterializedLayer):  # type: ignore[misc] # Dask is not typed here

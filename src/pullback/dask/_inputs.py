@@ -8,8 +8,8 @@ from typing import NamedTuple
 import dask.array as da
 from array_api_compat import array_namespace, device
 
-from pullback._sums import widest
-from pullback._typing import Array, DaskArray, DType, Namespace, Step
+from pullback._core.reductions import widest
+from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
 
 
 class Result(NamedTuple):

@@ -11,9 +11,9 @@ from dask.array.core import getter, getter_inline, getter_nofancy
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from pullback._blocks import Run, join
-from pullback._results import Result
-from pullback._typing import Array, DaskArray, Sizes, Step
+from pullback._core.typing import Array, DaskArray, Sizes, Step
+from pullback.dask._inputs import Result
+from pullback.dask._task import Run, join
 
 Key = Hashable
 Graph = dict[Key, Any]

@@ -8,8 +8,8 @@ from typing import Any
 
 from dask.callbacks import Callback
 
-from pullback._graph import Blocks
-from pullback._typing import Client, Scheduler
+from pullback._core.typing import Client, Scheduler
+from pullback.dask._graph import Blocks
 
 Show = Callable[[float], None]
 """Is told what part of the work is done."""

@@ -11,8 +11,8 @@ import numpy as np
 from array_api_compat import array_namespace, device, to_device
 from dask._task_spec import _execute_subgraph
 
-from pullback._results import Result, entries, sum_dtype
-from pullback._typing import Array, DType, Step, ZarrArray
+from pullback._core.typing import Array, DType, Step, ZarrArray
+from pullback.dask._inputs import Result, entries, sum_dtype
 
 _ADDING = Lock()
 

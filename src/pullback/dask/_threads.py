@@ -16,10 +16,10 @@ from dask.system import CPU_COUNT
 from dask.threaded import get
 from threadpoolctl import threadpool_limits
 
-from pullback._graph import blocks_of
-from pullback._plan import Plan
-from pullback._progress import POLL_SECONDS, Local, bar, watch
-from pullback._typing import Client, Computed, DaskArray, Scheduler
+from pullback._core.typing import Client, Computed, DaskArray, Scheduler
+from pullback.dask._graph import blocks_of
+from pullback.dask._plan import Plan
+from pullback.dask._progress import POLL_SECONDS, Local, bar, watch
 
 Worker: TypeAlias = Any
 

@@ -18,9 +18,9 @@ from array_api_compat import to_device
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from pullback import _graph
-from pullback._plan import Plan
-from pullback._typing import Array, DaskArray, ZarrArray
+from pullback._core.typing import Array, DaskArray, ZarrArray
+from pullback.dask import _graph
+from pullback.dask._plan import Plan
 
 Pair = tuple[DaskArray, ZarrArray]
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import zarr
 
-from pullback._files import File
-from pullback._store import whole
+from pullback._cli.gradient.files import File
+from pullback.dask._zarr import whole
 
 MADE_BY = "pullback gradient"
 

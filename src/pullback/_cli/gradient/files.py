@@ -16,8 +16,8 @@ import numpy as np
 import zarr
 from numpy.lib import format as npy
 
-from pullback._blocks import Unread
-from pullback._typing import Array, DaskArray, DType, ZarrArray
+from pullback._core.typing import Array, DaskArray, DType, ZarrArray
+from pullback.dask._task import Unread
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from dask.utils import format_bytes, parse_bytes
 
 import pullback
 from pullback import AffineGradients, affine_backward
-from pullback._files import File, open_file
-from pullback._graph import blocks_of
-from pullback._output import MADE_BY, check_output, output
-from pullback._plan import TASK_BYTES, Plan
-from pullback._typing import Array, DaskArray
+from pullback._cli.gradient.atomic import MADE_BY, check_output, output
+from pullback._cli.gradient.files import File, open_file
+from pullback._core.typing import Array, DaskArray
 from pullback.dask import accumulate, compute
+from pullback.dask._graph import blocks_of
+from pullback.dask._plan import TASK_BYTES, Plan
 
 # Smaller blocks go several to a task in any case; larger ones save nothing more.
 _BLOCK_BYTES = TASK_BYTES, 4 * TASK_BYTES

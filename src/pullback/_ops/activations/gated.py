@@ -5,9 +5,9 @@ They fall and then rise, so that their output does not tell their input: the bac
 
 import math
 
-from pullback._arguments import read_real
-from pullback._stable import clipped, sigmoid
-from pullback._typing import Array, Namespace
+from pullback._core.arguments import read_real
+from pullback._core.stable import clipped, sigmoid
+from pullback._core.typing import Array, Namespace
 
 # From here on, each gate is 0 or 1 in every dtype. Bounding a factor by it gives limits and not NaN at infinity.
 _SIGMOID_ENDS = 800.0

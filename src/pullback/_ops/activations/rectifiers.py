@@ -3,9 +3,9 @@
 Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
 """
 
-from pullback._arguments import read_real
-from pullback._stable import clipped, decay, is_positive
-from pullback._typing import Array
+from pullback._core.arguments import read_real
+from pullback._core.stable import clipped, decay, is_positive
+from pullback._core.typing import Array
 
 
 def relu_forward(a: Array, /) -> Array:

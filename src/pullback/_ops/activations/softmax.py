@@ -1,9 +1,9 @@
 """The softmax and its logarithm over the last axis, each with its backward."""
 
-from pullback._arguments import read_real, shapes
-from pullback._stable import largest
-from pullback._sums import dot_last, sum_last
-from pullback._typing import Array
+from pullback._core.arguments import read_real, shapes
+from pullback._core.reductions import dot_last, sum_last
+from pullback._core.stable import largest
+from pullback._core.typing import Array
 
 
 def softmax_forward(a: Array, /) -> Array:

@@ -5,11 +5,11 @@ from typing import Any
 
 from array_api_compat import device
 
-from pullback._arguments import same_shape, shapes
-from pullback._losses import Loss, Reduction, read_loss, reduced, scaled
-from pullback._stable import largest
-from pullback._sums import dot_last, sum_last
-from pullback._typing import Array, Namespace
+from pullback._core.arguments import same_shape, shapes
+from pullback._core.reductions import dot_last, sum_last
+from pullback._core.stable import largest
+from pullback._core.typing import Array, Namespace
+from pullback._ops.losses.reduction import Loss, Reduction, read_loss, reduced, scaled
 
 
 def softmax_cross_entropy(

@@ -3,9 +3,9 @@
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pullback._arguments import read, read_together, same_shape, shapes, usual_namespace
-from pullback._sums import sum_all
-from pullback._typing import Array, Cast, Namespace
+from pullback._core.arguments import read, read_together, same_shape, shapes, usual_namespace
+from pullback._core.reductions import sum_all
+from pullback._core.typing import Array, Cast, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")
@@ -95,13 +95,6 @@ def read_outputs(
         msg = f"{function}: y must have the shape of a; got {shapes(y=arrays['y'], a=arrays['a'])}"
         raise ValueError(msg)
     return xp, like, [*others, xp.astype(y, others[0].dtype, copy=False), weights]
-
-
-def check_delta(function: str, delta: float, /) -> None:
-    """Check that the error from which on Huber's loss is linear is a positive number."""
-    if not delta > 0:
-        msg = f"{function}: delta must be above 0; got {delta!r}"
-        raise ValueError(msg)
 
 
 def reduced(xp: Namespace, value: Array, da: Array, weights: Array | None, reduction: str, /) -> tuple[Array, Array]:

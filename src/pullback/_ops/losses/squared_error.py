@@ -1,9 +1,8 @@
-"""Losses of each output by itself, added up over an example's outputs; each with its upstream gradient, in one call."""
+"""Squared error: half the squared distance from the targets."""
 
-from pullback._losses import Loss, Reduction, check_delta, read_outputs, reduced
-from pullback._stable import clipped, decay, is_positive
-from pullback._sums import dot_last, sum_last
-from pullback._typing import Array
+from pullback._core.reductions import dot_last
+from pullback._core.typing import Array
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
 
 
 def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
@@ -66,194 +65,52 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     return Loss(like(value * 0.5), like(da, dtype))
 
 
-def huber(
-    a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Loss:
-    """Huber's loss of `a` for the targets `y`: squared up to an error of `delta`, linear above; and its gradient.
+def squared_error_hessian_product(
+    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Array:
+    """Multiply `v` by the Hessian of `squared_error` for the outputs: the identity for an example.
 
     Parameters
     ----------
+    v : Array, shape (..., n)
+        Vector, of the shape of `a`: usually the tangent of the outputs.
     a : Array, shape (..., n)
-        Outputs, real: any number of leading batch axes, as in `squared_error`.
+        Outputs of `squared_error`.
     y : Array, shape (..., n)
-        Targets, floating or integers.
-    delta : float, default 1.0
-        The error, above 0, from which on the loss is linear.
+        Targets of `squared_error`.
     weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
+        Weights of `squared_error`. What `v` has for an example of weight 0 does not count.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
+        As in `squared_error`: each example's own Hessian, times its weight in the reduced loss. So "none" gives what
+        "sum" gives.
 
     Returns
     -------
-    Loss
-        ``(value, da)``, with dtypes as in `squared_error`.
+    Array, shape (..., n)
+        ``H v``, the change of the loss's `da` along `v`, in the dtype and on the device of `a`.
 
     Raises
     ------
-    TypeError, ValueError
-        As `squared_error` does; ValueError also if `delta` is not above 0.
+    TypeError
+        As `squared_error` does, or if `v` has no real floating dtype.
+    ValueError
+        As `squared_error` does, or if `v` has not the shape of `a`.
 
     See Also
     --------
-    huber_hessian_product : Its curvature.
-    squared_error : The limit for a large `delta`.
-
-    Notes
-    -----
-    With ``r = a - y`` and ``c = clip(r, -delta, delta)``, an example's loss is ``Σ_j c_j (r_j - c_j / 2)``, which is
-    ``½ r²`` or ``delta (|r| - ½ delta)`` for an output [1]_, and its gradient ``c``. PyTorch's ``huber_loss`` and
-    scikit-learn's ``HuberLoss`` have the same scale.
-
-    References
-    ----------
-    .. [1] P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+    squared_error : The loss.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from pullback import huber
-    >>> value, da = huber(np.asarray([[0.5], [4.0]]), np.zeros((2, 1)), reduction="none")
-    >>> value
-    array([0.125, 3.5  ])
-    >>> da
-    array([[0.5],
-           [1. ]])
+    >>> from pullback import squared_error_hessian_product
+    >>> a = np.ones((2, 1))
+    >>> squared_error_hessian_product(np.asarray([[2.0], [4.0]]), a, a)
+    array([[1.],
+           [2.]])
     """
-    xp, like, ready = read_outputs("huber", weights, reduction, a=a, y=y)
-    check_delta("huber", delta)
+    xp, like, ready = read_outputs("squared_error_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
-    a, y, weights = ready
-    error = a - y
-    da = clipped(xp, error, -delta, delta)
-    error -= da * 0.5
-    value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
-
-
-def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
-    """Binary cross entropy of the sigmoid of `a` with the targets `y`, and its gradient.
-
-    Parameters
-    ----------
-    a : Array, shape (..., n)
-        Logits, real: any number of leading batch axes, as in `squared_error`, and n labels for each example.
-    y : Array, shape (..., n)
-        Targets between 0 and 1, floating or integers: whether, or how probably, each label holds.
-    weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
-    reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
-
-    Returns
-    -------
-    Loss
-        ``(value, da)``, with dtypes as in `squared_error`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `squared_error` does.
-
-    See Also
-    --------
-    logistic_hessian_product : Its curvature.
-    softmax_cross_entropy : For classes of which exactly one holds.
-
-    Notes
-    -----
-    An example's loss is ``Σ_j log(1 + exp(a_j)) - y_j a_j`` and its gradient ``sigmoid(a) - y`` [1]_. With
-    ``e = exp(-|a|)``, which does not overflow, and s = 1 where a > 0 and 0 elsewhere, they are ``a (s - y) + log1p(e)``
-    and ``(s - y) ± e / (1 + e)``: small errors of well classified examples do not drown in rounding.
-
-    References
-    ----------
-    .. [1] C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pullback import logistic
-    >>> value, da = logistic(np.asarray([[0.0], [np.log(3.0)]]), np.asarray([[0], [1]]))
-    >>> round(float(value), 6)
-    0.490415
-    >>> da
-    array([[ 0.25 ],
-           [-0.125]])
-    """
-    xp, like, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y, weights = ready
-    rest = decay(xp, a)
-    value = sum_last(xp, xp.log1p(rest))
-    # What the sigmoid lacks to the nearer of 0 and 1, with its sign. In place, since fresh memory costs NumPy more than
-    # the arithmetic.
-    rest /= rest + 1
-    da = is_positive(xp, a)
-    rest *= da * -2 + 1
-    da -= y
-    value += dot_last(xp, a, da)
-    da += rest
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
-
-
-def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
-    """Poisson loss of the rates ``exp(a)`` for the counts `y`, and its gradient.
-
-    Parameters
-    ----------
-    a : Array, shape (..., n)
-        Logarithms of the rates, real: any number of leading batch axes, as in `squared_error`.
-    y : Array, shape (..., n)
-        Counts, or other numbers of at least 0, floating or integers.
-    weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
-    reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
-
-    Returns
-    -------
-    Loss
-        ``(value, da)``, with dtypes as in `squared_error`. Both are infinite where ``exp(a)`` is.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `squared_error` does.
-
-    See Also
-    --------
-    poisson_hessian_product : Its curvature.
-
-    Notes
-    -----
-    An example's loss is ``Σ_j exp(a_j) - y_j a_j``, the negative log likelihood without the term ``log(y_j!)``, which
-    is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. So are scikit-learn's ``HalfPoissonLoss`` and
-    PyTorch's ``poisson_nll_loss``.
-
-    References
-    ----------
-    .. [1] P. McCullagh and J. A. Nelder, "Generalized Linear Models", 1989, chapter 6.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pullback import poisson
-    >>> value, da = poisson(np.asarray([[0.0], [np.log(2.0)]]), np.asarray([[0], [3]]), reduction="sum")
-    >>> round(float(value), 6)
-    0.920558
-    >>> da
-    array([[ 1.],
-           [-1.]])
-    """
-    xp, like, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y, weights = ready
-    da = xp.exp(a)
-    losses = y * a
-    losses -= da
-    value = -sum_last(xp, losses)
-    da -= y
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
+    v, a, y, weights = ready
+    # A copy, since it is scaled in place.
+    return like(scaled(xp, v * 1.0, weights, reduction), dtype)

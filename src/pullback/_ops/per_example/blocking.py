@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pullback._arguments import read, same_shape, shapes
-from pullback._sums import contract_rows, flatten, regroups, sum_rows, widest
-from pullback._typing import Array, DType, Elementwise, Namespace
+from pullback._core.arguments import read, same_shape, shapes
+from pullback._core.reductions import contract_rows, flatten, regroups, sum_rows, widest
+from pullback._core.typing import Array, DType, Elementwise, Namespace
 
 # So many numbers of single examples' gradients exist at a time: they stay in a cache, and are worth a call.
 _MOST = 2**20

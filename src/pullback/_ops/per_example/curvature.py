@@ -5,10 +5,10 @@ from typing import NamedTuple, cast
 
 from array_api_compat import device
 
-from pullback._examples import ParameterGradients, add_up, count, read_examples, real_dtype, square_sums
-from pullback._sums import contract_rows, sum_rows
-from pullback._typing import Array
-from pullback.affine import affine_backward, affine_forward
+from pullback._core.reductions import contract_rows, sum_rows
+from pullback._core.typing import Array
+from pullback._ops.affine import affine_backward, affine_forward
+from pullback._ops.per_example.blocking import ParameterGradients, add_up, count, read_examples, real_dtype, square_sums
 
 
 class KroneckerFactors(NamedTuple):

@@ -1,8 +1,16 @@
 """Gradients of each example of an affine layer: themselves, their norms, and their clipped sum."""
 
-from pullback._examples import ParameterGradients, blocks, gradients, positions, read_examples, real_dtype, squared
-from pullback._sums import contract_rows, sum_rows, widest
-from pullback._typing import Array, Elementwise, Namespace
+from pullback._core.reductions import contract_rows, sum_rows, widest
+from pullback._core.typing import Array, Elementwise, Namespace
+from pullback._ops.per_example.blocking import (
+    ParameterGradients,
+    blocks,
+    gradients,
+    positions,
+    read_examples,
+    real_dtype,
+    squared,
+)
 
 
 def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:

@@ -2,9 +2,17 @@
 
 import math
 
-from pullback._examples import ParameterGradients, add_up, count, read_examples, real_dtype, square_sums, squared
-from pullback._sums import contract_rows, sum_rows, widest
-from pullback._typing import Array, Elementwise, Namespace
+from pullback._core.reductions import contract_rows, sum_rows, widest
+from pullback._core.typing import Array, Elementwise, Namespace
+from pullback._ops.per_example.blocking import (
+    ParameterGradients,
+    add_up,
+    count,
+    read_examples,
+    real_dtype,
+    square_sums,
+    squared,
+)
 
 
 def second_moments(da: Array, z: Array, /) -> ParameterGradients:

@@ -1,0 +1,1 @@
+"""`pullback gradient`: the gradient of a batch in files."""

@@ -1,0 +1,1 @@
+"""What every operation needs: validation, sums, stable exponentials, types."""

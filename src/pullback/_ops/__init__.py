@@ -1,0 +1,1 @@
+"""The closed forms, one subject a module: each forward beside its backward."""

@@ -1,0 +1,1 @@
+"""Activations, each forward beside its backward."""

@@ -1,0 +1,127 @@
+"""Huber's loss: squared for small errors, linear for large ones."""
+
+from pullback._core.reductions import dot_last
+from pullback._core.stable import clipped
+from pullback._core.typing import Array
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+
+
+def huber(
+    a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss:
+    """Huber's loss of `a` for the targets `y`: squared up to an error of `delta`, linear above; and its gradient.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Outputs, real: any number of leading batch axes, as in `squared_error`.
+    y : Array, shape (..., n)
+        Targets, floating or integers.
+    delta : float, default 1.0
+        The error, above 0, from which on the loss is linear.
+    weights : Array, shape (...), optional
+        A weight for each example, as in `squared_error`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does; ValueError also if `delta` is not above 0.
+
+    See Also
+    --------
+    huber_hessian_product : Its curvature.
+    squared_error : The limit for a large `delta`.
+
+    Notes
+    -----
+    With ``r = a - y`` and ``c = clip(r, -delta, delta)``, an example's loss is ``Σ_j c_j (r_j - c_j / 2)``, which is
+    ``½ r²`` or ``delta (|r| - ½ delta)`` for an output [1]_, and its gradient ``c``. PyTorch's ``huber_loss`` and
+    scikit-learn's ``HuberLoss`` have the same scale.
+
+    References
+    ----------
+    .. [1] P. J. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import huber
+    >>> value, da = huber(np.asarray([[0.5], [4.0]]), np.zeros((2, 1)), reduction="none")
+    >>> value
+    array([0.125, 3.5  ])
+    >>> da
+    array([[0.5],
+           [1. ]])
+    """
+    xp, like, ready = read_outputs("huber", weights, reduction, a=a, y=y)
+    _check_delta("huber", delta)
+    dtype = a.dtype
+    a, y, weights = ready
+    error = a - y
+    da = clipped(xp, error, -delta, delta)
+    error -= da * 0.5
+    value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
+    return Loss(like(value), like(da, dtype))
+
+
+def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
+    v: Array, a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Array:
+    """Multiply `v` by the Hessian of `huber`: 1 for an error of up to `delta`, and 0 for a larger one.
+
+    Parameters
+    ----------
+    v : Array, shape (..., n)
+        Vector, of the shape of `a`.
+    a : Array, shape (..., n)
+        Outputs of `huber`.
+    y : Array, shape (..., n)
+        Targets of `huber`.
+    delta : float, default 1.0
+        The error, above 0, from which on the loss is linear.
+    weights : Array, shape (...), optional
+        Weights of `huber`, as in `squared_error_hessian_product`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As in `squared_error_hessian_product`.
+
+    Returns
+    -------
+    Array, shape (..., n)
+        ``H v``, in the dtype and on the device of `a`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error_hessian_product` does; ValueError also if `delta` is not above 0.
+
+    See Also
+    --------
+    huber : The loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import huber_hessian_product
+    >>> huber_hessian_product(np.ones((2, 1)), np.asarray([[0.5], [4.0]]), np.zeros((2, 1)), reduction="sum")
+    array([[1.],
+           [0.]])
+    """
+    xp, like, ready = read_outputs("huber_hessian_product", weights, reduction, v=v, a=a, y=y)
+    _check_delta("huber_hessian_product", delta)
+    dtype = a.dtype
+    v, a, y, weights = ready
+    return like(scaled(xp, xp.where(xp.abs(a - y) > delta, 0.0, v), weights, reduction), dtype)
+
+
+def _check_delta(function: str, delta: float, /) -> None:
+    """Check that the error from which on Huber's loss is linear is a positive number."""
+    if not delta > 0:
+        msg = f"{function}: delta must be above 0; got {delta!r}"
+        raise ValueError(msg)

@@ -1,0 +1,113 @@
+"""Poisson loss: the negative log likelihood of counts, given the logarithms of their rates."""
+
+from pullback._core.reductions import sum_last
+from pullback._core.typing import Array
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+
+
+def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+    """Poisson loss of the rates ``exp(a)`` for the counts `y`, and its gradient.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n)
+        Logarithms of the rates, real: any number of leading batch axes, as in `squared_error`.
+    y : Array, shape (..., n)
+        Counts, or other numbers of at least 0, floating or integers.
+    weights : Array, shape (...), optional
+        A weight for each example, as in `squared_error`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`. Both are infinite where ``exp(a)`` is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does.
+
+    See Also
+    --------
+    poisson_hessian_product : Its curvature.
+
+    Notes
+    -----
+    An example's loss is ``Σ_j exp(a_j) - y_j a_j``, the negative log likelihood without the term ``log(y_j!)``, which
+    is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. So are scikit-learn's ``HalfPoissonLoss`` and
+    PyTorch's ``poisson_nll_loss``.
+
+    References
+    ----------
+    .. [1] P. McCullagh and J. A. Nelder, "Generalized Linear Models", 1989, chapter 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import poisson
+    >>> value, da = poisson(np.asarray([[0.0], [np.log(2.0)]]), np.asarray([[0], [3]]), reduction="sum")
+    >>> round(float(value), 6)
+    0.920558
+    >>> da
+    array([[ 1.],
+           [-1.]])
+    """
+    xp, like, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
+    dtype = a.dtype
+    a, y, weights = ready
+    da = xp.exp(a)
+    losses = y * a
+    losses -= da
+    value = -sum_last(xp, losses)
+    da -= y
+    value, da = reduced(xp, value, da, weights, reduction)
+    return Loss(like(value), like(da, dtype))
+
+
+def poisson_hessian_product(
+    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Array:
+    """Multiply `v` by the Hessian of `poisson`: for an output, ``exp(a)``.
+
+    Parameters
+    ----------
+    v : Array, shape (..., n)
+        Vector, of the shape of `a`.
+    a : Array, shape (..., n)
+        Logarithms of the rates of `poisson`.
+    y : Array, shape (..., n)
+        Counts of `poisson`.
+    weights : Array, shape (...), optional
+        Weights of `poisson`, as in `squared_error_hessian_product`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As in `squared_error_hessian_product`.
+
+    Returns
+    -------
+    Array, shape (..., n)
+        ``H v``, in the dtype and on the device of `a`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error_hessian_product` does.
+
+    See Also
+    --------
+    poisson : The loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import poisson_hessian_product
+    >>> poisson_hessian_product(np.asarray([[3.0]]), np.asarray([[0.0]]), np.asarray([[2]]))
+    array([[3.]])
+    """
+    xp, like, ready = read_outputs("poisson_hessian_product", weights, reduction, v=v, a=a, y=y)
+    dtype = a.dtype
+    v, a, y, weights = ready
+    out = xp.exp(a)
+    out *= v
+    return like(scaled(xp, out, weights, reduction), dtype)

@@ -1,0 +1,1 @@
+"""`check_pair`: the laws that a pair must obey, and the report of a check."""
