@@ -10,7 +10,7 @@ from benchmarks.peers import OURS, PLAIN, Call, Floats, backward, forward, input
 from benchmarks.report import Row, Section, duration, sizes
 from benchmarks.timing import interleave
 from pullback import affine_backward, affine_forward
-from pullback._core.arguments import read
+from pullback._core.arguments import validate_arrays
 from pullback._core.reductions import add_to_rows, contract_rows, sum_all, sum_last, sum_rows
 from pullback._core.stable import largest
 from pullback._ops.losses.reduction import read_loss
@@ -86,7 +86,7 @@ def _forward(_da: Floats, z: Floats, w: Floats, b: Floats) -> dict[str, Call]:
         "the product": lambda: z @ w,
         "the bias, to several rows at a time": add_to_several,
         "the bias, as NumPy adds it in place": add_bias,
-        "reading the arguments": lambda: read("affine_forward", ("z", "w", "b"), z, w, b),
+        "reading the arguments": lambda: validate_arrays("affine_forward", ("z", "w", "b"), z, w, b),
         "a copy of the result": a.copy,
         "product and bias by strips of 1 MiB, instead": by_strips,
     }
@@ -102,7 +102,7 @@ def _backward(da: Floats, z: Floats, w: Floats, _b: Floats) -> dict[str, Call]:
         "dw, one product": lambda: z.T @ da,
         "db, summed in blocks or with ones": lambda: sum_rows(xp, da),
         "db, NumPy's sum": lambda: da.sum(axis=0),
-        "reading the arguments": lambda: read("affine_backward", ("da", "z", "w"), da, z, w),
+        "reading the arguments": lambda: validate_arrays("affine_backward", ("da", "z", "w"), da, z, w),
     }
 
 

@@ -21,10 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on each mode and device (`backend`) or on one device and untraced (`eager`), and on each `dtype`."""
-    for fixture in {"backend", "eager"} & set(metafunc.fixturenames):
+    """Parametrize `backend` (each mode and device), `backend_one_device` (untraced, one device), and `dtype`."""
+    for fixture in {"backend", "backend_one_device"} & set(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
-        if fixture == "eager":
+        if fixture == "backend_one_device":
             backends = [x for x in backends if x.mode not in TRACED and x.device == backends[0].device]
         if "dtype" in metafunc.fixturenames:
             pairs = [(x, dtype) for x in backends for dtype in x.dtypes]

@@ -36,7 +36,7 @@ from pullback._ops.forms import (
     trace_of_product_backward,
 )
 from pullback._ops.jacobian_operator import JacobianOperator
-from pullback._ops.jacobian_tensors import AffineJacobians, affine_jacobians, single_entry
+from pullback._ops.jacobian_tensors import AffineJacobians, affine_jacobians, weight_jacobian_slice
 from pullback._ops.losses.cross_entropy import softmax_cross_entropy, softmax_cross_entropy_hessian_product
 from pullback._ops.losses.huber import huber, huber_hessian_product
 from pullback._ops.losses.logistic import logistic, logistic_hessian_product
@@ -67,7 +67,7 @@ from pullback._ops.stack import (
     TANH,
     Activation,
     Affine,
-    Kept,
+    Saved,
     StackGradients,
     StackOutput,
     stack_backward,
@@ -96,7 +96,6 @@ __all__ = [
     "Finding",
     "FrobeniusInnerGradients",
     "JacobianOperator",
-    "Kept",
     "KroneckerFactors",
     "Loss",
     "MatmulDoubleGradients",
@@ -104,6 +103,7 @@ __all__ = [
     "PairReport",
     "ParameterGradients",
     "QuadraticFormGradients",
+    "Saved",
     "StackGradients",
     "StackOutput",
     "TraceOfProductGradients",
@@ -148,7 +148,6 @@ __all__ = [
     "sigmoid_forward",
     "silu_backward",
     "silu_forward",
-    "single_entry",
     "softmax_backward",
     "softmax_cross_entropy",
     "softmax_cross_entropy_hessian_product",
@@ -163,4 +162,5 @@ __all__ = [
     "tanh_forward",
     "trace_of_product",
     "trace_of_product_backward",
+    "weight_jacobian_slice",
 ]

@@ -81,30 +81,30 @@ def refuses(error: type[Exception], message: str, name: str, given: dict[str, An
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 @pytest.mark.parametrize("what", [[[1.0, 2.0], [3.0, 4.0]], 1.0, 1, None, "array"], ids=str)
-def test_not_an_array(eager: Backend, name: str, argument: str, what: Any) -> None:
+def test_not_an_array(backend_one_device: Backend, name: str, argument: str, what: Any) -> None:
     if what is None and (
         (name, argument) == ("affine_forward", "b") or argument.endswith("_tangent") or "dd" in argument
     ):
         return  # no bias is an option, nor is a tangent or a cotangent
     message = rf"{argument} must be an array; got {type(what).__name__}\. Convert .* numpy\.asarray\({argument}\)$"
-    refuses(TypeError, message, name, {**arrays(eager, name), argument: what})
+    refuses(TypeError, message, name, {**arrays(backend_one_device, name), argument: what})
 
 
 @pytest.mark.parametrize(("name", "argument"), [x for x in ARGUMENTS if x[0] != "softmax_cross_entropy"])
 @pytest.mark.parametrize("of", ["int32", "uint8", "bool"])
-def test_not_floating(eager: Backend, name: str, argument: str, of: str) -> None:
-    given = arrays(eager, name)
-    given[argument] = eager.asarray(np.ones(given[argument].shape), of)
+def test_not_floating(backend_one_device: Backend, name: str, argument: str, of: str) -> None:
+    given = arrays(backend_one_device, name)
+    given[argument] = backend_one_device.asarray(np.ones(given[argument].shape), of)
     message = rf"{argument} must have a floating dtype; got .*{of}\. Cast it .* xp\.astype\({argument}, xp\.float32\)$"
     refuses(TypeError, message, name, given)
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
-def test_two_libraries(eager: Backend, name: str, argument: str) -> None:
-    given = arrays(eager, name)
-    other: Any = np if eager.library == "strict" else array_api_strict
+def test_two_libraries(backend_one_device: Backend, name: str, argument: str) -> None:
+    given = arrays(backend_one_device, name)
+    other: Any = np if backend_one_device.library == "strict" else array_api_strict
     given[argument] = other.ones(given[argument].shape)
-    ours = eager.xp.__name__.removeprefix("array_api_compat.")
+    ours = backend_one_device.xp.__name__.removeprefix("array_api_compat.")
     got = " and ".join(f"{x} of {other.__name__ if x == argument else ours}" for x in given)
     message = rf"the arrays must come from one library; got {got}\. Convert them to one library first$"
     refuses(TypeError, message, name, given)
@@ -119,13 +119,15 @@ def test_two_devices_of_strict(name: str, argument: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
-def test_two_devices(eager: Backend, name: str, argument: str) -> None:
-    given = arrays(eager, name)
+def test_two_devices(backend_one_device: Backend, name: str, argument: str) -> None:
+    given = arrays(backend_one_device, name)
     if getattr(given[argument], "device", None) is None:
         return  # Dask's arrays have none
-    for device in eager.xp.__array_namespace_info__().devices():
-        if device not in (None, eager.device):
-            other = eager.xp.ones(given[argument].shape, dtype=eager.xp.float32, device=device)
+    for device in backend_one_device.xp.__array_namespace_info__().devices():
+        if device not in (None, backend_one_device.device):
+            other = backend_one_device.xp.ones(
+                given[argument].shape, dtype=backend_one_device.xp.float32, device=device
+            )
             message = r"the arrays must lie on one device; got .* Move them first"
             refuses(ValueError, message, name, {**given, argument: other})
 
@@ -143,13 +145,19 @@ WRT = {
 
 @pytest.mark.parametrize("name", WRT)
 @pytest.mark.parametrize("wrt", ["z", "x1", "", ("q",), ("w", "bias"), {"x1": 0, "X2": 1}], ids=str)
-def test_wrt(eager: Backend, name: str, wrt: Any) -> None:
+def test_wrt(backend_one_device: Backend, name: str, wrt: Any) -> None:
     names = re.escape(str(WRT[name]))
     message = rf"wrt must be a tuple of names out of {names}; got "
-    refuses(ValueError, message, name, arrays(eager, name), wrt=wrt)
+    refuses(ValueError, message, name, arrays(backend_one_device, name), wrt=wrt)
 
 
 @pytest.mark.parametrize("reduction", ["average", "", None, "MEAN"])
-def test_reduction(eager: Backend, reduction: Any) -> None:
+def test_reduction(backend_one_device: Backend, reduction: Any) -> None:
     message = rf"reduction must be one of \('mean', 'sum', 'none'\); got {reduction!r}$"
-    refuses(ValueError, message, "softmax_cross_entropy", arrays(eager, "softmax_cross_entropy"), reduction=reduction)
+    refuses(
+        ValueError,
+        message,
+        "softmax_cross_entropy",
+        arrays(backend_one_device, "softmax_cross_entropy"),
+        reduction=reduction,
+    )

@@ -252,7 +252,7 @@ def test_block_too_large(client: Client, tmp_path: Path) -> None:
         compute(lazy)
     assert list(tmp_path.iterdir()) == []
     fits = int(str(info.value).split("at most ")[1].split(" rows")[0].replace(",", ""))
-    (room,) = {min(client.run_on_scheduler(_threads._rooms))}  # noqa: SLF001
+    (room,) = {min(client.run_on_scheduler(_threads._free_bytes_per_thread))}  # noqa: SLF001
     plan = _graph.blocks_of(lazy)[0].plan
     # Workers' memory changes a little between the two questions.
     assert abs(plan.task_bytes(fits) - room) <= 0.1 * room

@@ -262,8 +262,8 @@ LAWS: dict[str, Callable[[Backend, Pair, Given], None]] = {
     "value": value,
     "check": check,
     "wrt": subsets,
-    "nan and inf": spread,
+    "nonfinite": spread,
 }
 
 # The laws that a shape may break; the others hold for each shape if they hold for one.
-SHAPE_LAWS = ("value", "check", "nan and inf")
+SHAPE_LAWS = ("value", "check", "nonfinite")

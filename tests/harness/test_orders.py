@@ -48,12 +48,12 @@ BROKEN: dict[str, tuple[str, Orders, str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken(eager: Backend, case: str) -> None:
+def test_broken(backend_one_device: Backend, case: str) -> None:
     law, broken, words = BROKEN[case]
-    drawn = given(eager, AFFINE, SQUARE, "complex64")
-    ORDER_LAWS[law](eager, ORDERS, drawn)
+    drawn = given(backend_one_device, AFFINE, SQUARE, "complex64")
+    ORDER_LAWS[law](backend_one_device, ORDERS, drawn)
     with pytest.raises(AssertionError) as told:
-        ORDER_LAWS[law](eager, broken, drawn)
+        ORDER_LAWS[law](backend_one_device, broken, drawn)
     assert words in str(told.value)
 
 

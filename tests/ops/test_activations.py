@@ -28,7 +28,7 @@ class Case:
     backward: Callable[..., Any]
     value: Callable[[Any], Any]
     pulled: Callable[[Any, Any], Any]
-    keeps: str = "h"
+    saves: str = "h"
 
     def exists(self, backend: Backend) -> bool:
         """Whether the namespace has what this takes."""
@@ -36,7 +36,7 @@ class Case:
 
     def kept(self, a: Any) -> Any:
         """Return what the backward takes."""
-        return self.value(a) if self.keeps == "h" else a
+        return self.value(a) if self.saves == "h" else a
 
     def gradient(self, dh: Any, a: Any) -> Any:
         """Return the exact gradient: a step along the imaginary axis for each entry of the last axis."""
@@ -129,11 +129,11 @@ def draw(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_shapes(eager: Backend, name: str) -> None:
-    if CASES[name].exists(eager):
+def test_shapes(backend_one_device: Backend, name: str) -> None:
+    if CASES[name].exists(backend_one_device):
         for shape in SHAPES:
-            arrays = tuple(eager.rows(x) for x in draw(CASES[name], shape))
-            check(eager, CASES[name], arrays, EPS[eager.real])
+            arrays = tuple(backend_one_device.rows(x) for x in draw(CASES[name], shape))
+            check(backend_one_device, CASES[name], arrays, EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -156,35 +156,37 @@ def test_dtypes(backend: Backend, dtype: str, name: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_layouts(eager: Backend, name: str, layout: str) -> None:
-    if CASES[name].exists(eager) and eager.mode != "unknown rows":
-        arrays = tuple(LAYOUTS[layout](eager.xp, eager.rows(x)) for x in draw(CASES[name], (7, 4)))
-        check(eager, CASES[name], arrays, EPS[eager.real])
+def test_layouts(backend_one_device: Backend, name: str, layout: str) -> None:
+    if CASES[name].exists(backend_one_device) and backend_one_device.mode != "unknown rows":
+        arrays = tuple(
+            LAYOUTS[layout](backend_one_device.xp, backend_one_device.rows(x)) for x in draw(CASES[name], (7, 4))
+        )
+        check(backend_one_device, CASES[name], arrays, EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradient_is_the_forwards(eager: Backend, name: str) -> None:
+def test_gradient_is_the_forwards(backend_one_device: Backend, name: str) -> None:
     """The backward of what the forward gave is the exact derivative of the forward's formula, but for rounding."""
     case = CASES[name]
-    if not case.exists(eager):
+    if not case.exists(backend_one_device):
         return
     a, dh, _ = draw(case, (7, 4))
-    held, upstream = eager.rows(a), eager.rows(dh)
-    kept = eager.call(case.forward, held) if case.keeps == "h" else held
-    got = eager.numpy(eager.call(case.backward, upstream, kept))
-    a, dh = eager.numpy(held).astype("float64"), eager.numpy(upstream).astype("float64")
-    tolerance = 2 * C * 2 * EPS[eager.real] * np.max(abs(dh)) * (1 + abs(a)) ** 2
+    held, upstream = backend_one_device.rows(a), backend_one_device.rows(dh)
+    kept = backend_one_device.call(case.forward, held) if case.saves == "h" else held
+    got = backend_one_device.numpy(backend_one_device.call(case.backward, upstream, kept))
+    a, dh = backend_one_device.numpy(held).astype("float64"), backend_one_device.numpy(upstream).astype("float64")
+    tolerance = 2 * C * 2 * EPS[backend_one_device.real] * np.max(abs(dh)) * (1 + abs(a)) ** 2
     assert np.all(abs(got - case.gradient(dh, a)) <= tolerance)
 
 
 @pytest.mark.parametrize(("of_dh", "of_kept"), [("float32", "float64"), ("float64", "float32")])
-def test_mixed_dtypes(eager: Backend, of_dh: str, of_kept: str) -> None:
+def test_mixed_dtypes(backend_one_device: Backend, of_dh: str, of_kept: str) -> None:
     """The gradient has the dtype of its primal."""
     for case in CASES.values():
-        if case.exists(eager):
+        if case.exists(backend_one_device):
             _, dh, kept = draw(case, (4, 3))
-            kept = eager.rows(kept, of_kept)
-            assert eager.call(case.backward, eager.rows(dh, of_dh), kept).dtype == kept.dtype
+            kept = backend_one_device.rows(kept, of_kept)
+            assert backend_one_device.call(case.backward, backend_one_device.rows(dh, of_dh), kept).dtype == kept.dtype
 
 
 # The output at -∞ and ∞, and the derivative there.
@@ -202,37 +204,54 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_limits(eager: Backend, dtype: str, name: str) -> None:
+def test_limits(backend_one_device: Backend, dtype: str, name: str) -> None:
     """Infinity gives the limits, the largest numbers of the dtype do as good as that, and neither warns."""
     case = CASES[name]
-    if dtype.startswith("complex") or not case.exists(eager):
+    if dtype.startswith("complex") or not case.exists(backend_one_device):
         return
-    largest, (low, high, *slopes) = float(eager.xp.finfo(eager.dtype(dtype)).max), LIMITS[name]
+    largest, (low, high, *slopes) = (
+        float(backend_one_device.xp.finfo(backend_one_device.dtype(dtype)).max),
+        LIMITS[name],
+    )
     for end in (np.inf, largest):
-        a = eager.rows(np.asarray([-end, end]), dtype)
-        h = eager.call(case.forward, a)
+        a = backend_one_device.rows(np.asarray([-end, end]), dtype)
+        h = backend_one_device.call(case.forward, a)
         slope = -low if np.isfinite(low) else slopes[0] * end
         expected = [-slope, high if np.isfinite(high) else end]
-        np.testing.assert_allclose(eager.numpy(h), expected, rtol=2 * EPS[dtype])
-        da = eager.call(case.backward, eager.rows(np.ones(2), dtype), h if case.keeps == "h" else a)
-        np.testing.assert_allclose(eager.numpy(da), slopes, rtol=EPS[dtype])
+        np.testing.assert_allclose(backend_one_device.numpy(h), expected, rtol=2 * EPS[dtype])
+        da = backend_one_device.call(
+            case.backward, backend_one_device.rows(np.ones(2), dtype), h if case.saves == "h" else a
+        )
+        np.testing.assert_allclose(backend_one_device.numpy(da), slopes, rtol=EPS[dtype])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nan(eager: Backend, name: str) -> None:
+def test_nan(backend_one_device: Backend, name: str) -> None:
     """It stays NaN, and stays in its entry, or in its row where that is one thing."""
     case = CASES[name]
-    if not case.exists(eager):
+    if not case.exists(backend_one_device):
         return
     a, dh, kept = draw(case, (3, 2))
     touched = np.zeros((3, 2), dtype=bool)
     touched[1, slice(None) if "softmax" in name else 0] = True
     for x in (a, dh, kept):
         x[1, 0] = np.nan
-    finite = eager.rows(np.nan_to_num(kept, nan=0.5))
-    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.forward, eager.rows(a)))), touched)
-    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.backward, eager.rows(dh), finite))), touched)
-    assert np.array_equal(np.isnan(eager.numpy(eager.call(case.backward, eager.rows(dh), eager.rows(kept)))), touched)
+    finite = backend_one_device.rows(np.nan_to_num(kept, nan=0.5))
+    assert np.array_equal(
+        np.isnan(backend_one_device.numpy(backend_one_device.call(case.forward, backend_one_device.rows(a)))), touched
+    )
+    assert np.array_equal(
+        np.isnan(backend_one_device.numpy(backend_one_device.call(case.backward, backend_one_device.rows(dh), finite))),
+        touched,
+    )
+    assert np.array_equal(
+        np.isnan(
+            backend_one_device.numpy(
+                backend_one_device.call(case.backward, backend_one_device.rows(dh), backend_one_device.rows(kept))
+            )
+        ),
+        touched,
+    )
 
 
 def test_softmax_at_the_edges(backend: Backend, dtype: str) -> None:
@@ -249,40 +268,44 @@ def test_softmax_at_the_edges(backend: Backend, dtype: str) -> None:
     assert backend.numpy(backend.call(pullback.log_softmax_backward, dh, logs)).tolist() == [[-1, 1], [1, -1], [-1, 1]]
 
 
-def test_small_outputs(eager: Backend) -> None:
+def test_small_outputs(backend_one_device: Backend) -> None:
     """The sigmoid and softplus of -30 are exp(-30) to first order, and so is their derivative."""
-    a, tiny = eager.rows(np.asarray([-30.0])), np.exp(-30.0)
+    a, tiny = backend_one_device.rows(np.asarray([-30.0])), np.exp(-30.0)
     for name, right in (("sigmoid", tiny / (1 + tiny)), ("softplus", np.log1p(tiny))):
-        h = eager.call(CASES[name].forward, a)
-        da = eager.call(CASES[name].backward, eager.rows(np.ones(1)), h)
-        np.testing.assert_allclose(eager.numpy(h), [right], rtol=8 * EPS[eager.real])
-        np.testing.assert_allclose(eager.numpy(da), [tiny / (1 + tiny) ** 2], rtol=1e-12 + 8 * EPS[eager.real])
+        h = backend_one_device.call(CASES[name].forward, a)
+        da = backend_one_device.call(CASES[name].backward, backend_one_device.rows(np.ones(1)), h)
+        np.testing.assert_allclose(backend_one_device.numpy(h), [right], rtol=8 * EPS[backend_one_device.real])
+        np.testing.assert_allclose(
+            backend_one_device.numpy(da), [tiny / (1 + tiny) ** 2], rtol=1e-12 + 8 * EPS[backend_one_device.real]
+        )
 
 
-def test_scalars(eager: Backend) -> None:
+def test_scalars(backend_one_device: Backend) -> None:
     for name in ELEMENTWISE:
-        if CASES[name].exists(eager):
-            a, dh, kept = (eager.asarray(np.asarray(x)) for x in (0.5, 2.0, CASES[name].kept(np.asarray(0.5))))
-            assert eager.call(CASES[name].forward, a).shape == ()
-            assert eager.call(CASES[name].backward, dh, kept).shape == ()
+        if CASES[name].exists(backend_one_device):
+            a, dh, kept = (
+                backend_one_device.asarray(np.asarray(x)) for x in (0.5, 2.0, CASES[name].kept(np.asarray(0.5)))
+            )
+            assert backend_one_device.call(CASES[name].forward, a).shape == ()
+            assert backend_one_device.call(CASES[name].backward, dh, kept).shape == ()
 
 
-def test_relu_at_zero(eager: Backend) -> None:
-    zero, one = eager.rows(np.zeros(1)), eager.rows(np.ones(1))
-    assert eager.numpy(pullback.relu_backward(one, zero)).tolist() == [0]
-    np.testing.assert_allclose(eager.numpy(pullback.leaky_relu_backward(one, zero, slope=0.25)), [0.25])
+def test_relu_at_zero(backend_one_device: Backend) -> None:
+    zero, one = backend_one_device.rows(np.zeros(1)), backend_one_device.rows(np.ones(1))
+    assert backend_one_device.numpy(pullback.relu_backward(one, zero)).tolist() == [0]
+    np.testing.assert_allclose(backend_one_device.numpy(pullback.leaky_relu_backward(one, zero, slope=0.25)), [0.25])
 
 
 PAIRS = [name for name in CASES if f"{name}_forward" in pullback.__all__]
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_refuses(eager: Backend, name: str) -> None:
+def test_refuses(backend_one_device: Backend, name: str) -> None:
     """Each function says its own name, and finds what is wrong with each argument."""
     forward, backward = _pair(name)
-    kept = CASES[name].keeps
-    x = eager.asarray(np.ones((3, 2)))
-    complex_x, whole = (eager.asarray(np.ones((3, 2)), dtype) for dtype in ("complex64", "int64"))
+    kept = CASES[name].saves
+    x = backend_one_device.asarray(np.ones((3, 2)))
+    complex_x, whole = (backend_one_device.asarray(np.ones((3, 2)), dtype) for dtype in ("complex64", "int64"))
     for bad, message in (
         (complex_x, r"must have a real floating dtype; got .*complex64$"),
         (whole, r"must have a floating dtype; got .*int64\. Cast it first"),
@@ -299,7 +322,7 @@ def test_refuses(eager: Backend, name: str) -> None:
         backward(x[:, :1], x)
     if "softmax" in name:
         for empty in ((), (3, 0)):
-            x = eager.asarray(np.ones(empty))
+            x = backend_one_device.asarray(np.ones(empty))
             axis = r"must have a last axis of at least one class, shape \(\.\.\., n\); got "
             with pytest.raises(ValueError, match=rf"^{name}_forward: a {axis}a \(.*\)$"):
                 forward(x)
@@ -308,8 +331,8 @@ def test_refuses(eager: Backend, name: str) -> None:
 
 
 @pytest.mark.parametrize("slope", [0.0, -0.1, 1.5, np.nan])
-def test_refuses_slopes(eager: Backend, slope: float) -> None:
-    x = eager.asarray(np.ones(2))
+def test_refuses_slopes(backend_one_device: Backend, slope: float) -> None:
+    x = backend_one_device.asarray(np.ones(2))
     message = rf"slope must be above 0 and at most 1; got {slope!r}\. With 0 it is relu$"
     with pytest.raises(ValueError, match=f"^leaky_relu_forward: {message}"):
         pullback.leaky_relu_forward(x, slope=slope)
@@ -317,10 +340,10 @@ def test_refuses_slopes(eager: Backend, slope: float) -> None:
         pullback.leaky_relu_backward(x, x, slope=slope)
 
 
-def test_exact_gelu_takes_erf(eager: Backend) -> None:
-    if hasattr(eager.xp, "erf"):
+def test_exact_gelu_takes_erf(backend_one_device: Backend) -> None:
+    if hasattr(backend_one_device.xp, "erf"):
         return
-    x = eager.asarray(np.ones(2))
+    x = backend_one_device.asarray(np.ones(2))
     message = r"the exact form takes a namespace with erf, .*; got .*\. Leave out exact for the tanh form$"
     with pytest.raises(ValueError, match=f"^gelu_forward: {message}"):
         pullback.gelu_forward(x, exact=True)

@@ -16,8 +16,8 @@ ORDERS = Orders(AFFINE, affine_jvp, affine_double_backward)
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
 @pytest.mark.parametrize("shape", AFFINE_SHAPES)
-def test_shapes(eager: Backend, law: str, shape: str) -> None:
-    LAWS[law](eager, AFFINE, given(eager, AFFINE, AFFINE_SHAPES[shape], "float32"))
+def test_shapes(backend_one_device: Backend, law: str, shape: str) -> None:
+    LAWS[law](backend_one_device, AFFINE, given(backend_one_device, AFFINE, AFFINE_SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -33,8 +33,8 @@ def test_layouts(backend: Backend, of: str, layout: str) -> None:
 
 @pytest.mark.parametrize("law", ["tangent", "double backward"])
 @pytest.mark.parametrize("shape", AFFINE_SHAPES)
-def test_shapes_of_orders(eager: Backend, law: str, shape: str) -> None:
-    ORDER_LAWS[law](eager, ORDERS, given(eager, AFFINE, AFFINE_SHAPES[shape], "float32"))
+def test_shapes_of_orders(backend_one_device: Backend, law: str, shape: str) -> None:
+    ORDER_LAWS[law](backend_one_device, ORDERS, given(backend_one_device, AFFINE, AFFINE_SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", ORDER_LAWS)
@@ -43,10 +43,10 @@ def test_dtypes_of_orders(backend: Backend, dtype: str, law: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_orders(eager: Backend, layout: str) -> None:
-    case = relaid(layout, eager, given(eager, AFFINE, AFFINE_SHAPES["3-d"], "complex64"))
-    ORDER_LAWS["tangent"](eager, ORDERS, case)
-    ORDER_LAWS["double backward"](eager, ORDERS, case)
+def test_layouts_of_orders(backend_one_device: Backend, layout: str) -> None:
+    case = relaid(layout, backend_one_device, given(backend_one_device, AFFINE, AFFINE_SHAPES["3-d"], "complex64"))
+    ORDER_LAWS["tangent"](backend_one_device, ORDERS, case)
+    ORDER_LAWS["double backward"](backend_one_device, ORDERS, case)
 
 
 def test_by_hand(backend: Backend, dtype: str) -> None:
@@ -85,27 +85,27 @@ MIXED = [
 
 
 @pytest.mark.parametrize(("of_z", "of_w", "promoted"), MIXED)
-def test_mixed_dtypes(eager: Backend, of_z: str, of_w: str, promoted: str) -> None:
+def test_mixed_dtypes(backend_one_device: Backend, of_z: str, of_w: str, promoted: str) -> None:
     """The forward promotes; each gradient has its primal's dtype, a real one the real part of a complex gradient."""
-    of_z, of_w, promoted = (x if x in eager.dtypes else "float32" for x in (of_z, of_w, promoted))
+    of_z, of_w, promoted = (x if x in backend_one_device.dtypes else "float32" for x in (of_z, of_w, promoted))
     rng = np.random.default_rng(3)
     z, w, b, da = (rng.standard_normal(shape).astype("float16") for shape in ((6, 3), (3, 4), (4,), (6, 4)))
     w = w * (1 + 2j) if "complex" in of_w else w
     z = z * (2 - 1j) if "complex" in of_z else z
     da = da * (1 - 1j) if "complex" in promoted else da
-    upstream, batch = eager.rows(da, promoted), eager.rows(z, of_z)
-    weights, bias = eager.asarray(w, of_w), eager.asarray(b, of_w)
-    a = eager.call(affine_forward, batch, weights, bias)
-    gradients = eager.call(affine_backward, upstream, batch, weights)
-    assert a.dtype == eager.dtype(promoted)
-    assert [x.dtype for x in gradients] == [eager.dtype(x) for x in (of_z, of_w, of_w)]
+    upstream, batch = backend_one_device.rows(da, promoted), backend_one_device.rows(z, of_z)
+    weights, bias = backend_one_device.asarray(w, of_w), backend_one_device.asarray(b, of_w)
+    a = backend_one_device.call(affine_forward, batch, weights, bias)
+    gradients = backend_one_device.call(affine_backward, upstream, batch, weights)
+    assert a.dtype == backend_one_device.dtype(promoted)
+    assert [x.dtype for x in gradients] == [backend_one_device.dtype(x) for x in (of_z, of_w, of_w)]
     z, w, b, da = (x.astype("complex128") for x in (z, w, b, da))
     expected: list[Any] = [z @ w + b, da @ w.conj().T, z.conj().T @ da, da.sum(axis=0)]
     for got, exact, dtype in zip((a, *gradients), expected, (promoted, of_z, of_w, of_w), strict=True):
         wanted = exact if "complex" in dtype else exact.real
         coarsest = max(EPS[x] for x in (of_z, of_w, dtype))
         np.testing.assert_allclose(
-            eager.numpy(got), wanted, rtol=0, atol=C * np.sqrt(6) * coarsest * np.abs(exact).max()
+            backend_one_device.numpy(got), wanted, rtol=0, atol=C * np.sqrt(6) * coarsest * np.abs(exact).max()
         )
 
 
@@ -121,14 +121,16 @@ def test_complex_gradient_is_steepest_descent(backend: Backend) -> None:
     assert np.sum(np.abs(z @ (w - 1e-3 * dw)) ** 2) < np.sum(np.abs(z @ w) ** 2)
 
 
-def test_narrow_sums_keep_growing(eager: Backend) -> None:
+def test_narrow_sums_keep_growing(backend_one_device: Backend) -> None:
     """A running float16 sum of ones stops at 2,048 and a bfloat16 one at 256; 5,000 and 4,992 are numbers of theirs."""
     for dtype, rows in (("float16", 5000), ("bfloat16", 4992)):
-        if dtype in eager.dtypes:
-            ones = eager.blocks(np.ones((rows, 2)), dtype)
-            _, dw, db = eager.call(affine_backward, ones, ones, eager.asarray(np.ones((2, 2)), dtype))
-            assert eager.numpy(dw).tolist() == [[rows, rows], [rows, rows]]
-            assert eager.numpy(db).tolist() == [rows, rows]
+        if dtype in backend_one_device.dtypes:
+            ones = backend_one_device.blocks(np.ones((rows, 2)), dtype)
+            _, dw, db = backend_one_device.call(
+                affine_backward, ones, ones, backend_one_device.asarray(np.ones((2, 2)), dtype)
+            )
+            assert backend_one_device.numpy(dw).tolist() == [[rows, rows], [rows, rows]]
+            assert backend_one_device.numpy(db).tolist() == [rows, rows]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +139,13 @@ def test_narrow_sums_keep_growing(eager: Backend) -> None:
     ids=str,
 )
 def test_double_backward_is_none_where_no_cotangent_leads(
-    eager: Backend, given: tuple[str, ...], reached: tuple[str, ...]
+    backend_one_device: Backend, given: tuple[str, ...], reached: tuple[str, ...]
 ) -> None:
-    arrays = {x: eager.asarray(np.ones(shape)) for x, shape in {"z": (5, 3), "w": (3, 4), "b": (4,)}.items()}
+    arrays = {
+        x: backend_one_device.asarray(np.ones(shape)) for x, shape in {"z": (5, 3), "w": (3, 4), "b": (4,)}.items()
+    }
     cotangents: list[Any] = [array if x in given else None for x, array in arrays.items()]
-    upstream = [eager.asarray(np.ones((5, 4))), arrays["z"], arrays["w"]]
+    upstream = [backend_one_device.asarray(np.ones((5, 4))), arrays["z"], arrays["w"]]
     gradients = affine_double_backward(*[*cotangents, *upstream])
     assert tuple(x for x, array in gradients._asdict().items() if array is not None) == reached
 
@@ -155,26 +159,26 @@ def _integers(rng: np.random.Generator, backend: Backend, *shapes: tuple[int, ..
 DOUBLE = ((5, 3), (3, 4), (4,), (5, 4), (5, 3), (3, 4))
 
 
-def test_double_backward_is_made_of_the_family(eager: Backend) -> None:
-    ddz, ddw, ddb, da, z, w = _integers(np.random.default_rng(8), eager, *DOUBLE)
+def test_double_backward_is_made_of_the_family(backend_one_device: Backend) -> None:
+    ddz, ddw, ddb, da, z, w = _integers(np.random.default_rng(8), backend_one_device, *DOUBLE)
     expected = (
         affine_jvp(z, w, z_tangent=ddz, w_tangent=ddw, b_tangent=ddb),
         affine_backward(da, z, ddw).dz,
         affine_backward(da, ddz, w).dw,
     )
     for got, right in zip(affine_double_backward(ddz, ddw, ddb, da, z, w), expected, strict=True):
-        np.testing.assert_array_equal(eager.numpy(got), eager.numpy(right))
+        np.testing.assert_array_equal(backend_one_device.numpy(got), backend_one_device.numpy(right))
 
 
-def test_third_order_is_made_of_the_family(eager: Backend) -> None:
+def test_third_order_is_made_of_the_family(backend_one_device: Backend) -> None:
     """The backward of the double backward: that of its tangent is a backward, those of its backwards double ones.
 
     It is the gradient of ``S = Re (⟨u, dda⟩ + ⟨v, dz⟩ + ⟨t, dw⟩)``, whose terms are bilinear in arrays that move: the
     central difference of S with step 1 is exact.
     """
     rng = np.random.default_rng(9)
-    x, moves = _integers(rng, eager, *DOUBLE), _integers(rng, eager, *DOUBLE)
-    cotangents = u, v, t = _integers(rng, eager, (5, 4), (5, 3), (3, 4))
+    x, moves = _integers(rng, backend_one_device, *DOUBLE), _integers(rng, backend_one_device, *DOUBLE)
+    cotangents = u, v, t = _integers(rng, backend_one_device, (5, 4), (5, 3), (3, 4))
     ddz, ddw, _, da, z, w = x
     through_z: Any = affine_backward(u, ddz, w)
     through_w: Any = affine_backward(u, z, ddw)
@@ -190,28 +194,32 @@ def test_third_order_is_made_of_the_family(eager: Backend) -> None:
     )
     ends = [affine_double_backward(*(y + sign * move for y, move in zip(x, moves, strict=True))) for sign in (1, -1)]
     s_ahead, s_behind = (
-        sum(inner(eager.numpy(c), eager.numpy(y)) for c, y in zip(cotangents, s, strict=True)) for s in ends
+        sum(inner(backend_one_device.numpy(c), backend_one_device.numpy(y)) for c, y in zip(cotangents, s, strict=True))
+        for s in ends
     )
-    change = sum(inner(eager.numpy(g), eager.numpy(move)) for g, move in zip(gradients, moves, strict=True))
+    change = sum(
+        inner(backend_one_device.numpy(g), backend_one_device.numpy(move))
+        for g, move in zip(gradients, moves, strict=True)
+    )
     assert (s_ahead - s_behind) / 2 == change
 
 
 @pytest.mark.parametrize(("of_z", "of_w"), [("float32", "complex64"), ("complex64", "float32")])
-def test_double_backward_takes_the_real_part(eager: Backend, of_z: str, of_w: str) -> None:
+def test_double_backward_takes_the_real_part(backend_one_device: Backend, of_z: str, of_w: str) -> None:
     """Where a primal is real, so is its gradient, and the imaginary part of a cotangent multiplies nothing."""
     shapes = {"ddz": (5, 3), "ddw": (3, 4), "ddb": (4,), "da": (5, 4), "z": (5, 3), "w": (3, 4)}
-    drawn = dict(zip(shapes, _integers(np.random.default_rng(10), eager, *shapes.values()), strict=True))
-    exact = {x: wide(eager.numpy(array)) for x, array in drawn.items()}
+    drawn = dict(zip(shapes, _integers(np.random.default_rng(10), backend_one_device, *shapes.values()), strict=True))
+    exact = {x: wide(backend_one_device.numpy(array)) for x, array in drawn.items()}
     for x, primal in (("z", of_z), ("w", of_w)):
         if primal == "float32":
-            drawn[x] = eager.asarray(exact[x].real, "float32")
+            drawn[x] = backend_one_device.asarray(exact[x].real, "float32")
             for y in (x, f"dd{x}", *(("ddb",) if x == "w" else ())):
                 exact[y] = exact[y].real
     dda, dz, dw = affine_double_backward(*drawn.values())
     ddz, ddw, ddb, da, z, w = exact.values()
-    np.testing.assert_array_equal(eager.numpy(dda), ddz @ w + z @ ddw + ddb)
-    np.testing.assert_array_equal(eager.numpy(dz), _like(z, da @ ddw.conj().T))
-    np.testing.assert_array_equal(eager.numpy(dw), _like(w, ddz.conj().T @ da))
+    np.testing.assert_array_equal(backend_one_device.numpy(dda), ddz @ w + z @ ddw + ddb)
+    np.testing.assert_array_equal(backend_one_device.numpy(dz), _like(z, da @ ddw.conj().T))
+    np.testing.assert_array_equal(backend_one_device.numpy(dw), _like(w, ddz.conj().T @ da))
 
 
 def _like(primal: Any, x: Any) -> Any:
@@ -240,9 +248,9 @@ FORWARD_ERRORS = {
 
 
 @pytest.mark.parametrize("case", FORWARD_ERRORS)
-def test_forward_refuses_shapes(eager: Backend, case: str) -> None:
+def test_forward_refuses_shapes(backend_one_device: Backend, case: str) -> None:
     *shapes, message = FORWARD_ERRORS[case]
-    z, w, b = (eager.asarray(np.ones(shape)) for shape in shapes)
+    z, w, b = (backend_one_device.asarray(np.ones(shape)) for shape in shapes)
     with pytest.raises(ValueError, match=f"^affine_forward: {message}"):
         affine_forward(z, w, b)
 
@@ -264,9 +272,9 @@ BACKWARD_ERRORS = {
 
 
 @pytest.mark.parametrize("case", BACKWARD_ERRORS)
-def test_backward_refuses_shapes(eager: Backend, case: str) -> None:
+def test_backward_refuses_shapes(backend_one_device: Backend, case: str) -> None:
     *shapes, message = BACKWARD_ERRORS[case]
-    da, z, w = (eager.asarray(np.ones(shape)) for shape in shapes)
+    da, z, w = (backend_one_device.asarray(np.ones(shape)) for shape in shapes)
     with pytest.raises(ValueError, match=f"^affine_backward: {message}"):
         affine_backward(da, z, w)
 
@@ -281,9 +289,9 @@ TANGENT_ERRORS = {
 
 
 @pytest.mark.parametrize("case", TANGENT_ERRORS)
-def test_orders_refuse_shapes(eager: Backend, case: str) -> None:
+def test_orders_refuse_shapes(backend_one_device: Backend, case: str) -> None:
     *shapes, message = TANGENT_ERRORS[case]
-    *moves, da, z, w = (eager.asarray(np.ones(shape)) for shape in (*shapes, (2, 4), (2, 3), (3, 4)))
+    *moves, da, z, w = (backend_one_device.asarray(np.ones(shape)) for shape in (*shapes, (2, 4), (2, 3), (3, 4)))
     with pytest.raises(ValueError, match=f"^affine_double_backward: {message.format(z='ddz', w='ddw', b='ddb')}"):
         affine_double_backward(*[*moves, da, z, w])
     names = {"z": "z_tangent", "w": "w_tangent", "b": "b_tangent"}
@@ -291,9 +299,9 @@ def test_orders_refuse_shapes(eager: Backend, case: str) -> None:
         affine_jvp(z, w, **dict(zip(names.values(), moves, strict=True)))
 
 
-def test_orders_name_themselves(eager: Backend) -> None:
+def test_orders_name_themselves(backend_one_device: Backend) -> None:
     """What the functions check alike, each of them says under its own name."""
-    da, z, w = (eager.asarray(np.ones(shape)) for shape in ((2, 4), (2, 3), (3, 4)))
+    da, z, w = (backend_one_device.asarray(np.ones(shape)) for shape in ((2, 4), (2, 3), (3, 4)))
     with pytest.raises(ValueError, match=r"^affine_jvp: the last axis of z must equal the first axis of w; got z "):
         affine_jvp(da, w, w_tangent=w)
     with pytest.raises(ValueError, match=r"^affine_double_backward: the last axis of z must equal the first axis of w"):
@@ -304,8 +312,8 @@ def test_orders_name_themselves(eager: Backend) -> None:
         affine_double_backward(None, w, None, z, z, w)
 
 
-def test_jvp_refuses_no_tangent(eager: Backend) -> None:
-    z, w = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((3, 4)))
+def test_jvp_refuses_no_tangent(backend_one_device: Backend) -> None:
+    z, w = backend_one_device.asarray(np.ones((2, 3))), backend_one_device.asarray(np.ones((3, 4)))
     message = r"^affine_jvp: at least one tangent must be given; got none\. Pass z_tangent, w_tangent or b_tangent$"
     with pytest.raises(ValueError, match=message):
         affine_jvp(z, w)

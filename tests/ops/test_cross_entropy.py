@@ -46,7 +46,7 @@ SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1)]
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("kind", ["indices", "probabilities"])
-def test_shapes(eager: Backend, reduction: str, kind: str) -> None:
+def test_shapes(backend_one_device: Backend, reduction: str, kind: str) -> None:
     rng = np.random.default_rng(7)
     for shape in SHAPES:
         y = (
@@ -54,7 +54,7 @@ def test_shapes(eager: Backend, reduction: str, kind: str) -> None:
             if kind == "indices"
             else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
         )
-        check(eager, rng.standard_normal(shape), y, reduction)
+        check(backend_one_device, rng.standard_normal(shape), y, reduction)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -85,29 +85,31 @@ def test_dtypes(backend: Backend, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("of_a", "of_y", "promoted"), [("float32", "float64", "float64"), ("float64", "float32", "float64")]
 )
-def test_mixed_dtypes(eager: Backend, of_a: str, of_y: str, promoted: str) -> None:
+def test_mixed_dtypes(backend_one_device: Backend, of_a: str, of_y: str, promoted: str) -> None:
     rng = np.random.default_rng(10)
-    a, y = eager.rows(rng.random((4, 3)), of_a), eager.rows(rng.random((4, 3)), of_y)
-    loss = eager.call(softmax_cross_entropy, a, y)
-    assert loss.value.dtype == eager.dtype(promoted)
+    a, y = backend_one_device.rows(rng.random((4, 3)), of_a), backend_one_device.rows(rng.random((4, 3)), of_y)
+    loss = backend_one_device.call(softmax_cross_entropy, a, y)
+    assert loss.value.dtype == backend_one_device.dtype(promoted)
     assert loss.da.dtype == a.dtype
 
 
-def test_gradient_is_the_values(eager: Backend) -> None:
+def test_gradient_is_the_values(backend_one_device: Backend) -> None:
     """The central difference of the float64 reference, with an error of h² = 1e-10 and a rounding of eps/h."""
     rng = np.random.default_rng(11)
     a, move, y = rng.standard_normal((5, 4)), rng.standard_normal((5, 4)), rng.random((5, 4))
-    da = eager.numpy(eager.call(softmax_cross_entropy, eager.rows(a), eager.rows(y)).da)
+    da = backend_one_device.numpy(
+        backend_one_device.call(softmax_cross_entropy, backend_one_device.rows(a), backend_one_device.rows(y)).da
+    )
     change = (reference(a + 1e-5 * move, y, "mean")[0] - reference(a - 1e-5 * move, y, "mean")[0]) / 2e-5
     np.testing.assert_allclose(np.sum(da * move), change, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64"])
-def test_integer_kinds(eager: Backend, kind: str) -> None:
+def test_integer_kinds(backend_one_device: Backend, kind: str) -> None:
     """Also fewer indices than classes: a uint8 says 255 of 300, and is not compared with 44 where it means 300."""
     rng = np.random.default_rng(12)
     classes, indices = (300, [0, 44, 255]) if kind == "uint8" else (130, [0, 3, 127])
-    check(eager, rng.standard_normal((3, classes)), np.asarray(indices, dtype=kind))
+    check(backend_one_device, rng.standard_normal((3, classes)), np.asarray(indices, dtype=kind))
 
 
 def test_large_logits(backend: Backend) -> None:
@@ -150,15 +152,15 @@ def test_index_out_of_range(backend: Backend, bad: int) -> None:
     assert np.isnan(da).any(axis=1).tolist() == [False, True, False, False]
 
 
-def test_padding(eager: Backend) -> None:
+def test_padding(backend_one_device: Backend) -> None:
     """An index out of range does not count with weight 0, and class indices agree with the probabilities 0 and 1."""
     rng = np.random.default_rng(14)
     a, y, weights = rng.standard_normal((4, 3)), np.asarray([0, -100, 2, 3]), np.asarray([2, 0, 1, 0])
-    logits, counts = eager.rows(a), eager.rows(weights)
-    value, da = eager.numpy(softmax_cross_entropy(logits, eager.rows(y), weights=counts))
-    one_hot = eager.rows(np.eye(3)[[0, 0, 2, 0]])
-    right, right_da = eager.numpy(softmax_cross_entropy(logits, one_hot, weights=counts))
-    tolerance = C * np.sqrt(3) * EPS[eager.real]
+    logits, counts = backend_one_device.rows(a), backend_one_device.rows(weights)
+    value, da = backend_one_device.numpy(softmax_cross_entropy(logits, backend_one_device.rows(y), weights=counts))
+    one_hot = backend_one_device.rows(np.eye(3)[[0, 0, 2, 0]])
+    right, right_da = backend_one_device.numpy(softmax_cross_entropy(logits, one_hot, weights=counts))
+    tolerance = C * np.sqrt(3) * EPS[backend_one_device.real]
     np.testing.assert_allclose(value, right, rtol=tolerance)
     np.testing.assert_allclose(da, right_da, rtol=tolerance, atol=tolerance)
     assert not da[[1, 3]].any()
@@ -201,11 +203,11 @@ def test_no_examples(backend: Backend, shape: tuple[int, ...]) -> None:
             np.testing.assert_array_equal(np.ravel(value), expected)
 
 
-def test_narrow_mean_of_many(eager: Backend) -> None:
+def test_narrow_mean_of_many(backend_one_device: Backend) -> None:
     """5,000 examples, each with a loss of log 2: a running float16 sum would stop at 2,048."""
-    for dtype in {"float16", "bfloat16"} & set(eager.dtypes):
-        a, y = eager.blocks(np.zeros((5000, 2)), dtype), eager.blocks(np.zeros(5000, "int64"))
-        value = eager.numpy(eager.call(softmax_cross_entropy, a, y).value)
+    for dtype in {"float16", "bfloat16"} & set(backend_one_device.dtypes):
+        a, y = backend_one_device.blocks(np.zeros((5000, 2)), dtype), backend_one_device.blocks(np.zeros(5000, "int64"))
+        value = backend_one_device.numpy(backend_one_device.call(softmax_cross_entropy, a, y).value)
         assert abs(value - np.log(2)) <= EPS[dtype]
 
 
@@ -225,9 +227,9 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_refuses_shapes(eager: Backend, case: str) -> None:
+def test_refuses_shapes(backend_one_device: Backend, case: str) -> None:
     of_a, of_y, dtype, message = ERRORS[case]
-    a, y = eager.asarray(np.ones(of_a)), eager.asarray(np.ones(of_y), dtype)
+    a, y = backend_one_device.asarray(np.ones(of_a)), backend_one_device.asarray(np.ones(of_y), dtype)
     with pytest.raises(ValueError, match=f"^softmax_cross_entropy: {message}"):
         softmax_cross_entropy(a, y)
     with pytest.raises(ValueError, match=f"^softmax_cross_entropy_hessian_product: {message}"):
@@ -243,8 +245,8 @@ DTYPE_ERRORS = [
 
 
 @pytest.mark.parametrize(("of_a", "of_y", "message"), DTYPE_ERRORS)
-def test_refuses_dtypes(eager: Backend, of_a: str, of_y: str, message: str) -> None:
+def test_refuses_dtypes(backend_one_device: Backend, of_a: str, of_y: str, message: str) -> None:
     shape = (3,) if of_y == "int64" else (3, 2)
-    a, y = eager.asarray(np.ones((3, 2)), of_a), eager.asarray(np.ones(shape), of_y)
+    a, y = backend_one_device.asarray(np.ones((3, 2)), of_a), backend_one_device.asarray(np.ones(shape), of_y)
     with pytest.raises(TypeError, match=f"^softmax_cross_entropy: {message}"):
         softmax_cross_entropy(a, y)

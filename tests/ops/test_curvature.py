@@ -23,9 +23,9 @@ from tests.harness.per_example_cases import FISHER, SHAPES, check, draw
 
 @pytest.mark.parametrize("of", FISHER)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_fisher_shapes(eager: Backend, shape: str, of: str) -> None:
-    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
-    check(eager, FISHER[of], da, z, "float32")
+def test_fisher_shapes(backend_one_device: Backend, shape: str, of: str) -> None:
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check(backend_one_device, FISHER[of], da, z, "float32")
 
 
 @pytest.mark.parametrize("of", FISHER)
@@ -53,9 +53,9 @@ def check_factors(backend: Backend, da: Any, z: Any, dtype: str, *, without: boo
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_factors_shapes(eager: Backend, shape: str) -> None:
-    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
-    check_factors(eager, da, z, "float32", without=True)
+def test_factors_shapes(backend_one_device: Backend, shape: str) -> None:
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check_factors(backend_one_device, da, z, "float32", without=True)
 
 
 def test_factors_dtypes(backend: Backend, dtype: str) -> None:
@@ -64,17 +64,24 @@ def test_factors_dtypes(backend: Backend, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_factors_layouts(eager: Backend, layout: str) -> None:
-    da, z = (LAYOUTS[layout](eager.xp, eager.asarray(x, "complex64")) for x in draw(SHAPES["gram"], "complex64"))
-    check_factors(eager, da, z, "complex64")
+def test_factors_layouts(backend_one_device: Backend, layout: str) -> None:
+    da, z = (
+        LAYOUTS[layout](backend_one_device.xp, backend_one_device.asarray(x, "complex64"))
+        for x in draw(SHAPES["gram"], "complex64")
+    )
+    check_factors(backend_one_device, da, z, "complex64")
 
 
-def test_factors_of_one_example_are_exact(eager: Backend) -> None:
+def test_factors_of_one_example_are_exact(backend_one_device: Backend) -> None:
     """Of a single example, the Fisher information v ↦ ⟨grad, v⟩ grad is a v g and nothing else; complex ones too."""
     da, z = draw(((1,), 3, 4), "complex64")
     v = np.random.default_rng(33).standard_normal((4, 4)) * (1 + 2j)
     grad = np.concatenate([z, np.ones((1, 1))], axis=1).conj().T @ da
-    a, g = eager.numpy(eager.call(kfac_factors, eager.rows(da, "complex64"), eager.rows(z, "complex64")))
+    a, g = backend_one_device.numpy(
+        backend_one_device.call(
+            kfac_factors, backend_one_device.rows(da, "complex64"), backend_one_device.rows(z, "complex64")
+        )
+    )
     np.testing.assert_allclose(a @ v @ g, np.vdot(grad, v) * grad, rtol=1e-4, atol=1e-4)
 
 
@@ -118,20 +125,26 @@ def test_gauss_newton_without_bias(backend: Backend) -> None:
     assert (dw.tolist(), db) == ([[20.0], [28.0]], None)
 
 
-def test_gauss_newton_is_the_change_of_the_gradient(eager: Backend) -> None:
+def test_gauss_newton_is_the_change_of_the_gradient(backend_one_device: Backend) -> None:
     """Of ½ ‖z w + b - y‖², quadratic in w and b, a step changes the gradient by the product."""
     rng = np.random.default_rng(35)
     z, y, w, v = (rng.standard_normal(shape) for shape in ((9, 3), (9, 2), (3, 2), (3, 2)))
-    batch, still, moved = eager.rows(z), eager.asarray(w), eager.asarray(w + v)
+    batch, still, moved = backend_one_device.rows(z), backend_one_device.asarray(w), backend_one_device.asarray(w + v)
 
     def gradient(w: Any, at: Any) -> AffineGradients:
-        return affine_backward(eager.rows(z @ at - y), batch, w, wrt=("w", "b"))
+        return affine_backward(backend_one_device.rows(z @ at - y), batch, w, wrt=("w", "b"))
 
-    vb = eager.asarray(np.zeros(2))
-    got = eager.numpy(eager.call(gauss_newton_product, eager.asarray(v), vb, batch, lambda x: x))
-    pairs = zip(eager.numpy(gradient(moved, w + v))[1:], eager.numpy(gradient(still, w))[1:], strict=True)
+    vb = backend_one_device.asarray(np.zeros(2))
+    got = backend_one_device.numpy(
+        backend_one_device.call(gauss_newton_product, backend_one_device.asarray(v), vb, batch, lambda x: x)
+    )
+    pairs = zip(
+        backend_one_device.numpy(gradient(moved, w + v))[1:],
+        backend_one_device.numpy(gradient(still, w))[1:],
+        strict=True,
+    )
     for x, (after, before) in zip(got, pairs, strict=True):
-        np.testing.assert_allclose(x, after - before, rtol=0, atol=100 * EPS[eager.real])
+        np.testing.assert_allclose(x, after - before, rtol=0, atol=100 * EPS[backend_one_device.real])
 
 
 LOSSES: dict[str, tuple[Any, Any]] = {
@@ -161,8 +174,8 @@ def test_gauss_newton_of_losses(backend: Backend, loss: str) -> None:
     np.testing.assert_allclose(flat, exact, rtol=0, atol=100 * EPS[backend.real])
 
 
-def test_refuses_shapes(eager: Backend) -> None:
-    x, y = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((5, 4)))
+def test_refuses_shapes(backend_one_device: Backend) -> None:
+    x, y = backend_one_device.asarray(np.ones((2, 3))), backend_one_device.asarray(np.ones((5, 4)))
     for function in (kfac_factors, fisher_diagonal):
         name = f"^{function.__name__}: da and z must have"
         with pytest.raises(ValueError, match=rf"{name} the same shape but for the last axis; got da \(2, 3\) and z"):

@@ -26,8 +26,8 @@ PAIRS = [(FROBENIUS, FROBENIUS_SHAPES["3-d"]), (TRACE, TRACE_SHAPES["wide"])]
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
 @pytest.mark.parametrize(("pair", "shapes"), SHAPES, ids=lambda x: x.name if isinstance(x, Pair) else str(x))
-def test_shapes(eager: Backend, pair: Pair, shapes: dict[str, Shape], law: str) -> None:
-    LAWS[law](eager, pair, given(eager, pair, shapes, "float32"))
+def test_shapes(backend_one_device: Backend, pair: Pair, shapes: dict[str, Shape], law: str) -> None:
+    LAWS[law](backend_one_device, pair, given(backend_one_device, pair, shapes, "float32"))
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -38,44 +38,46 @@ def test_dtypes(backend: Backend, dtype: str, pair: Pair, shapes: dict[str, Shap
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("pair", "shapes"), PAIRS, ids=["frobenius", "trace"])
-def test_layouts(eager: Backend, pair: Pair, shapes: dict[str, Shape], layout: str) -> None:
-    layouts(layout, eager, pair, given(eager, pair, shapes, "complex64"))
+def test_layouts(backend_one_device: Backend, pair: Pair, shapes: dict[str, Shape], layout: str) -> None:
+    layouts(layout, backend_one_device, pair, given(backend_one_device, pair, shapes, "complex64"))
 
 
-def test_long_sums(eager: Backend) -> None:
+def test_long_sums(backend_one_device: Backend) -> None:
     """The error of a float32 sum is that of its terms, each rounded once: half an eps, and never their number's."""
     x = np.full((400_000, 2), 0.1, dtype="float32")
     exact = float(np.float64(x[0, 0]) ** 2) * x.size
-    value = float(eager.numpy(frobenius_inner(eager.blocks(x), eager.blocks(x))))
-    bound = 2.0**-23 if "float64" in eager.dtypes else 1e-4
+    value = float(backend_one_device.numpy(frobenius_inner(backend_one_device.blocks(x), backend_one_device.blocks(x))))
+    bound = 2.0**-23 if "float64" in backend_one_device.dtypes else 1e-4
     assert abs(value - exact) <= bound * exact
-    trace = float(eager.numpy(trace_of_product(eager.blocks(x), eager.blocks(x.T.copy()))))
+    trace = float(
+        backend_one_device.numpy(trace_of_product(backend_one_device.blocks(x), backend_one_device.blocks(x.T.copy())))
+    )
     assert abs(trace - exact) <= bound * exact
 
 
-def test_complex_gradients_of_real_primals(eager: Backend) -> None:
+def test_complex_gradients_of_real_primals(backend_one_device: Backend) -> None:
     x, y = np.asarray([[1.0, 2.0]]), np.asarray([[3.0 + 1j, 4.0 - 2j]])
-    real, other = eager.asarray(x), eager.asarray(y)
-    assert complex(eager.numpy(frobenius_inner(real, other))) == 11 - 3j
-    assert complex(eager.numpy(frobenius_inner(other, real))) == 11 + 3j
-    dvalue = eager.asarray(np.asarray(1 + 1j))
-    dx, dy = eager.numpy(frobenius_inner_backward(dvalue, real, other))
+    real, other = backend_one_device.asarray(x), backend_one_device.asarray(y)
+    assert complex(backend_one_device.numpy(frobenius_inner(real, other))) == 11 - 3j
+    assert complex(backend_one_device.numpy(frobenius_inner(other, real))) == 11 + 3j
+    dvalue = backend_one_device.asarray(np.asarray(1 + 1j))
+    dx, dy = backend_one_device.numpy(frobenius_inner_backward(dvalue, real, other))
     assert (dx.tolist(), dy.tolist()) == ([[4, 2]], [[1 + 1j, 2 + 2j]])
-    dx, dw = eager.numpy(trace_of_product_backward(dvalue, real, eager.asarray(y.T.copy())))
+    dx, dw = backend_one_device.numpy(trace_of_product_backward(dvalue, real, backend_one_device.asarray(y.T.copy())))
     assert (dx.tolist(), dw.tolist()) == ([[4, 2]], [[1 + 1j], [2 + 2j]])
 
 
-def test_trace_is_the_affine_map_with_an_identity_upstream(eager: Backend) -> None:
-    x, w = (eager.asarray(np.arange(12.0).reshape(shape)) for shape in ((3, 4), (4, 3)))
-    one, identity = eager.asarray(np.ones(())), eager.asarray(np.eye(3))
-    gradients = eager.numpy(trace_of_product_backward(one, x, w))
-    for got, right in zip(gradients, eager.numpy(affine_backward(identity, x, w))[:2], strict=True):
+def test_trace_is_the_affine_map_with_an_identity_upstream(backend_one_device: Backend) -> None:
+    x, w = (backend_one_device.asarray(np.arange(12.0).reshape(shape)) for shape in ((3, 4), (4, 3)))
+    one, identity = backend_one_device.asarray(np.ones(())), backend_one_device.asarray(np.eye(3))
+    gradients = backend_one_device.numpy(trace_of_product_backward(one, x, w))
+    for got, right in zip(gradients, backend_one_device.numpy(affine_backward(identity, x, w))[:2], strict=True):
         np.testing.assert_array_equal(got, right)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3,), (1, 3, 4), (3, 4, 1), ()])
-def test_frobenius_refuses_shapes(eager: Backend, shape: Shape) -> None:
-    x, y, one = (eager.asarray(np.ones(of)) for of in ((3, 4), shape, ()))
+def test_frobenius_refuses_shapes(backend_one_device: Backend, shape: Shape) -> None:
+    x, y, one = (backend_one_device.asarray(np.ones(of)) for of in ((3, 4), shape, ()))
     message = r"x and y must have the same shape; got x \(3, 4\) and y \("
     with pytest.raises(ValueError, match=f"^frobenius_inner: {message}"):
         frobenius_inner(x, y)
@@ -84,8 +86,8 @@ def test_frobenius_refuses_shapes(eager: Backend, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shapes", [((3, 4), (3, 4)), ((3, 4), (4, 2)), ((3,), (3,)), ((2, 3, 4), (4, 3, 2))], ids=str)
-def test_trace_refuses_shapes(eager: Backend, shapes: tuple[Shape, Shape]) -> None:
-    x, w, one = (eager.asarray(np.ones(of)) for of in (*shapes, ()))
+def test_trace_refuses_shapes(backend_one_device: Backend, shapes: tuple[Shape, Shape]) -> None:
+    x, w, one = (backend_one_device.asarray(np.ones(of)) for of in (*shapes, ()))
     message = r"x and w must be matrices of shapes \(n, k\) and \(k, n\); got x \("
     with pytest.raises(ValueError, match=f"^trace_of_product: {message}"):
         trace_of_product(x, w)
@@ -94,8 +96,10 @@ def test_trace_refuses_shapes(eager: Backend, shapes: tuple[Shape, Shape]) -> No
 
 
 @pytest.mark.parametrize("backward", [frobenius_inner_backward, trace_of_product_backward])
-def test_backwards_refuse_another_shape_than_the_values(eager: Backend, backward: Callable[..., Any]) -> None:
-    x, dvalue = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((1,)))
+def test_backwards_refuse_another_shape_than_the_values(
+    backend_one_device: Backend, backward: Callable[..., Any]
+) -> None:
+    x, dvalue = backend_one_device.asarray(np.ones((3, 3))), backend_one_device.asarray(np.ones((1,)))
     with pytest.raises(
         ValueError, match=r"_backward: dvalue must have the shape of the value, \(\); got dvalue \(1,\)$"
     ):

@@ -68,28 +68,35 @@ def test_dtypes(backend: Backend, dtype: str, name: str) -> None:
     [("2-d", ("z",)), ("2-d", ("b", "w")), ("3-d", ALL), ("1-d", ALL), ("no rows", ALL)],
     ids=str,
 )
-def test_shapes(eager: Backend, shape: str, wrt: tuple[str, ...]) -> None:
+def test_shapes(backend_one_device: Backend, shape: str, wrt: tuple[str, ...]) -> None:
     for name in METHODS:
-        check(eager, shape, "float32", name, wrt, (2,) if name.endswith("mat") else ())
-    check(eager, shape, "float32", "matvec", wrt, (1,))
-    check(eager, shape, "float32", "rmatvec", wrt, (1,))
+        check(backend_one_device, shape, "float32", name, wrt, (2,) if name.endswith("mat") else ())
+    check(backend_one_device, shape, "float32", "matvec", wrt, (1,))
+    check(backend_one_device, shape, "float32", "rmatvec", wrt, (1,))
 
 
 @pytest.mark.parametrize("wrt", [("z",), ("b", "w"), ALL], ids=str)
-def test_attributes(eager: Backend, wrt: tuple[str, ...]) -> None:
-    z, w = eager.asarray(np.ones((2, 5, 3)), "float32"), eager.asarray(np.ones((3, 4)), "complex64")
+def test_attributes(backend_one_device: Backend, wrt: tuple[str, ...]) -> None:
+    z, w = (
+        backend_one_device.asarray(np.ones((2, 5, 3)), "float32"),
+        backend_one_device.asarray(np.ones((3, 4)), "complex64"),
+    )
     operator = JacobianOperator(z, w, wrt=wrt)
     assert operator.shape == (40, sum({"z": 30, "w": 12, "b": 4}[x] for x in wrt))
-    assert operator.dtype == eager.dtype("complex64")
+    assert operator.dtype == backend_one_device.dtype("complex64")
 
 
-def test_complex_vectors_of_a_real_operator(eager: Backend) -> None:
+def test_complex_vectors_of_a_real_operator(backend_one_device: Backend) -> None:
     """The adjoint is linear over the complex numbers, which a gradient of a real input is not."""
     z, w = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(3, 2) - 2
-    operator = JacobianOperator(eager.asarray(z), eager.asarray(w))
+    operator = JacobianOperator(backend_one_device.asarray(z), backend_one_device.asarray(w))
     u, v = np.arange(4) * (1 - 2j), np.arange(operator.shape[1]) * (2 + 1j)
-    np.testing.assert_array_equal(eager.numpy(operator.rmatvec(eager.asarray(u))), matrix(z, w).T @ u)
-    np.testing.assert_array_equal(eager.numpy(operator.matvec(eager.asarray(v))), matrix(z, w) @ v)
+    np.testing.assert_array_equal(
+        backend_one_device.numpy(operator.rmatvec(backend_one_device.asarray(u))), matrix(z, w).T @ u
+    )
+    np.testing.assert_array_equal(
+        backend_one_device.numpy(operator.matvec(backend_one_device.asarray(v))), matrix(z, w) @ v
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -125,10 +132,10 @@ def test_svds(dtype: str) -> None:
     np.testing.assert_allclose(np.sort(largest)[::-1], exact[:3], rtol=1e-10)
 
 
-def test_refuses_vectors(eager: Backend) -> None:
-    z, w = eager.asarray(np.ones((5, 3))), eager.asarray(np.ones((3, 4)))
+def test_refuses_vectors(backend_one_device: Backend) -> None:
+    z, w = backend_one_device.asarray(np.ones((5, 3))), backend_one_device.asarray(np.ones((3, 4)))
     operator = JacobianOperator(z, w)
-    ones = {shape: eager.asarray(np.ones(shape)) for shape in ((30,), (1, 31), (31, 2), (20, 2), (31, 0))}
+    ones = {shape: backend_one_device.asarray(np.ones(shape)) for shape in ((30,), (1, 31), (31, 2), (20, 2), (31, 0))}
     message = r"^JacobianOperator\.matvec: v must have shape \(31,\) or \(31, 1\); got v "
     for shape in ((30,), (1, 31), (31, 2)):
         with pytest.raises(ValueError, match=message):
@@ -143,15 +150,15 @@ def test_refuses_vectors(eager: Backend) -> None:
         operator.rmatmat(ones[31, 2])
     with pytest.raises(TypeError, match=r"^JacobianOperator\.matvec: v must be an array; got list\."):
         operator.matvec([1.0] * 31)  # type: ignore[arg-type]
-    other = np if eager.library == "strict" else array_api_strict
+    other = np if backend_one_device.library == "strict" else array_api_strict
     with pytest.raises(
         TypeError, match=r"^JacobianOperator\.rmatvec: the arrays must come from one library; got u of "
     ):
         operator.rmatvec(other.ones(20))
 
 
-def test_refuses_inputs(eager: Backend) -> None:
-    z, w = eager.asarray(np.ones((5, 3))), eager.asarray(np.ones((3, 4)))
+def test_refuses_inputs(backend_one_device: Backend) -> None:
+    z, w = backend_one_device.asarray(np.ones((5, 3))), backend_one_device.asarray(np.ones((3, 4)))
     with pytest.raises(
         ValueError, match=r"^JacobianOperator: the last axis of z must equal the first axis of w; got z "
     ):
@@ -162,8 +169,8 @@ def test_refuses_inputs(eager: Backend) -> None:
         ValueError, match=r"^JacobianOperator: wrt must name at least one of \('z', 'w', 'b'\); got \(\)$"
     ):
         JacobianOperator(z, w, wrt=())
-    rows = eager.rows(np.ones((5, 3)))
-    if eager.mode == "unknown rows":
+    rows = backend_one_device.rows(np.ones((5, 3)))
+    if backend_one_device.mode == "unknown rows":
         with pytest.raises(
             ValueError, match=r"^JacobianOperator: the sizes of z and w must be known; got z \(nan, 3\)"
         ):

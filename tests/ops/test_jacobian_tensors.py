@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from pullback import affine_backward, affine_jacobians, affine_jvp, single_entry
+from pullback import affine_backward, affine_jacobians, affine_jvp, weight_jacobian_slice
 from tests.harness.backend import Backend
 from tests.harness.pair_cases import AFFINE, AFFINE_SHAPES, Shape
 from tests.harness.pair_laws import inner, structure_of, wide
@@ -34,12 +34,12 @@ def expected(exact: dict[str, Any], x: str) -> Any:
 
 
 @pytest.mark.parametrize("shape", AFFINE_SHAPES)
-def test_shapes(eager: Backend, shape: str) -> None:
-    held, exact = drawn(eager, AFFINE_SHAPES[shape], "float32")
-    jacobians = eager.call(affine_jacobians, held["z"], held["w"])
+def test_shapes(backend_one_device: Backend, shape: str) -> None:
+    held, exact = drawn(backend_one_device, AFFINE_SHAPES[shape], "float32")
+    jacobians = backend_one_device.call(affine_jacobians, held["z"], held["w"])
     assert jacobians._fields == ("dz", "dw", "db")
     for x, got in zip("zwb", jacobians, strict=True):
-        np.testing.assert_array_equal(eager.numpy(got), expected(exact, x))
+        np.testing.assert_array_equal(backend_one_device.numpy(got), expected(exact, x))
 
 
 def test_dtypes(backend: Backend, dtype: str) -> None:
@@ -51,39 +51,46 @@ def test_dtypes(backend: Backend, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(("of_z", "of_w"), [("float32", "complex64"), ("float16", "float32")])
-def test_promoted(eager: Backend, of_z: str, of_w: str) -> None:
-    z = eager.asarray(np.ones((2, 3)), of_z if of_z in eager.dtypes else "float32")
-    w = eager.asarray(np.ones((3, 2)), of_w)
-    assert [x.dtype for x in affine_jacobians(z, w) if x is not None] == [eager.dtype(of_w)] * 3
+def test_promoted(backend_one_device: Backend, of_z: str, of_w: str) -> None:
+    z = backend_one_device.asarray(np.ones((2, 3)), of_z if of_z in backend_one_device.dtypes else "float32")
+    w = backend_one_device.asarray(np.ones((3, 2)), of_w)
+    assert [x.dtype for x in affine_jacobians(z, w) if x is not None] == [backend_one_device.dtype(of_w)] * 3
 
 
-def test_subsets(eager: Backend) -> None:
-    held, exact = drawn(eager, AFFINE_SHAPES["2-d"], "float32")
+def test_subsets(backend_one_device: Backend) -> None:
+    held, exact = drawn(backend_one_device, AFFINE_SHAPES["2-d"], "float32")
     assert affine_jacobians(held["z"], held["w"], wrt=()) == (None, None, None)
     dz, dw, db = affine_jacobians(held["z"], held["w"], wrt=("w",))
     assert (dz, db) == (None, None)
-    np.testing.assert_array_equal(eager.numpy(dw), expected(exact, "w"))
+    np.testing.assert_array_equal(backend_one_device.numpy(dw), expected(exact, "w"))
 
 
-def test_nan_and_infinity_stay_in_their_entries(eager: Backend) -> None:
+def test_nan_and_infinity_stay_in_their_entries(backend_one_device: Backend) -> None:
     z, w = np.ones((4, 3)), np.ones((3, 2))
     z[1, 2], w[0, 1] = np.inf, np.nan
-    dz, dw, db = eager.numpy(affine_jacobians(eager.asarray(z), eager.asarray(w)))
+    dz, dw, db = backend_one_device.numpy(
+        affine_jacobians(backend_one_device.asarray(z), backend_one_device.asarray(w))
+    )
     assert np.argwhere(np.isnan(dz)).tolist() == [[i, 1, i, 0] for i in range(4)]
     assert np.argwhere(np.isinf(dw)).tolist() == [[1, j, 2, j] for j in range(2)]
     assert np.count_nonzero(~np.isfinite(dz)) + np.count_nonzero(~np.isfinite(dw)) == 6
     assert np.all(np.isfinite(db))
 
 
-def test_contractions_are_the_tangent_and_the_gradient(eager: Backend) -> None:
+def test_contractions_are_the_tangent_and_the_gradient(backend_one_device: Backend) -> None:
     """Contracted with a tangent, the tensor is the tangent of the output; with da, it is the conjugate gradient."""
-    (z, w), (exact, moves) = ([eager.asarray(x) for x in _integers(30)], [_integers(seed) for seed in (30, 31)])
+    (z, w), (exact, moves) = (
+        [backend_one_device.asarray(x) for x in _integers(30)],
+        [_integers(seed) for seed in (30, 31)],
+    )
     da = _integers(32, (4, 2))[0]
-    jacobians = eager.numpy(affine_jacobians(z, w))
-    tangent = eager.numpy(affine_jvp(z, w, z_tangent=eager.asarray(moves[0]), w_tangent=eager.asarray(moves[1])))
+    jacobians = backend_one_device.numpy(affine_jacobians(z, w))
+    tangent = backend_one_device.numpy(
+        affine_jvp(z, w, z_tangent=backend_one_device.asarray(moves[0]), w_tangent=backend_one_device.asarray(moves[1]))
+    )
     assert exact[0].shape == (4, 3)
     np.testing.assert_array_equal(np.tensordot(jacobians[0], moves[0]) + np.tensordot(jacobians[1], moves[1]), tangent)
-    gradients = eager.numpy(affine_backward(eager.asarray(da), z, w))
+    gradients = backend_one_device.numpy(affine_backward(backend_one_device.asarray(da), z, w))
     for jacobian, gradient in zip(jacobians, gradients, strict=True):
         np.testing.assert_array_equal(np.tensordot(da, jacobian.conj()), gradient)
     assert inner(da, tangent) == inner(gradients[0], moves[0]) + inner(gradients[1], moves[1])
@@ -94,8 +101,11 @@ def _integers(seed: int, *shapes: Shape) -> list[Any]:
     return [rng.integers(-3, 4, x) + 1j * rng.integers(-3, 4, x) for x in shapes or ((4, 3), (3, 2))]
 
 
-def test_refuses_what_is_too_large(eager: Backend) -> None:
-    z, w = eager.asarray(np.ones((4, 3)), "float32"), eager.asarray(np.ones((3, 2)), "float32")
+def test_refuses_what_is_too_large(backend_one_device: Backend) -> None:
+    z, w = (
+        backend_one_device.asarray(np.ones((4, 3)), "float32"),
+        backend_one_device.asarray(np.ones((3, 2)), "float32"),
+    )
     of_w = 4 * 2 * 3 * 2 * 4
     assert affine_jacobians(z, w, wrt=("w",), max_bytes=of_w).dw is not None
     message = (
@@ -109,7 +119,7 @@ def test_refuses_what_is_too_large(eager: Backend) -> None:
     with pytest.raises(ValueError, match=r"∂a/∂b must have at most .*; got 64 for the shape \(4, 2, 2\)"):
         affine_jacobians(z, w, wrt=("b",), max_bytes=63)
     with pytest.raises(ValueError, match=r"at most max_bytes = 127 bytes; got 128 for"):
-        affine_jacobians(eager.asarray(np.ones((4, 3)), "complex64"), w, wrt=("b",), max_bytes=127)
+        affine_jacobians(backend_one_device.asarray(np.ones((4, 3)), "complex64"), w, wrt=("b",), max_bytes=127)
 
 
 def test_default_size_is_one_gibibyte() -> None:
@@ -119,9 +129,9 @@ def test_default_size_is_one_gibibyte() -> None:
         affine_jacobians(z, np.ones((1, 4), dtype="float32"), wrt=("z",))
 
 
-def test_refuses_sizes_that_are_not_known(eager: Backend) -> None:
-    z, w = eager.rows(np.ones((4, 3))), eager.asarray(np.ones((3, 2)))
-    if eager.mode == "unknown rows":
+def test_refuses_sizes_that_are_not_known(backend_one_device: Backend) -> None:
+    z, w = backend_one_device.rows(np.ones((4, 3))), backend_one_device.asarray(np.ones((3, 2)))
+    if backend_one_device.mode == "unknown rows":
         message = r"^affine_jacobians: the sizes of z and w must be known; got z \(nan, 3\) and w .*compute_chunk_sizes"
         with pytest.raises(ValueError, match=message):
             affine_jacobians(z, w)
@@ -129,8 +139,8 @@ def test_refuses_sizes_that_are_not_known(eager: Backend) -> None:
         assert affine_jacobians(z, w).db is not None
 
 
-def test_refuses_shapes(eager: Backend) -> None:
-    z, w = eager.asarray(np.ones((4, 3))), eager.asarray(np.ones((2, 2)))
+def test_refuses_shapes(backend_one_device: Backend) -> None:
+    z, w = backend_one_device.asarray(np.ones((4, 3))), backend_one_device.asarray(np.ones((2, 2)))
     with pytest.raises(
         ValueError, match=r"^affine_jacobians: the last axis of z must equal the first axis of w; got z "
     ):
@@ -139,7 +149,7 @@ def test_refuses_shapes(eager: Backend) -> None:
 
 def entry(k: int, l: int, n: int) -> Callable[..., Any]:  # noqa: E741
     """Return a function of z alone: the integers are Python's, also where arrays are traced."""
-    return lambda z: single_entry(z, k, l, n)
+    return lambda z: weight_jacobian_slice(z, k, l, n)
 
 
 @pytest.mark.parametrize("shape", ["2-d", "3-d", "1-d", "no rows"])
@@ -167,12 +177,14 @@ INDEX_ERRORS = [
 
 
 @pytest.mark.parametrize(("indices", "error", "message"), INDEX_ERRORS, ids=str)
-def test_single_entry_refuses_indices(eager: Backend, indices: Any, error: type[Exception], message: str) -> None:
+def test_single_entry_refuses_indices(
+    backend_one_device: Backend, indices: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=f"^single_entry: {message}"):
-        single_entry(eager.asarray(np.ones((4, 3))), *indices)
+        weight_jacobian_slice(backend_one_device.asarray(np.ones((4, 3))), *indices)
 
 
-def test_single_entry_refuses_a_number(eager: Backend) -> None:
+def test_single_entry_refuses_a_number(backend_one_device: Backend) -> None:
     message = r"^single_entry: z must have at least one axis, shape \(\.\.\., K\); got z \(\)$"
     with pytest.raises(ValueError, match=message):
-        single_entry(eager.asarray(np.ones(())), 0, 0, 1)
+        weight_jacobian_slice(backend_one_device.asarray(np.ones(())), 0, 0, 1)

@@ -18,16 +18,18 @@ def test_all() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_gradient(eager: Backend, name: str) -> None:
+def test_gradient(backend_one_device: Backend, name: str) -> None:
     """Beside the central difference in float64; its error is h² times a third derivative, and rounding over h."""
     layer = ACTIVATIONS[name]
     assert (layer.forward.__name__, layer.backward.__name__) == (f"{name.lower()}_forward", f"{name.lower()}_backward")
     rng = np.random.default_rng(41)
     a, da, move = (rng.standard_normal((5, 4)) for _ in range(3))
-    h = 1e-5 if eager.real == "float64" else 1e-2
-    output, kept = stack_forward([layer], eager.asarray(a))
-    dz = eager.numpy(stack_backward(eager.asarray(da), kept).dz)
-    ahead, behind = (eager.numpy(stack_forward([layer], eager.asarray(a + x * move)).a) for x in (h, -h))
+    h = 1e-5 if backend_one_device.real == "float64" else 1e-2
+    output, kept = stack_forward([layer], backend_one_device.asarray(a))
+    dz = backend_one_device.numpy(stack_backward(backend_one_device.asarray(da), kept).dz)
+    ahead, behind = (
+        backend_one_device.numpy(stack_forward([layer], backend_one_device.asarray(a + x * move)).a) for x in (h, -h)
+    )
     assert output.shape == a.shape
     expected = np.sum(da * (ahead - behind) / (2 * h))
-    np.testing.assert_allclose(np.sum(dz * move), expected, rtol=0, atol=20 * (h**2 + EPS[eager.real] / h))
+    np.testing.assert_allclose(np.sum(dz * move), expected, rtol=0, atol=20 * (h**2 + EPS[backend_one_device.real] / h))

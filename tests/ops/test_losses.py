@@ -17,22 +17,25 @@ ELEMENTWISE = [name for name in CASES if not CASES[name].rowwise]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_shapes(eager: Backend, name: str) -> None:
+def test_shapes(backend_one_device: Backend, name: str) -> None:
     for shape in SHAPES:
         a, y, weights, v = CASES[name].draw(1, *shape)
-        plain, weighted = given(eager, None, a, y, None, v), given(eager, None, a, y, weights, v)
-        check_loss(eager, CASES[name], plain, "none", EPS[eager.real])
-        check_loss(eager, CASES[name], weighted, "mean", EPS[eager.real])
-        check_product(eager, CASES[name], weighted, "mean", EPS[eager.real])
+        plain, weighted = (
+            given(backend_one_device, None, a, y, None, v),
+            given(backend_one_device, None, a, y, weights, v),
+        )
+        check_loss(backend_one_device, CASES[name], plain, "none", EPS[backend_one_device.real])
+        check_loss(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
+        check_product(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_reductions(eager: Backend, name: str) -> None:
+def test_reductions(backend_one_device: Backend, name: str) -> None:
     a, y, weights, v = CASES[name].draw(11, 4, 2)
     for given_weights, reduction in ((weights, "none"), (weights, "sum"), (None, "sum")):
-        arrays = given(eager, None, a, y, given_weights, v)
-        check_loss(eager, CASES[name], arrays, reduction, EPS[eager.real])
-        check_product(eager, CASES[name], arrays, reduction, EPS[eager.real])
+        arrays = given(backend_one_device, None, a, y, given_weights, v)
+        check_loss(backend_one_device, CASES[name], arrays, reduction, EPS[backend_one_device.real])
+        check_product(backend_one_device, CASES[name], arrays, reduction, EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -68,42 +71,49 @@ def test_without_weights(backend: Backend, name: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_layouts(eager: Backend, name: str, layout: str) -> None:
+def test_layouts(backend_one_device: Backend, name: str, layout: str) -> None:
     a, y, weights, v = CASES[name].draw(4, 7, 4)
-    held = given(eager, None, a, y, weights + 1, v).held
-    if eager.mode != "unknown rows":
-        held = tuple(LAYOUTS[layout](eager.xp, x) for x in held)
-    arrays = Given(held, tuple(np.asarray(eager.numpy(x), "float64") for x in held))
-    check_loss(eager, CASES[name], arrays, "mean", EPS[eager.real])
-    check_product(eager, CASES[name], arrays, "mean", EPS[eager.real])
+    held = given(backend_one_device, None, a, y, weights + 1, v).held
+    if backend_one_device.mode != "unknown rows":
+        held = tuple(LAYOUTS[layout](backend_one_device.xp, x) for x in held)
+    arrays = Given(held, tuple(np.asarray(backend_one_device.numpy(x), "float64") for x in held))
+    check_loss(backend_one_device, CASES[name], arrays, "mean", EPS[backend_one_device.real])
+    check_product(backend_one_device, CASES[name], arrays, "mean", EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradient_is_the_values(eager: Backend, name: str) -> None:
+def test_gradient_is_the_values(backend_one_device: Backend, name: str) -> None:
     """⟨da, v⟩ is the derivative of the formula's value along v, exact but for rounding."""
     a, y, _, v = CASES[name].draw(5, 7, 4)
-    arrays = given(eager, None, a, y, None, v)
+    arrays = given(backend_one_device, None, a, y, None, v)
     a, y, _, v = arrays.exact
-    da = eager.numpy(eager.call(CASES[name].loss, *arrays.held[:2], reduction="sum").da)
+    da = backend_one_device.numpy(backend_one_device.call(CASES[name].loss, *arrays.held[:2], reduction="sum").da)
     magnitude = np.sum(abs(v) * CASES[name].size(a, y))
-    assert abs(np.sum(da * v) - np.sum(CASES[name].slope(v, a, y))) <= C * np.sqrt(28) * EPS[eager.real] * magnitude
+    assert (
+        abs(np.sum(da * v) - np.sum(CASES[name].slope(v, a, y)))
+        <= C * np.sqrt(28) * EPS[backend_one_device.real] * magnitude
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_weight_of_zero(eager: Backend, name: str) -> None:
+def test_weight_of_zero(backend_one_device: Backend, name: str) -> None:
     """An example of weight 0 does not count, whatever it holds."""
     case = CASES[name]
     a, y, weights, v = case.draw(6, 5, 3)
-    kept = given(eager, None, a[1:], y[1:], weights[1:], v[1:])
+    kept = given(backend_one_device, None, a[1:], y[1:], weights[1:], v[1:])
     for bad, reduction in ((np.nan, "mean"), (np.inf, "sum"), (-np.inf, "none")):
         a[0], y[0], v[0] = bad, bad, bad
-        held = given(eager, None, a, y, weights, v).held
+        held = given(backend_one_device, None, a, y, weights, v).held
         with np.errstate(invalid="ignore"):  # inf - inf
-            value, da = eager.numpy(run(eager, case.loss, held[:2], held[2], reduction))
-            product = eager.numpy(run(eager, case.product, (held[3], *held[:2]), held[2], reduction))
-        right, right_da = eager.numpy(run(eager, case.loss, kept.held[:2], kept.held[2], reduction))
+            value, da = backend_one_device.numpy(run(backend_one_device, case.loss, held[:2], held[2], reduction))
+            product = backend_one_device.numpy(
+                run(backend_one_device, case.product, (held[3], *held[:2]), held[2], reduction)
+            )
+        right, right_da = backend_one_device.numpy(
+            run(backend_one_device, case.loss, kept.held[:2], kept.held[2], reduction)
+        )
         rest = value[1:] if reduction == "none" else value
-        tolerance = C * 3 * EPS[eager.real]  # sums of five and of four numbers
+        tolerance = C * 3 * EPS[backend_one_device.real]  # sums of five and of four numbers
         np.testing.assert_allclose(rest, right, rtol=tolerance, atol=tolerance * 10)
         np.testing.assert_allclose(da[1:], right_da, rtol=tolerance, atol=tolerance * 10)
         assert not da[0].any()
@@ -112,79 +122,96 @@ def test_weight_of_zero(eager: Backend, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_no_weight_at_all(eager: Backend, name: str) -> None:
+def test_no_weight_at_all(backend_one_device: Backend, name: str) -> None:
     """There is no mean of nothing: NaN; the sum is 0, and so are the gradients."""
     a, y, weights, v = CASES[name].draw(7, 3, 2)
-    held = given(eager, None, a, y, 0 * weights, v).held
+    held = given(backend_one_device, None, a, y, 0 * weights, v).held
     for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
-        value, _ = eager.numpy(run(eager, CASES[name].loss, held[:2], held[2], reduction))
+        value, _ = backend_one_device.numpy(run(backend_one_device, CASES[name].loss, held[:2], held[2], reduction))
         np.testing.assert_array_equal(value, expected)
-    assert not eager.numpy(run(eager, CASES[name].loss, held[:2], held[2], "sum"))[1].any()
+    assert not backend_one_device.numpy(run(backend_one_device, CASES[name].loss, held[:2], held[2], "sum"))[1].any()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_integers(eager: Backend, name: str) -> None:
+def test_integers(backend_one_device: Backend, name: str) -> None:
     """Weights of integers count examples; targets of integers are numbers, but for the softmax's class indices."""
     case = CASES[name]
     a, y, _, _ = case.draw(8, 5, 3)
     y, counts = y if case.rowwise else np.round(y), np.asarray([0, 1, 2, 3, 1])
-    logits, floats = eager.rows(a), eager.rows(y)
-    whole = floats if case.rowwise else eager.rows(y.astype("int32"))
-    value, da = eager.numpy(run(eager, case.loss, (logits, whole), eager.rows(counts), "mean"))
-    right, right_da = eager.numpy(run(eager, case.loss, (logits, floats), eager.rows(counts.astype("float64")), "mean"))
+    logits, floats = backend_one_device.rows(a), backend_one_device.rows(y)
+    whole = floats if case.rowwise else backend_one_device.rows(y.astype("int32"))
+    value, da = backend_one_device.numpy(
+        run(backend_one_device, case.loss, (logits, whole), backend_one_device.rows(counts), "mean")
+    )
+    right, right_da = backend_one_device.numpy(
+        run(backend_one_device, case.loss, (logits, floats), backend_one_device.rows(counts.astype("float64")), "mean")
+    )
     np.testing.assert_array_equal(value, right)
     np.testing.assert_array_equal(da, right_da)
-    repeated = eager.numpy(eager.call(case.loss, *(eager.rows(np.repeat(x, counts, axis=0)) for x in (a, y))).value)
-    tolerance = C * 5 * EPS[eager.real]
+    repeated = backend_one_device.numpy(
+        backend_one_device.call(
+            case.loss, *(backend_one_device.rows(np.repeat(x, counts, axis=0)) for x in (a, y))
+        ).value
+    )
+    tolerance = C * 5 * EPS[backend_one_device.real]
     np.testing.assert_allclose(value, repeated, rtol=tolerance, atol=tolerance * np.max(case.size(a, y)))
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(("of_a", "of_rest"), [("float32", "float64"), ("float64", "float32")])
-def test_mixed_dtypes(eager: Backend, name: str, of_a: str, of_rest: str) -> None:
+def test_mixed_dtypes(backend_one_device: Backend, name: str, of_a: str, of_rest: str) -> None:
     a, y, weights, v = CASES[name].draw(9, 4, 3)
-    logits, rest = eager.rows(a, of_a), [eager.rows(x, of_rest) for x in (y, weights, v)]
-    loss = run(eager, CASES[name].loss, (logits, rest[0]), rest[1], "mean")
-    assert loss.value.dtype == eager.dtype("float64")
+    logits, rest = backend_one_device.rows(a, of_a), [backend_one_device.rows(x, of_rest) for x in (y, weights, v)]
+    loss = run(backend_one_device, CASES[name].loss, (logits, rest[0]), rest[1], "mean")
+    assert loss.value.dtype == backend_one_device.dtype("float64")
     assert loss.da.dtype == logits.dtype
-    assert run(eager, CASES[name].product, (rest[2], logits, rest[0]), rest[1], "mean").dtype == logits.dtype
+    assert (
+        run(backend_one_device, CASES[name].product, (rest[2], logits, rest[0]), rest[1], "mean").dtype == logits.dtype
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 0)], ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_no_examples(eager: Backend, name: str, shape: tuple[int, ...]) -> None:
+def test_no_examples(backend_one_device: Backend, name: str, shape: tuple[int, ...]) -> None:
     """The sum over no examples is 0, their mean NaN, and neither warns."""
     if shape[-1] == 0 and CASES[name].rowwise:
         return  # there must be a class
-    a, weights = eager.rows(np.zeros(shape)), eager.rows(np.zeros(shape[:-1]))
+    a, weights = backend_one_device.rows(np.zeros(shape)), backend_one_device.rows(np.zeros(shape[:-1]))
     for given_weights, reduction in ((None, "mean"), (weights, "mean"), (None, "sum"), (weights, "none")):
-        value, da = eager.numpy(run(eager, CASES[name].loss, (a, a), given_weights, reduction))
+        value, da = backend_one_device.numpy(
+            run(backend_one_device, CASES[name].loss, (a, a), given_weights, reduction)
+        )
         assert da.shape == shape
         expected = {"mean": [np.nan], "sum": [0.0], "none": []}[reduction]
         np.testing.assert_array_equal(np.ravel(value), expected)
-        assert eager.numpy(run(eager, CASES[name].product, (a, a, a), given_weights, reduction)).shape == shape
+        assert (
+            backend_one_device.numpy(
+                run(backend_one_device, CASES[name].product, (a, a, a), given_weights, reduction)
+            ).shape
+            == shape
+        )
 
 
-def test_no_outputs(eager: Backend) -> None:
+def test_no_outputs(backend_one_device: Backend) -> None:
     for name in ELEMENTWISE:
-        a = eager.rows(np.zeros((3, 0)))
-        value, da = eager.numpy(eager.call(CASES[name].loss, a, a))
+        a = backend_one_device.rows(np.zeros((3, 0)))
+        value, da = backend_one_device.numpy(backend_one_device.call(CASES[name].loss, a, a))
         assert value == 0
         assert da.shape == (3, 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", CASES)
-def test_nan_and_infinity(eager: Backend, name: str, bad: float) -> None:
+def test_nan_and_infinity(backend_one_device: Backend, name: str, bad: float) -> None:
     """They make the loss of their example NaN or infinite, and no other's."""
     case = CASES[name]
     a, y, _, v = case.draw(10, 3, 3)
     a[1, 1] = bad
-    held = given(eager, None, a, y, None, v).held
+    held = given(backend_one_device, None, a, y, None, v).held
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
-        value, da = eager.numpy(eager.call(case.loss, *held[:2], reduction="none"))
-        total = eager.numpy(eager.call(case.loss, *held[:2]).value)
-        product = eager.numpy(eager.call(case.product, held[3], *held[:2]))
+        value, da = backend_one_device.numpy(backend_one_device.call(case.loss, *held[:2], reduction="none"))
+        total = backend_one_device.numpy(backend_one_device.call(case.loss, *held[:2]).value)
+        product = backend_one_device.numpy(backend_one_device.call(case.product, held[3], *held[:2]))
     assert np.isfinite(value).tolist() == [True, False, True]
     assert not np.isfinite(total)
     touched = np.zeros((3, 3), dtype=bool)
@@ -195,69 +222,79 @@ def test_nan_and_infinity(eager: Backend, name: str, bad: float) -> None:
     assert np.isfinite(product[~touched]).all()
 
 
-def test_range(eager: Backend, dtype: str) -> None:
+def test_range(backend_one_device: Backend, dtype: str) -> None:
     """Numbers as large as the dtype's neither overflow nor warn, where the loss itself does not."""
     if dtype.startswith("complex"):
         return
-    largest = float(eager.xp.finfo(eager.dtype(dtype)).max)
+    largest = float(backend_one_device.xp.finfo(backend_one_device.dtype(dtype)).max)
     ends = np.asarray([[largest], [-largest], [0.0]])
     zeros = np.zeros((3, 1))
-    a, y = eager.rows(ends, dtype), eager.rows(zeros, dtype)
-    value, da = eager.numpy(eager.call(logistic, a, y, reduction="none"))
+    a, y = backend_one_device.rows(ends, dtype), backend_one_device.rows(zeros, dtype)
+    value, da = backend_one_device.numpy(backend_one_device.call(logistic, a, y, reduction="none"))
     np.testing.assert_allclose(value, [largest, 0, np.log(2)], rtol=EPS[dtype])
     assert da.tolist() == [[1], [0], [0.5]]
-    value, da = eager.numpy(eager.call(logistic, a, eager.rows(zeros + 1, dtype), reduction="none"))
+    value, da = backend_one_device.numpy(
+        backend_one_device.call(logistic, a, backend_one_device.rows(zeros + 1, dtype), reduction="none")
+    )
     np.testing.assert_allclose(value, [0, largest, np.log(2)], rtol=EPS[dtype])
     assert da.tolist() == [[0], [-1], [-0.5]]
-    assert eager.numpy(eager.call(pullback.logistic_hessian_product, y + 1, a, y, reduction="sum")).tolist() == [
+    assert backend_one_device.numpy(
+        backend_one_device.call(pullback.logistic_hessian_product, y + 1, a, y, reduction="sum")
+    ).tolist() == [
         [0],
         [0],
         [0.25],
     ]
-    value, da = eager.numpy(eager.call(huber, a, y, reduction="none"))
+    value, da = backend_one_device.numpy(backend_one_device.call(huber, a, y, reduction="none"))
     np.testing.assert_allclose(value, [largest, largest, 0], rtol=EPS[dtype])
     assert da.tolist() == [[1], [-1], [0]]
-    value, da = eager.numpy(eager.call(poisson, -abs(a), y, reduction="none"))
+    value, da = backend_one_device.numpy(backend_one_device.call(poisson, -abs(a), y, reduction="none"))
     assert value.tolist() == [0, 0, 1]
     assert da.tolist() == [[0], [0], [1]]
-    value, da = eager.numpy(eager.call(squared_error, a, a, reduction="none"))
+    value, da = backend_one_device.numpy(backend_one_device.call(squared_error, a, a, reduction="none"))
     assert value.tolist() == [0, 0, 0]
     # The differences of logits must be numbers of the dtype.
-    pairs = eager.rows(np.asarray([[largest / 2, -largest / 2], [-largest / 2, 0.0]]), dtype)
-    value, da = eager.numpy(eager.call(softmax_cross_entropy, pairs, eager.rows(np.asarray([0, 1]))))
+    pairs = backend_one_device.rows(np.asarray([[largest / 2, -largest / 2], [-largest / 2, 0.0]]), dtype)
+    value, da = backend_one_device.numpy(
+        backend_one_device.call(softmax_cross_entropy, pairs, backend_one_device.rows(np.asarray([0, 1])))
+    )
     assert value == 0
     assert not da.any()
 
 
-def test_infinite_rate(eager: Backend) -> None:
-    a, y = eager.rows(np.asarray([[1e4], [0.0]])), eager.rows(np.asarray([[3.0], [1.0]]))
+def test_infinite_rate(backend_one_device: Backend) -> None:
+    a, y = backend_one_device.rows(np.asarray([[1e4], [0.0]])), backend_one_device.rows(np.asarray([[3.0], [1.0]]))
     with np.errstate(over="ignore"):
-        value, da = eager.numpy(eager.call(poisson, a, y, reduction="none"))
+        value, da = backend_one_device.numpy(backend_one_device.call(poisson, a, y, reduction="none"))
     assert value.tolist() == [np.inf, 1]
     assert da.tolist() == [[np.inf], [0]]
 
 
-def test_well_classified_examples(eager: Backend) -> None:
+def test_well_classified_examples(backend_one_device: Backend) -> None:
     """Loss and gradient of an example that is nearly certain are exp(-|a|) to first order: not lost in rounding."""
     a, y = np.asarray([[30.0], [-30.0]]), np.asarray([[1.0], [0.0]])
-    value, da = eager.numpy(eager.call(logistic, eager.rows(a), eager.rows(y), reduction="none"))
-    tiny, tolerance = np.exp(-30.0), 8 * EPS[eager.real]
+    value, da = backend_one_device.numpy(
+        backend_one_device.call(logistic, backend_one_device.rows(a), backend_one_device.rows(y), reduction="none")
+    )
+    tiny, tolerance = np.exp(-30.0), 8 * EPS[backend_one_device.real]
     np.testing.assert_allclose(value, [np.log1p(tiny)] * 2, rtol=tolerance)
     np.testing.assert_allclose(da, [[-tiny / (1 + tiny)], [tiny / (1 + tiny)]], rtol=tolerance)
 
 
-def test_narrow_mean_of_many(eager: Backend) -> None:
+def test_narrow_mean_of_many(backend_one_device: Backend) -> None:
     """5,000 losses of ½ and weights of 1: a running float16 sum would stop at 2,048."""
-    for dtype in {"float16", "bfloat16"} & set(eager.dtypes):
-        a, y, weights = (eager.blocks(x, dtype) for x in (np.ones((5000, 1)), np.zeros((5000, 1)), np.ones(5000)))
-        assert eager.numpy(eager.call(squared_error, a, y).value) == 0.5
-        assert eager.numpy(squared_error(a, y, weights=weights).value) == 0.5
+    for dtype in {"float16", "bfloat16"} & set(backend_one_device.dtypes):
+        a, y, weights = (
+            backend_one_device.blocks(x, dtype) for x in (np.ones((5000, 1)), np.zeros((5000, 1)), np.ones(5000))
+        )
+        assert backend_one_device.numpy(backend_one_device.call(squared_error, a, y).value) == 0.5
+        assert backend_one_device.numpy(squared_error(a, y, weights=weights).value) == 0.5
 
 
-def test_long_sum(eager: Backend) -> None:
+def test_long_sum(backend_one_device: Backend) -> None:
     """The float32 sum of 2·10⁵ losses of 0.005, to 1e-6: one chain of additions would be 1e-3 off."""
-    a = eager.blocks(np.full((200_000, 1), 0.1), "float32")
-    value = eager.numpy(eager.call(squared_error, a, a * 0, reduction="sum").value)
+    a = backend_one_device.blocks(np.full((200_000, 1), 0.1), "float32")
+    value = backend_one_device.numpy(backend_one_device.call(squared_error, a, a * 0, reduction="sum").value)
     np.testing.assert_allclose(value, 100_000 * float(np.float32(0.1)) ** 2, rtol=1e-6)
 
 
@@ -272,11 +309,14 @@ def refuses(error: type[Exception], name: str, message: str, *arrays: Any, **opt
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *PRODUCTS])
-def test_refuses(eager: Backend, name: str) -> None:
+def test_refuses(backend_one_device: Backend, name: str) -> None:
     """Each function says its own name, and finds what is wrong with each argument."""
-    x = eager.asarray(np.ones((3, 2)))
-    complex_x, booleans = eager.asarray(np.ones((3, 2)), "complex64"), eager.asarray(np.ones((3, 2)), "bool")
-    whole = eager.asarray(np.ones((3, 2)), "int64")
+    x = backend_one_device.asarray(np.ones((3, 2)))
+    complex_x, booleans = (
+        backend_one_device.asarray(np.ones((3, 2)), "complex64"),
+        backend_one_device.asarray(np.ones((3, 2)), "bool"),
+    )
+    whole = backend_one_device.asarray(np.ones((3, 2)), "int64")
     refuses(TypeError, name, r"a must be an array; got list\.", *([x] if name in PRODUCTS else []), [1.0], x)
     refuses(TypeError, name, r"y must be an array; got NoneType\.", x, None)
     refuses(TypeError, name, r"weights must be an array; got float\.", x, x, weights=1.0)
@@ -287,7 +327,7 @@ def test_refuses(eager: Backend, name: str) -> None:
     refuses(TypeError, name, f"y {either}complex64$", *vector, x, complex_x)
     refuses(TypeError, name, f"y {either}bool$", *vector, x, booleans)
     refuses(TypeError, name, f"weights {either}bool$", x, x, weights=booleans[:, 0])
-    scalar = eager.asarray(np.ones(()))
+    scalar = backend_one_device.asarray(np.ones(()))
     outputs = r"a must have a last axis, of the outputs for an example, shape \(\.\.\., n\); got a \(\)$"
     refuses(ValueError, name, outputs, scalar, scalar)
     rows = r"weights must have one entry for each example, .*; got weights \(2,\) and a \(3, 2\)$"

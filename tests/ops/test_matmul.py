@@ -18,8 +18,8 @@ ORDERS = Orders(MATMUL, matmul_jvp, matmul_double_backward)
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
 @pytest.mark.parametrize("shape", MATMUL_SHAPES)
-def test_shapes(eager: Backend, law: str, shape: str) -> None:
-    LAWS[law](eager, MATMUL, drawn(eager, MATMUL, MATMUL_SHAPES[shape], "float32"))
+def test_shapes(backend_one_device: Backend, law: str, shape: str) -> None:
+    LAWS[law](backend_one_device, MATMUL, drawn(backend_one_device, MATMUL, MATMUL_SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -35,8 +35,8 @@ def test_layouts(backend: Backend, of: str, layout: str) -> None:
 
 @pytest.mark.parametrize("law", ["tangent", "double backward"])
 @pytest.mark.parametrize("shape", MATMUL_SHAPES)
-def test_shapes_of_orders(eager: Backend, law: str, shape: str) -> None:
-    ORDER_LAWS[law](eager, ORDERS, drawn(eager, MATMUL, MATMUL_SHAPES[shape], "float32"))
+def test_shapes_of_orders(backend_one_device: Backend, law: str, shape: str) -> None:
+    ORDER_LAWS[law](backend_one_device, ORDERS, drawn(backend_one_device, MATMUL, MATMUL_SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", ORDER_LAWS)
@@ -45,15 +45,15 @@ def test_dtypes_of_orders(backend: Backend, dtype: str, law: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_of_orders(eager: Backend, layout: str) -> None:
-    case = relaid(layout, eager, drawn(eager, MATMUL, MATMUL_SHAPES["3-d 2-d"], "complex64"))
-    ORDER_LAWS["tangent"](eager, ORDERS, case)
-    ORDER_LAWS["double backward"](eager, ORDERS, case)
+def test_layouts_of_orders(backend_one_device: Backend, layout: str) -> None:
+    case = relaid(layout, backend_one_device, drawn(backend_one_device, MATMUL, MATMUL_SHAPES["3-d 2-d"], "complex64"))
+    ORDER_LAWS["tangent"](backend_one_device, ORDERS, case)
+    ORDER_LAWS["double backward"](backend_one_device, ORDERS, case)
 
 
-def test_double_backward_is_made_of_the_family(eager: Backend) -> None:
+def test_double_backward_is_made_of_the_family(backend_one_device: Backend) -> None:
     ddx1, ddx2, da, x1, x2 = (
-        eager.asarray(np.arange(float(np.prod(shape))).reshape(shape))
+        backend_one_device.asarray(np.arange(float(np.prod(shape))).reshape(shape))
         for shape in ((5, 1, 2, 3), (4, 3, 6), (5, 4, 2, 6), (5, 1, 2, 3), (4, 3, 6))
     )
     expected = (
@@ -62,7 +62,7 @@ def test_double_backward_is_made_of_the_family(eager: Backend) -> None:
         matmul_backward(da, ddx1, x2).dx2,
     )
     for got, right in zip(matmul_double_backward(ddx1, ddx2, da, x1, x2), expected, strict=True):
-        np.testing.assert_array_equal(eager.numpy(got), eager.numpy(right))
+        np.testing.assert_array_equal(backend_one_device.numpy(got), backend_one_device.numpy(right))
     assert matmul_double_backward(None, None, da, x1, x2) == (None, None, None)
 
 
@@ -71,9 +71,11 @@ SIGNATURE = "(n?,k),(k,m?)->(n?,m?)"
 
 @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(shapes=mutually_broadcastable_shapes(signature=SIGNATURE, max_dims=3, min_side=0, max_side=3), data=st.data())
-def test_any_shape(eager: Backend, shapes: BroadcastableShapes, data: st.DataObject) -> None:
+def test_any_shape(backend_one_device: Backend, shapes: BroadcastableShapes, data: st.DataObject) -> None:
     law = data.draw(st.sampled_from(["value", "check"]))
-    LAWS[law](eager, MATMUL, drawn(eager, MATMUL, matmul_shapes(*shapes.input_shapes), "float32"))
+    LAWS[law](
+        backend_one_device, MATMUL, drawn(backend_one_device, MATMUL, matmul_shapes(*shapes.input_shapes), "float32")
+    )
 
 
 ERRORS = {
@@ -91,9 +93,9 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_refuses_shapes(eager: Backend, case: str) -> None:
+def test_refuses_shapes(backend_one_device: Backend, case: str) -> None:
     shape1, shape2, message = ERRORS[case]
-    x1, x2 = eager.asarray(np.ones(shape1)), eager.asarray(np.ones(shape2))
+    x1, x2 = backend_one_device.asarray(np.ones(shape1)), backend_one_device.asarray(np.ones(shape2))
     with pytest.raises(ValueError, match=f"^matmul_forward: {message}"):
         matmul_forward(x1, x2)
     with pytest.raises(ValueError, match=f"^matmul_backward: {message}"):
@@ -101,15 +103,15 @@ def test_refuses_shapes(eager: Backend, case: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (3, 4), (4,), (1, 2, 4), ()])
-def test_backward_refuses_another_shape_than_the_products(eager: Backend, shape: tuple[int, ...]) -> None:
-    da, x1, x2 = (eager.asarray(np.ones(x)) for x in (shape, (2, 3), (3, 4)))
+def test_backward_refuses_another_shape_than_the_products(backend_one_device: Backend, shape: tuple[int, ...]) -> None:
+    da, x1, x2 = (backend_one_device.asarray(np.ones(x)) for x in (shape, (2, 3), (3, 4)))
     message = r"matmul_backward: da must have the shape of the product x1 @ x2; got da \(.*\) and x1 \(2, 3\) and x2 "
     with pytest.raises(ValueError, match=message):
         matmul_backward(da, x1, x2)
 
 
-def test_orders_refuse_shapes(eager: Backend) -> None:
-    da, x1, x2, other = (eager.asarray(np.ones(x)) for x in ((2, 4), (2, 3), (3, 4), (4, 3)))
+def test_orders_refuse_shapes(backend_one_device: Backend) -> None:
+    da, x1, x2, other = (backend_one_device.asarray(np.ones(x)) for x in ((2, 4), (2, 3), (3, 4), (4, 3)))
     with pytest.raises(
         ValueError, match=r"^matmul_jvp: the last axis of x1 must equal the first matrix axis of x2; got "
     ):
@@ -136,8 +138,8 @@ def test_orders_refuse_shapes(eager: Backend) -> None:
         matmul_double_backward(x1, other, da, x1, x2)
 
 
-def test_jvp_refuses_no_tangent(eager: Backend) -> None:
-    x1, x2 = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((3, 4)))
+def test_jvp_refuses_no_tangent(backend_one_device: Backend) -> None:
+    x1, x2 = backend_one_device.asarray(np.ones((2, 3))), backend_one_device.asarray(np.ones((3, 4)))
     message = r"^matmul_jvp: at least one tangent must be given; got none\. Pass x1_tangent or x2_tangent$"
     with pytest.raises(ValueError, match=message):
         matmul_jvp(x1, x2)

@@ -14,9 +14,9 @@ from tests.harness.per_example_cases import MOMENTS, SHAPES, check, draw
 
 @pytest.mark.parametrize("of", MOMENTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes(eager: Backend, shape: str, of: str) -> None:
-    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
-    check(eager, MOMENTS[of], da, z, "float32")
+def test_shapes(backend_one_device: Backend, shape: str, of: str) -> None:
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check(backend_one_device, MOMENTS[of], da, z, "float32")
 
 
 @pytest.mark.parametrize("of", MOMENTS)
@@ -33,38 +33,41 @@ def test_positions(backend: Backend, of: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("of", MOMENTS)
-def test_layouts(eager: Backend, of: str, layout: str) -> None:
+def test_layouts(backend_one_device: Backend, of: str, layout: str) -> None:
     # What is done here to the rows of an array, Dask cannot do where their number is unknown.
-    da, z = (LAYOUTS[layout](eager.xp, eager.asarray(x, "complex64")) for x in draw(((3, 1, 2), 4, 5), "complex64"))
-    check(eager, MOMENTS[of], da, z, "complex64")
+    da, z = (
+        LAYOUTS[layout](backend_one_device.xp, backend_one_device.asarray(x, "complex64"))
+        for x in draw(((3, 1, 2), 4, 5), "complex64")
+    )
+    check(backend_one_device, MOMENTS[of], da, z, "complex64")
 
 
 @pytest.mark.parametrize("of", MOMENTS)
-def test_blocks(eager: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+def test_blocks(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """Three examples to a block, and a rest."""
     monkeypatch.setattr(blocking, "_MOST", 18)
     monkeypatch.setattr(blocking, "_ROWS", 3)
     for shape in (((7,), 3, 4), ((7, 4), 2, 3)):
-        da, z = (eager.rows(x, "float32") for x in draw(shape, "float32"))
-        check(eager, MOMENTS[of], da, z, "float32")
+        da, z = (backend_one_device.rows(x, "float32") for x in draw(shape, "float32"))
+        check(backend_one_device, MOMENTS[of], da, z, "float32")
 
 
-def test_narrow_sums_keep_growing(eager: Backend) -> None:
+def test_narrow_sums_keep_growing(backend_one_device: Backend) -> None:
     """A running float16 sum of ones would stop at 2,048."""
-    for dtype in {"float16"} & set(eager.dtypes):
+    for dtype in {"float16"} & set(backend_one_device.dtypes):
         for shape in ((5000, 2), (5000, 1, 2)):
-            ones = eager.blocks(np.ones(shape), dtype)
-            dw, db = eager.numpy(eager.call(second_moments, ones, ones))
+            ones = backend_one_device.blocks(np.ones(shape), dtype)
+            dw, db = backend_one_device.numpy(backend_one_device.call(second_moments, ones, ones))
             assert (dw.tolist(), db.tolist()) == ([[5000] * 2] * 2, [5000] * 2)
 
 
-def test_small_variance_of_a_large_gradient(eager: Backend) -> None:
+def test_small_variance_of_a_large_gradient(backend_one_device: Backend) -> None:
     """Of gradients 4096 ± 1 the variance is 1, which float32 squares of 1.7e7 have no room for."""
-    if "float64" not in eager.dtypes:
+    if "float64" not in backend_one_device.dtypes:
         return  # nothing wider to add up in
     da, z = np.asarray([[4095.0], [4097.0]] * 50), np.ones((100, 1))
-    arrays = eager.blocks(da, "float32"), eager.blocks(z, "float32")
-    dw, db = eager.numpy(eager.call(gradient_variance, *arrays))
+    arrays = backend_one_device.blocks(da, "float32"), backend_one_device.blocks(z, "float32")
+    dw, db = backend_one_device.numpy(backend_one_device.call(gradient_variance, *arrays))
     assert (dw.tolist(), db.tolist()) == ([[1.0]], [1.0])
 
 
@@ -75,10 +78,10 @@ def test_signal_without_noise(backend: Backend) -> None:
     assert (dw.tolist(), db.tolist()) == ([[np.inf, 0], [0, 0]], [np.inf, 0])
 
 
-def test_rounded_variance_is_not_negative(eager: Backend) -> None:
+def test_rounded_variance_is_not_negative(backend_one_device: Backend) -> None:
     rng = np.random.default_rng(32)
-    da, z = (eager.rows(np.repeat(rng.random((1, size)), 7, axis=0)) for size in (9, 8))
-    dw, db = eager.numpy(eager.call(gradient_variance, da, z))
+    da, z = (backend_one_device.rows(np.repeat(rng.random((1, size)), 7, axis=0)) for size in (9, 8))
+    dw, db = backend_one_device.numpy(backend_one_device.call(gradient_variance, da, z))
     assert dw.min() >= 0
     assert db.min() >= 0
 
@@ -93,8 +96,8 @@ def test_nan_stays_in_its_output(backend: Backend, of: str) -> None:
 
 
 @pytest.mark.parametrize("function", [second_moments, gradient_variance, gradient_signal_to_noise])
-def test_refuses_shapes(eager: Backend, function: Any) -> None:
-    x, y = eager.asarray(np.ones((2, 3))), eager.asarray(np.ones((5, 4)))
+def test_refuses_shapes(backend_one_device: Backend, function: Any) -> None:
+    x, y = backend_one_device.asarray(np.ones((2, 3))), backend_one_device.asarray(np.ones((5, 4)))
     with pytest.raises(
         ValueError, match=rf"^{function.__name__}: da and z must have the same shape but .* got da \(2, 3\)"
     ):

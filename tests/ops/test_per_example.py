@@ -14,9 +14,9 @@ from tests.harness.per_example_cases import PER_EXAMPLE, SHAPES, check, draw, ex
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes(eager: Backend, shape: str, of: str) -> None:
-    da, z = (eager.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
-    check(eager, PER_EXAMPLE[of], da, z, "float32")
+def test_shapes(backend_one_device: Backend, shape: str, of: str) -> None:
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
+    check(backend_one_device, PER_EXAMPLE[of], da, z, "float32")
 
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
@@ -34,81 +34,104 @@ def test_positions(backend: Backend, of: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("of", PER_EXAMPLE)
-def test_layouts(eager: Backend, of: str, layout: str) -> None:
+def test_layouts(backend_one_device: Backend, of: str, layout: str) -> None:
     # What is done here to the rows of an array, Dask cannot do where their number is unknown.
-    da, z = (LAYOUTS[layout](eager.xp, eager.asarray(x, "complex64")) for x in draw(((3, 1, 2), 4, 5), "complex64"))
-    check(eager, PER_EXAMPLE[of], da, z, "complex64")
+    da, z = (
+        LAYOUTS[layout](backend_one_device.xp, backend_one_device.asarray(x, "complex64"))
+        for x in draw(((3, 1, 2), 4, 5), "complex64")
+    )
+    check(backend_one_device, PER_EXAMPLE[of], da, z, "complex64")
 
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
-def test_blocks(eager: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+def test_blocks(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     """Two examples to a block, and a rest."""
     monkeypatch.setattr(blocking, "_MOST", 20)
     for shape in (((5, 2), 6, 5), ((5, 4), 2, 3)):
-        da, z = (eager.rows(x, "float32") for x in draw(shape, "float32"))
-        check(eager, PER_EXAMPLE[of], da, z, "float32")
+        da, z = (backend_one_device.rows(x, "float32") for x in draw(shape, "float32"))
+        check(backend_one_device, PER_EXAMPLE[of], da, z, "float32")
 
 
 @pytest.mark.parametrize(("of_da", "of_z"), [("float32", "float64"), ("float32", "complex64"), ("float16", "float32")])
-def test_mixed_dtypes(eager: Backend, of_da: str, of_z: str) -> None:
-    of_da, of_z = (x if x in eager.dtypes else "float32" for x in (of_da, of_z))
+def test_mixed_dtypes(backend_one_device: Backend, of_da: str, of_z: str) -> None:
+    of_da, of_z = (x if x in backend_one_device.dtypes else "float32" for x in (of_da, of_z))
     da, z = draw(SHAPES["2-d"], "float16")[0].astype("float16"), draw(SHAPES["2-d"], of_z)[1]
     for quantity in PER_EXAMPLE.values():
-        check(eager, quantity, eager.rows(da, of_da), eager.rows(z, of_z), of_z)
+        check(backend_one_device, quantity, backend_one_device.rows(da, of_da), backend_one_device.rows(z, of_z), of_z)
 
 
-def test_sum_is_the_gradient_of_the_batch(eager: Backend) -> None:
+def test_sum_is_the_gradient_of_the_batch(backend_one_device: Backend) -> None:
     """A clip that nothing reaches leaves the gradient of the batch."""
     da, z = draw(SHAPES["formed"], "float64")
-    dw, db = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), 1e6))
+    dw, db = backend_one_device.numpy(
+        backend_one_device.call(clipped_gradients, backend_one_device.rows(da), backend_one_device.rows(z), 1e6)
+    )
     of = exact(da, z)
-    np.testing.assert_allclose(dw, of.dw.sum(0), rtol=0, atol=40 * EPS[eager.real] * of.dw_size.max())
-    np.testing.assert_allclose(db, of.db.sum(0), rtol=0, atol=40 * EPS[eager.real] * of.db_size.max())
+    np.testing.assert_allclose(dw, of.dw.sum(0), rtol=0, atol=40 * EPS[backend_one_device.real] * of.dw_size.max())
+    np.testing.assert_allclose(db, of.db.sum(0), rtol=0, atol=40 * EPS[backend_one_device.real] * of.db_size.max())
 
 
-def test_clipped_norm(eager: Backend) -> None:
+def test_clipped_norm(backend_one_device: Backend) -> None:
     """One example longer than the clip keeps its direction; one of norm zero stays; neither warns."""
     da, z = np.asarray([[30.0, 40.0], [0.0, 0.0]]), np.asarray([[2.0, 2.0], [5.0, 5.0]])
-    dw, db = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), 1.5))
-    np.testing.assert_allclose(db, [0.3, 0.4], rtol=10 * EPS[eager.real])
-    np.testing.assert_allclose(dw, [[0.6, 0.8], [0.6, 0.8]], rtol=10 * EPS[eager.real])
+    dw, db = backend_one_device.numpy(
+        backend_one_device.call(clipped_gradients, backend_one_device.rows(da), backend_one_device.rows(z), 1.5)
+    )
+    np.testing.assert_allclose(db, [0.3, 0.4], rtol=10 * EPS[backend_one_device.real])
+    np.testing.assert_allclose(dw, [[0.6, 0.8], [0.6, 0.8]], rtol=10 * EPS[backend_one_device.real])
 
 
-def test_infinite_clip(eager: Backend) -> None:
+def test_infinite_clip(backend_one_device: Backend) -> None:
     da, z = np.asarray([[3.0], [0.0]]), np.asarray([[2.0], [5.0]])
-    dw, _ = eager.numpy(eager.call(clipped_gradients, eager.rows(da), eager.rows(z), np.inf))
+    dw, _ = backend_one_device.numpy(
+        backend_one_device.call(clipped_gradients, backend_one_device.rows(da), backend_one_device.rows(z), np.inf)
+    )
     assert dw.tolist() == [[6.0]]
 
 
-def test_norms_beyond_the_range_of_squares(eager: Backend) -> None:
+def test_norms_beyond_the_range_of_squares(backend_one_device: Backend) -> None:
     """float32 squares of 1e-15 and of 1e15 multiply to 1e60, float16 ones of 300 are infinite: the norms are none."""
-    da, z = eager.rows([[3e15, 4e15]], "float32"), eager.rows([[0.0, 1e10]], "float32")
-    np.testing.assert_allclose(eager.numpy(eager.call(per_example_norms, da, z)), [5e25], rtol=1e-6)
-    if "float64" in eager.dtypes:  # to which Gram matrices of positions are widened
-        da, z = eager.rows([[[3e15, 4e15] * 3]], "float32"), eager.rows([[[0.0, 1e10] * 3]], "float32")
-        np.testing.assert_allclose(eager.numpy(eager.call(per_example_norms, da, z)), [15e25], rtol=1e-6)
-    if "float16" in eager.dtypes:
-        da, z = eager.rows([[300.0, 400.0], [3e-6, 4e-6]], "float16"), eager.rows([[0.0], [0.0]], "float16")
-        norms = eager.numpy(eager.call(per_example_norms, da, z))
+    da, z = backend_one_device.rows([[3e15, 4e15]], "float32"), backend_one_device.rows([[0.0, 1e10]], "float32")
+    np.testing.assert_allclose(
+        backend_one_device.numpy(backend_one_device.call(per_example_norms, da, z)), [5e25], rtol=1e-6
+    )
+    if "float64" in backend_one_device.dtypes:  # to which Gram matrices of positions are widened
+        da, z = (
+            backend_one_device.rows([[[3e15, 4e15] * 3]], "float32"),
+            backend_one_device.rows([[[0.0, 1e10] * 3]], "float32"),
+        )
+        np.testing.assert_allclose(
+            backend_one_device.numpy(backend_one_device.call(per_example_norms, da, z)), [15e25], rtol=1e-6
+        )
+    if "float16" in backend_one_device.dtypes:
+        da, z = (
+            backend_one_device.rows([[300.0, 400.0], [3e-6, 4e-6]], "float16"),
+            backend_one_device.rows([[0.0], [0.0]], "float16"),
+        )
+        norms = backend_one_device.numpy(backend_one_device.call(per_example_norms, da, z))
         np.testing.assert_allclose(norms, [500.0, 5e-6], rtol=0.01)
 
 
 @pytest.mark.parametrize("positions", [2, 4])
-def test_cancelling_positions(eager: Backend, positions: int) -> None:
+def test_cancelling_positions(backend_one_device: Backend, positions: int) -> None:
     """The gradient is zero; its squared norm may be rounded below that, and is not NaN."""
     rng = np.random.default_rng(31)
     for k, n in ((6, 5), (2, 3)):
         half = rng.random((20, positions // 2, k)), rng.random((20, positions // 2, n))
         z, da = np.concatenate([half[0]] * 2, axis=1), np.concatenate([half[1], -half[1]], axis=1)
-        norms = eager.numpy(eager.call(per_example_norms, eager.rows(da, "float32"), eager.rows(z, "float32")))
+        norms = backend_one_device.numpy(
+            backend_one_device.call(
+                per_example_norms, backend_one_device.rows(da, "float32"), backend_one_device.rows(z, "float32")
+            )
+        )
         assert np.all(norms <= np.sqrt(EPS["float32"]) * positions * np.sqrt((k + 1) * n))
 
 
-def test_narrow_positions_keep_growing(eager: Backend) -> None:
+def test_narrow_positions_keep_growing(backend_one_device: Backend) -> None:
     """A running float16 sum of ones would stop at 2,048."""
-    for dtype in {"float16"} & set(eager.dtypes):
-        ones = eager.blocks(np.ones((1, 5000, 1)), dtype)
-        dw, db = eager.numpy(eager.call(per_example_gradients, ones, ones))
+    for dtype in {"float16"} & set(backend_one_device.dtypes):
+        ones = backend_one_device.blocks(np.ones((1, 5000, 1)), dtype)
+        dw, db = backend_one_device.numpy(backend_one_device.call(per_example_gradients, ones, ones))
         assert (dw.tolist(), db.tolist()) == ([[[5000]]], [[5000]])
 
 
@@ -161,21 +184,21 @@ def clip(da: Any, z: Any) -> Any:
         ("clipped_gradients", clip),
     ],
 )
-def test_refuses_shapes(eager: Backend, function: str, call: Any, case: str) -> None:
+def test_refuses_shapes(backend_one_device: Backend, function: str, call: Any, case: str) -> None:
     *shapes, message = SHAPE_ERRORS[case]
-    da, z = (eager.asarray(np.ones(shape)) for shape in shapes)
+    da, z = (backend_one_device.asarray(np.ones(shape)) for shape in shapes)
     with pytest.raises(ValueError, match=f"^{function}: {message}"):
         call(da, z)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
-def test_refuses_clips(eager: Backend, bad: float) -> None:
-    x = eager.asarray(np.ones((2, 3)))
+def test_refuses_clips(backend_one_device: Backend, bad: float) -> None:
+    x = backend_one_device.asarray(np.ones((2, 3)))
     with pytest.raises(ValueError, match=rf"^clipped_gradients: max_norm must be a positive number; got {bad}$"):
         clipped_gradients(x, x, bad)
 
 
-def test_refuses_integers(eager: Backend) -> None:
-    x = eager.asarray(np.ones((2, 3)))
+def test_refuses_integers(backend_one_device: Backend) -> None:
+    x = backend_one_device.asarray(np.ones((2, 3)))
     with pytest.raises(TypeError, match=r"^per_example_norms: z must have a floating dtype; got .*int64"):
-        per_example_norms(x, eager.asarray(np.ones((2, 3), "int64")))
+        per_example_norms(x, backend_one_device.asarray(np.ones((2, 3), "int64")))

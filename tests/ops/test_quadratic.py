@@ -14,8 +14,8 @@ QUADRATIC_LAWS = ("value", "check", "wrt")
 
 @pytest.mark.parametrize("law", ["value", "check"])
 @pytest.mark.parametrize("shape", QUADRATIC_SHAPES)
-def test_shapes(eager: Backend, law: str, shape: str) -> None:
-    LAWS[law](eager, QUADRATIC, given(eager, QUADRATIC, QUADRATIC_SHAPES[shape], "float32"))
+def test_shapes(backend_one_device: Backend, law: str, shape: str) -> None:
+    LAWS[law](backend_one_device, QUADRATIC, given(backend_one_device, QUADRATIC, QUADRATIC_SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", QUADRATIC_LAWS)
@@ -24,34 +24,45 @@ def test_dtypes(backend: Backend, dtype: str, law: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(eager: Backend, layout: str) -> None:
-    layouts(layout, eager, QUADRATIC, given(eager, QUADRATIC, QUADRATIC_SHAPES["3-d"], "complex64"))
+def test_layouts(backend_one_device: Backend, layout: str) -> None:
+    layouts(
+        layout,
+        backend_one_device,
+        QUADRATIC,
+        given(backend_one_device, QUADRATIC, QUADRATIC_SHAPES["3-d"], "complex64"),
+    )
 
 
-def test_symmetric(eager: Backend) -> None:
+def test_symmetric(backend_one_device: Backend) -> None:
     """The gradient is 2 A x for a symmetric matrix, and for no other."""
     x, matrix = np.asarray([1.0, 2.0]), np.asarray([[1.0, 3.0], [3.0, 5.0]])
-    one = eager.asarray(np.ones(()))
-    dx = eager.numpy(quadratic_form_backward(one, eager.asarray(x), eager.asarray(matrix)).dx)
+    one = backend_one_device.asarray(np.ones(()))
+    dx = backend_one_device.numpy(
+        quadratic_form_backward(one, backend_one_device.asarray(x), backend_one_device.asarray(matrix)).dx
+    )
     assert dx.tolist() == (2 * matrix @ x).tolist()
     matrix[0, 1] = 0
-    dx = eager.numpy(quadratic_form_backward(one, eager.asarray(x), eager.asarray(matrix)).dx)
+    dx = backend_one_device.numpy(
+        quadratic_form_backward(one, backend_one_device.asarray(x), backend_one_device.asarray(matrix)).dx
+    )
     assert dx.tolist() == ((matrix + matrix.T) @ x).tolist() != (2 * matrix @ x).tolist()
 
 
-def test_complex_gradients_of_real_primals(eager: Backend) -> None:
+def test_complex_gradients_of_real_primals(backend_one_device: Backend) -> None:
     """For L = Re (conj(d) xᵀ A x): the gradient of x is the real part of d conj((A + Aᵀ) x)."""
     x, matrix, d = np.asarray([[1.0, 2.0]]), np.asarray([[1j, 2.0], [3.0, 1 - 1j]]), np.asarray([2 + 1j])
-    dx, dmatrix = eager.numpy(quadratic_form_backward(*(eager.asarray(y) for y in (d, x, matrix))))
+    dx, dmatrix = backend_one_device.numpy(
+        quadratic_form_backward(*(backend_one_device.asarray(y) for y in (d, x, matrix)))
+    )
     assert dx.tolist() == (d[:, None] * np.conj(x @ (matrix + matrix.T))).real.tolist()
     assert dmatrix.tolist() == (d * np.outer(x, x)).tolist()
 
 
-def test_nan_and_infinity_show_up_where_the_formula_sends_them(eager: Backend) -> None:
+def test_nan_and_infinity_show_up_where_the_formula_sends_them(backend_one_device: Backend) -> None:
     def unfinite(dvalue: object, x: object, matrix: object) -> tuple[list[list[int]], list[list[int]]]:
-        arrays = (eager.asarray(y) for y in (dvalue, x, matrix))
+        arrays = (backend_one_device.asarray(y) for y in (dvalue, x, matrix))
         with np.errstate(invalid="ignore"):
-            dx, dmatrix = eager.numpy(quadratic_form_backward(*arrays))
+            dx, dmatrix = backend_one_device.numpy(quadratic_form_backward(*arrays))
         return np.argwhere(~np.isfinite(dx)).tolist(), np.argwhere(~np.isfinite(dmatrix)).tolist()
 
     dvalue, x, matrix = np.ones(2), np.ones((2, 3)), np.ones((3, 3))
@@ -73,9 +84,9 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_refuses_shapes(eager: Backend, case: str) -> None:
+def test_refuses_shapes(backend_one_device: Backend, case: str) -> None:
     of_x, of_matrix, message = ERRORS[case]
-    x, matrix = eager.asarray(np.ones(of_x)), eager.asarray(np.ones(of_matrix))
+    x, matrix = backend_one_device.asarray(np.ones(of_x)), backend_one_device.asarray(np.ones(of_matrix))
     with pytest.raises(ValueError, match=f"^quadratic_form: {message}"):
         quadratic_form(x, matrix)
     with pytest.raises(ValueError, match=f"^quadratic_form_backward: {message}"):
@@ -83,8 +94,8 @@ def test_refuses_shapes(eager: Backend, case: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3,), ()])
-def test_backward_refuses_another_shape_than_the_values(eager: Backend, shape: Shape) -> None:
-    dvalue, x, matrix = (eager.asarray(np.ones(of)) for of in (shape, (2, 3), (3, 3)))
+def test_backward_refuses_another_shape_than_the_values(backend_one_device: Backend, shape: Shape) -> None:
+    dvalue, x, matrix = (backend_one_device.asarray(np.ones(of)) for of in (shape, (2, 3), (3, 3)))
     message = r"^quadratic_form_backward: dvalue must have the shape of the value, \(2,\); got dvalue \("
     with pytest.raises(ValueError, match=message):
         quadratic_form_backward(dvalue, x, matrix)

@@ -31,7 +31,7 @@ def forward(*arrays: Any) -> Any:
 
 
 def gradients(da: Any, *arrays: Any, wrt: tuple[str, ...] = ("z", "layers")) -> Any:
-    return stack_backward(da, forward(*arrays).kept, wrt=wrt)
+    return stack_backward(da, forward(*arrays).saved, wrt=wrt)
 
 
 def output(*arrays: Any) -> Any:
@@ -95,13 +95,17 @@ def test_dtypes(backend: Backend, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("rows", [(), (1,), (0,), (2, 3)], ids=str)
-def test_shapes(eager: Backend, rows: tuple[int, ...]) -> None:
-    check(eager, hold(eager, draw(rows), "float32"), "float32")
+def test_shapes(backend_one_device: Backend, rows: tuple[int, ...]) -> None:
+    check(backend_one_device, hold(backend_one_device, draw(rows), "float32"), "float32")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(eager: Backend, layout: str) -> None:
-    check(eager, [LAYOUTS[layout](eager.xp, eager.asarray(x, "float32")) for x in draw().values()], "float32")
+def test_layouts(backend_one_device: Backend, layout: str) -> None:
+    check(
+        backend_one_device,
+        [LAYOUTS[layout](backend_one_device.xp, backend_one_device.asarray(x, "float32")) for x in draw().values()],
+        "float32",
+    )
 
 
 def test_wrt(backend: Backend) -> None:
@@ -115,7 +119,7 @@ def test_wrt(backend: Backend) -> None:
     assert backend.call(gradients, *arrays, wrt=()) == (None, None)
 
 
-def test_nothing_is_done_that_nobody_asks_for(eager: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_done_that_nobody_asks_for(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training does not differentiate for the batch, nor run what stands before the first parameters."""
     asked = []
 
@@ -127,7 +131,7 @@ def test_nothing_is_done_that_nobody_asks_for(eager: Backend, monkeypatch: pytes
         raise AssertionError
 
     monkeypatch.setattr("pullback._ops.stack.affine_backward", backward)
-    w, z = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((2, 3)))
+    w, z = backend_one_device.asarray(np.ones((3, 3))), backend_one_device.asarray(np.ones((2, 3)))
     a, kept = stack_forward([Activation(_tanh, never, "output"), Affine(w), TANH, Affine(w, w[0, :])], z)
     stack_backward(a, kept, wrt=("layers",))
     assert asked == [("z", "w", "b"), ("w",)]
@@ -136,31 +140,31 @@ def test_nothing_is_done_that_nobody_asks_for(eager: Backend, monkeypatch: pytes
     assert stack_backward(a, kept[:1], wrt=("layers",)) == (None, (None,))
 
 
-def test_nothing_is_copied(eager: Backend) -> None:
+def test_nothing_is_copied(backend_one_device: Backend) -> None:
     """What is kept are the arrays themselves, each input and each output once."""
-    w, z = eager.asarray(np.ones((3, 3))), eager.asarray(np.ones((2, 3)))
-    kept = stack_forward([Affine(w), TANH, Affine(w), SQUARE], z).kept
+    w, z = backend_one_device.asarray(np.ones((3, 3))), backend_one_device.asarray(np.ones((2, 3)))
+    kept = stack_forward([Affine(w), TANH, Affine(w), SQUARE], z).saved
     assert kept[0].x is z
     assert kept[1].x is kept[2].x
     assert [x.layer for x in kept] == [Affine(w), TANH, Affine(w), SQUARE]
 
 
-def test_empty_stack(eager: Backend) -> None:
-    z = eager.asarray(np.ones((2, 3)))
+def test_empty_stack(backend_one_device: Backend) -> None:
+    z = backend_one_device.asarray(np.ones((2, 3)))
     a, kept = stack_forward([], z)
     assert (a is z, kept) == (True, ())
     dz, layers = stack_backward(z, kept)
     assert (dz is z, layers) == (True, ())
 
 
-def test_refuses(eager: Backend) -> None:
-    z: Any = eager.asarray(np.ones((2, 3)))
+def test_refuses(backend_one_device: Backend) -> None:
+    z: Any = backend_one_device.asarray(np.ones((2, 3)))
     layers: Any = [TANH, (z, None)]
     with pytest.raises(TypeError, match=r"^stack_forward: each layer must be an Affine or .*; got tuple for layer 1$"):
         stack_forward(layers, z)
-    keeps: Any = "both"
-    with pytest.raises(ValueError, match=r"^stack_forward: keeps must be one of .*; got 'both' for layer 0$"):
-        stack_forward([TANH._replace(keeps=keeps)], z)
+    saves: Any = "both"
+    with pytest.raises(ValueError, match=r"^stack_forward: saves must be one of .*; got 'both' for layer 0$"):
+        stack_forward([TANH._replace(saves=saves)], z)
     with pytest.raises(ValueError, match=r"^stack_backward: wrt must be a tuple of names out of .*; got 'z'$"):
         stack_backward(z, (), wrt="z")
     with pytest.raises(ValueError, match=r"^affine_forward: the last axis of z must equal the first axis of w; got"):

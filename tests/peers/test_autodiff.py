@@ -170,7 +170,7 @@ def quadratic(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
     return {"x": ((*batch, k), "first"), "A": ((k, k), "second"), "dvalue": (batch, "both")}
 
 
-def together(peer: Any, f: Function) -> Function:
+def run_fused(peer: Any, f: Function) -> Function:
     """Let a function of the peer's arrays promote them first, which PyTorch's product does not."""
 
     def promoted(*arrays: Any) -> Any:
@@ -232,25 +232,25 @@ CHECKS: dict[str, Check] = {
         affine,
         False,
         lambda c: pullback.affine_forward(c.z, c.w, c.b),
-        lambda peer, c: together(peer, affine_map)(c.z, c.w, c.b),
+        lambda peer, c: run_fused(peer, affine_map)(c.z, c.w, c.b),
     ),
     "affine_backward": (
         affine,
         False,
         lambda c: pullback.affine_backward(c.da, c.z, c.w),
-        lambda peer, c: peer.vjp(together(peer, affine_map), (c.z, c.w, c.b), c.da),
+        lambda peer, c: peer.vjp(run_fused(peer, affine_map), (c.z, c.w, c.b), c.da),
     ),
     "affine_jvp": (
         affine,
         False,
         lambda c: pullback.affine_jvp(c.z, c.w, z_tangent=c.ddz, w_tangent=c.ddw, b_tangent=c.ddb),
-        lambda peer, c: peer.jvp(together(peer, affine_map), (c.z, c.w, c.b), (c.ddz, c.ddw, c.ddb)),
+        lambda peer, c: peer.jvp(run_fused(peer, affine_map), (c.z, c.w, c.b), (c.ddz, c.ddw, c.ddb)),
     ),
     "affine_double_backward": (
         affine,
         False,
         lambda c: pullback.affine_double_backward(c.ddz, c.ddw, c.ddb, c.da, c.z, c.w),
-        lambda peer, c: grad_of_grad(peer, together(peer, affine_map), (c.ddz, c.ddw, c.ddb), c.da, c.z, c.w, c.b)[:3],
+        lambda peer, c: grad_of_grad(peer, run_fused(peer, affine_map), (c.ddz, c.ddw, c.ddb), c.da, c.z, c.w, c.b)[:3],
     ),
     "affine_jacobians": (
         affine,
@@ -258,10 +258,10 @@ CHECKS: dict[str, Check] = {
         lambda c: pullback.affine_jacobians(c.z, c.w),
         lambda peer, c: peer.jacrev(affine_map, (c.z, c.w, c.b)),
     ),
-    "single_entry": (
+    "weight_jacobian_slice": (
         affine,
         True,
-        lambda c: pullback.single_entry(c.z, c.z.shape[-1] - 1, 0, c.w.shape[1]),
+        lambda c: pullback.weight_jacobian_slice(c.z, c.z.shape[-1] - 1, 0, c.w.shape[1]),
         lambda peer, c: peer.jacrev(affine_map, (c.z, c.w, c.b))[1][..., -1, 0],
     ),
     "JacobianOperator.matvec": (
@@ -280,61 +280,61 @@ CHECKS: dict[str, Check] = {
         matmul,
         False,
         lambda c: pullback.matmul_forward(c.x1, c.x2),
-        lambda peer, c: together(peer, product)(c.x1, c.x2),
+        lambda peer, c: run_fused(peer, product)(c.x1, c.x2),
     ),
     "matmul_backward": (
         matmul,
         False,
         lambda c: pullback.matmul_backward(c.da, c.x1, c.x2),
-        lambda peer, c: peer.vjp(together(peer, product), (c.x1, c.x2), c.da),
+        lambda peer, c: peer.vjp(run_fused(peer, product), (c.x1, c.x2), c.da),
     ),
     "matmul_jvp": (
         matmul,
         False,
         lambda c: pullback.matmul_jvp(c.x1, c.x2, x1_tangent=c.ddx1, x2_tangent=c.ddx2),
-        lambda peer, c: peer.jvp(together(peer, product), (c.x1, c.x2), (c.ddx1, c.ddx2)),
+        lambda peer, c: peer.jvp(run_fused(peer, product), (c.x1, c.x2), (c.ddx1, c.ddx2)),
     ),
     "matmul_double_backward": (
         matmul,
         False,
         lambda c: pullback.matmul_double_backward(c.ddx1, c.ddx2, c.da, c.x1, c.x2),
-        lambda peer, c: grad_of_grad(peer, together(peer, product), (c.ddx1, c.ddx2), c.da, c.x1, c.x2),
+        lambda peer, c: grad_of_grad(peer, run_fused(peer, product), (c.ddx1, c.ddx2), c.da, c.x1, c.x2),
     ),
     "frobenius_inner": (
         frobenius,
         False,
         lambda c: pullback.frobenius_inner(c.x, c.y),
-        lambda peer, c: together(peer, inner_product)(c.x, c.y),
+        lambda peer, c: run_fused(peer, inner_product)(c.x, c.y),
     ),
     "frobenius_inner_backward": (
         frobenius,
         False,
         lambda c: pullback.frobenius_inner_backward(c.dvalue, c.x, c.y),
-        lambda peer, c: peer.vjp(together(peer, inner_product), (c.x, c.y), c.dvalue),
+        lambda peer, c: peer.vjp(run_fused(peer, inner_product), (c.x, c.y), c.dvalue),
     ),
     "trace_of_product": (
         trace,
         False,
         lambda c: pullback.trace_of_product(c.x, c.w),
-        lambda peer, c: together(peer, trace_map)(c.x, c.w),
+        lambda peer, c: run_fused(peer, trace_map)(c.x, c.w),
     ),
     "trace_of_product_backward": (
         trace,
         False,
         lambda c: pullback.trace_of_product_backward(c.dvalue, c.x, c.w),
-        lambda peer, c: peer.vjp(together(peer, trace_map), (c.x, c.w), c.dvalue),
+        lambda peer, c: peer.vjp(run_fused(peer, trace_map), (c.x, c.w), c.dvalue),
     ),
     "quadratic_form": (
         quadratic,
         False,
         lambda c: pullback.quadratic_form(c.x, c.A),
-        lambda peer, c: together(peer, form)(c.x, c.A),
+        lambda peer, c: run_fused(peer, form)(c.x, c.A),
     ),
     "quadratic_form_backward": (
         quadratic,
         False,
         lambda c: pullback.quadratic_form_backward(c.dvalue, c.x, c.A),
-        lambda peer, c: peer.vjp(together(peer, form), (c.x, c.A), c.dvalue),
+        lambda peer, c: peer.vjp(run_fused(peer, form), (c.x, c.A), c.dvalue),
     ),
 }
 

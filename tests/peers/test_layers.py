@@ -34,7 +34,7 @@ class Case:
         terms = math.prod(self.z.shape) * self.da.shape[-1]
         return C * math.sqrt(terms) * EPS[str(self.z.dtype).removeprefix("torch.")]
 
-    def agree(self, got: Any, expected: Any, size: Any = 1.0) -> None:
+    def compatible_size(self, got: Any, expected: Any, size: Any = 1.0) -> None:
         """Require equality up to rounding."""
         assert got.shape == expected.shape, f"case {self.i}"
         assert got.dtype == expected.dtype, f"case {self.i}"
@@ -77,13 +77,13 @@ def test_vmap() -> None:
     for case in cases(positions=True):
         dw, db = per_example(case)
         got = ours.per_example_gradients(case.da, case.z)
-        case.agree(got.dw, dw)
-        case.agree(got.db, db)
+        case.compatible_size(got.dw, dw)
+        case.compatible_size(got.db, db)
         # Squares of norms: their error does not depend on what cancels.
         most = case.z.shape[1] ** 2 if case.z.ndim == 3 else 1
         squares = torch.sum(dw**2, (1, 2)) + torch.sum(db**2, 1)
-        case.agree(ours.per_example_norms(case.da, case.z) ** 2, squares, most)
-        case.agree(ours.per_example_norms(case.da, case.z, bias=False) ** 2, torch.sum(dw**2, (1, 2)), most)
+        case.compatible_size(ours.per_example_norms(case.da, case.z) ** 2, squares, most)
+        case.compatible_size(ours.per_example_norms(case.da, case.z, bias=False) ** 2, torch.sum(dw**2, (1, 2)), most)
         for x, y, z, v in zip(
             (dw, db),
             ours.second_moments(case.da, case.z),
@@ -91,9 +91,9 @@ def test_vmap() -> None:
             ours.gradient_variance(case.da, case.z),
             strict=True,
         ):
-            case.agree(y, torch.sum(x**2, 0), most)
-            case.agree(z, torch.mean(x**2, 0), most)
-            case.agree(v, torch.var(x, 0, correction=0), most)
+            case.compatible_size(y, torch.sum(x**2, 0), most)
+            case.compatible_size(z, torch.mean(x**2, 0), most)
+            case.compatible_size(v, torch.var(x, 0, correction=0), most)
 
 
 def test_signal_to_noise() -> None:
@@ -135,14 +135,14 @@ def test_backpack() -> None:
         w, b = layer.weight, layer.bias
         most = case.z.shape[1] ** 2 if case.z.ndim == 3 else 1
         got = ours.per_example_gradients(case.da, case.z)
-        case.agree(got.dw, w.grad_batch.mT)
-        case.agree(got.db, b.grad_batch)
-        case.agree(ours.per_example_norms(case.da, case.z) ** 2, w.batch_l2 + b.batch_l2, most)
-        case.agree(ours.per_example_norms(case.da, case.z, bias=False) ** 2, w.batch_l2, most)
+        case.compatible_size(got.dw, w.grad_batch.mT)
+        case.compatible_size(got.db, b.grad_batch)
+        case.compatible_size(ours.per_example_norms(case.da, case.z) ** 2, w.batch_l2 + b.batch_l2, most)
+        case.compatible_size(ours.per_example_norms(case.da, case.z, bias=False) ** 2, w.batch_l2, most)
         for function, name in ((ours.second_moments, "sum_grad_squared"), (ours.gradient_variance, "variance")):
             dw, db = function(case.da, case.z)
-            case.agree(dw, getattr(w, name).T, most)
-            case.agree(db, getattr(b, name), most)
+            case.compatible_size(dw, getattr(w, name).T, most)
+            case.compatible_size(db, getattr(b, name), most)
 
 
 def test_backpack_kfac(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +171,12 @@ def test_backpack_kfac(monkeypatch: pytest.MonkeyPatch) -> None:
             for layer, z, upstream in ((case.layer, case.z, inner), (last, h, da)):
                 factor, inputs = getattr(layer.weight, name)
                 got = ours.kfac_factors(upstream, z.expand(count, -1, -1), bias=False)
-                case.agree(got.a, inputs)
-                case.agree(got.g * count, factor)
-                case.agree(ours.kfac_factors(upstream, z.expand(count, -1, -1)).g * count, getattr(layer.bias, name)[0])
+                case.compatible_size(got.a, inputs)
+                case.compatible_size(got.g * count, factor)
+                case.compatible_size(
+                    ours.kfac_factors(upstream, z.expand(count, -1, -1)).g * count, getattr(layer.bias, name)[0]
+                )
                 with_ones = torch.cat([z, torch.ones_like(z[:, :1])], 1)
-                case.agree(ours.kfac_factors(upstream, z.expand(count, -1, -1)).a, with_ones.T @ with_ones / len(z))
+                case.compatible_size(
+                    ours.kfac_factors(upstream, z.expand(count, -1, -1)).a, with_ones.T @ with_ones / len(z)
+                )

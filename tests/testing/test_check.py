@@ -42,11 +42,11 @@ POSITIVE = {
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, *POSITIVE])
-def test_functions_that_are_not_linear(eager: Backend, dtype: str, name: str) -> None:
+def test_functions_that_are_not_linear(backend_one_device: Backend, dtype: str, name: str) -> None:
     """Also narrow ones, and without a warning of a step that leaves the domain."""
     if not dtype.startswith("complex"):
         forward, backward = (SMOOTH | POSITIVE)[name]
-        x = eager.rows(X if name in SMOOTH else np.abs(X), dtype)
+        x = backend_one_device.rows(X if name in SMOOTH else np.abs(X), dtype)
         found = check_pair(forward, backward, x).findings
         assert [finding.law for finding in found if finding.law != "laziness"] == [
             *["structure"] * 2,
@@ -63,22 +63,22 @@ def test_functions_wrong_by_a_factor(name: str, of: str, factor: float) -> None:
         check_pair(forward, lambda da, x: backward(da, x) * factor, np.abs(X).astype(of))
 
 
-def test_complex_numbers_and_a_real_output(eager: Backend) -> None:
+def test_complex_numbers_and_a_real_output(backend_one_device: Backend) -> None:
     """The gradient of |x|² is 2x in the convention of the library, and its conjugate is found to be wrong."""
 
     def forward(x: Any) -> Any:
         xp = array_namespace(x)
         return xp.real(x * xp.conj(x))
 
-    x = eager.rows(X + 1j * X[::-1])
+    x = backend_one_device.rows(X + 1j * X[::-1])
     check_pair(forward, lambda da, x: 2 * da * x, x)
     with pytest.raises(AssertionError, match="BROKEN central difference of dx"):
         check_pair(forward, lambda da, x: 2 * da * array_namespace(x).conj(x), x)
 
 
-def test_loss_and_class_indices(eager: Backend) -> None:
+def test_loss_and_class_indices(backend_one_device: Backend) -> None:
     """One array instead of a tuple, a 0-d output, and an input that has no gradient."""
-    a, y = eager.rows(X), eager.rows(np.asarray([0, 1, 2, 0, 1]))
+    a, y = backend_one_device.rows(X), backend_one_device.rows(np.asarray([0, 1, 2, 0, 1]))
 
     def value(a: Any, y: Any) -> Any:
         return softmax_cross_entropy(a, y).value
@@ -91,7 +91,7 @@ def test_loss_and_class_indices(eager: Backend) -> None:
     check_pair(value, lambda dvalue, a, y: (gradient(dvalue, a, y), None), a, y)
 
 
-def test_many_outputs_and_inputs_in_another_order(eager: Backend) -> None:
+def test_many_outputs_and_inputs_in_another_order(backend_one_device: Backend) -> None:
     def forward(x: Any, y: Any, z: Any) -> tuple[Any, Any]:
         return x * y, x + z
 
@@ -102,7 +102,7 @@ def test_many_outputs_and_inputs_in_another_order(eager: Backend) -> None:
         ddx, ddy, ddz, dxy, _, z, y, x = arrays
         return ddx * y + ddy * x, ddx + ddz, 0 * z, ddx * dxy, ddy * dxy
 
-    x, y, z = (eager.asarray(array) for array in (X, X + 1, X - 1))
+    x, y, z = (backend_one_device.asarray(array) for array in (X, X + 1, X - 1))
     report = check_pair(forward, backward, x, y, z, needs=("z", "y", "x"), double_backward=double)
     of = [finding.of for finding in report.findings if finding.law == "central difference"]
     assert of == ["dx", "dy", "dz", *(f"{x} (double backward)" for x in ("dda0", "dda1", "dz", "dy", "dx"))]
@@ -112,9 +112,13 @@ def test_many_outputs_and_inputs_in_another_order(eager: Backend) -> None:
         )
 
 
-def affine(eager: Backend) -> list[Any]:
+def affine(backend_one_device: Backend) -> list[Any]:
     rng = np.random.default_rng(1)
-    return [eager.rows(X), eager.asarray(rng.standard_normal((3, 4))), eager.asarray(rng.standard_normal(4))]
+    return [
+        backend_one_device.rows(X),
+        backend_one_device.asarray(rng.standard_normal((3, 4))),
+        backend_one_device.asarray(rng.standard_normal(4)),
+    ]
 
 
 def jvp(z: Any, w: Any, _: Any, *tangents: Any) -> Any:
@@ -122,9 +126,9 @@ def jvp(z: Any, w: Any, _: Any, *tangents: Any) -> Any:
     return affine_jvp(z, w, z_tangent=z_tangent, w_tangent=w_tangent, b_tangent=b_tangent)
 
 
-def test_some_of_the_gradients(eager: Backend) -> None:
+def test_some_of_the_gradients(backend_one_device: Backend) -> None:
     """Those in `wrt`, whatever its order; what is None is passed over, and its input stays where it is."""
-    z, w, b = affine(eager)
+    z, w, b = affine(backend_one_device)
     report = check_pair(
         affine_forward,
         lambda da, z, w: affine_backward(da, z, w, wrt=("z", "b")),
@@ -194,14 +198,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_pairs(eager: Backend, case: str) -> None:
+def test_wrong_pairs(backend_one_device: Backend, case: str) -> None:
     changed, told = WRONG[case]
     options = {"forward": affine_forward, "backward": affine_backward, "jvp": jvp, **changed}
     functions = [options.pop("forward"), options.pop("backward")]
     with pytest.raises(
         AssertionError, match=rf"^check_pair: .*: \d of \d+ findings break a law\nBROKEN {told}"
     ) as error:
-        check_pair(*functions, *affine(eager), names=("z", "w", "b"), needs=("z", "w"), **options)
+        check_pair(*functions, *affine(backend_one_device), names=("z", "w", "b"), needs=("z", "w"), **options)
     (report,) = error.value.args
     assert isinstance(report, PairReport)
     assert str(report) == str(error.value)
@@ -263,21 +267,21 @@ LOOKING = {
 
 
 @pytest.mark.parametrize("case", LOOKING)
-def test_computing(eager: Backend, case: str) -> None:
+def test_computing(backend_one_device: Backend, case: str) -> None:
     """What looks at a value computes lazy arrays, on whatever scheduler; a library that is not lazy has them ready."""
     options: dict[str, Any] = {"forward": affine_forward, "backward": affine_backward, "jvp": jvp, **LOOKING[case]}
     functions = [options.pop("forward"), options.pop("backward")]
     told = rf"1 of \d+ findings break a law\nBROKEN laziness of {case}: an array computed, expected nothing computed\n"
     options |= {"names": ("z", "w", "b"), "needs": ("z", "w")}
-    if eager.lazy:
+    if backend_one_device.lazy:
         with pytest.raises(AssertionError, match=told):
-            check_pair(*functions, *affine(eager), **options)
+            check_pair(*functions, *affine(backend_one_device), **options)
     else:
-        report = check_pair(*functions, *affine(eager), **options)
+        report = check_pair(*functions, *affine(backend_one_device), **options)
         assert not [finding for finding in report.findings if finding.law == "laziness"]
 
 
-def test_computing_in_the_double_backward(eager: Backend) -> None:
+def test_computing_in_the_double_backward(backend_one_device: Backend) -> None:
     def product(x: Any, y: Any) -> Any:
         return x * y
 
@@ -287,12 +291,12 @@ def test_computing_in_the_double_backward(eager: Backend) -> None:
     def double(ddx: Any, ddy: Any, da: Any, x: Any, y: Any) -> tuple[Any, ...]:
         return ddx * y + ddy * x, ddy * da, ddx * da
 
-    x, y = eager.rows(X), eager.rows(X)
+    x, y = backend_one_device.rows(X), backend_one_device.rows(X)
     report = check_pair(product, backward, x, y, double_backward=double)
     lazy = [finding.of for finding in report.findings if finding.law == "laziness"]
     expected = ["the forward", "the backward", "the backward (double backward)"]
-    assert lazy == (expected if eager.lazy else [])
-    if eager.lazy:
+    assert lazy == (expected if backend_one_device.lazy else [])
+    if backend_one_device.lazy:
         with pytest.raises(AssertionError, match=r"BROKEN laziness of the backward \(double backward\): an array comp"):
             check_pair(product, backward, x, y, double_backward=looks(double, 1))
 

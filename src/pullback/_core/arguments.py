@@ -12,7 +12,7 @@ from pullback._core.typing import Array, Cast, DType, Elementwise, Namespace
 _usual: dict[tuple[type, DType], Namespace] = {}
 
 
-def read(
+def validate_arrays(
     function: str, names: tuple[str, ...], /, *arrays: Array
 ) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
     """Check that the arrays belong together and have floating dtypes.
@@ -20,10 +20,10 @@ def read(
     Returns their namespace, complex conjugation, the cast of a result to a dtype (if none is named, to the promoted
     one, which a forward returns), and the arrays in the dtype to compute in.
     """
-    xp = usual_namespace(*arrays)
+    xp = cached_namespace(*arrays)
     if xp is not None:
         return xp, _as_it_is, _as_it_is, arrays
-    xp = read_together(function, names, *arrays)
+    xp = validate_library_and_device(function, names, *arrays)
     for name, x in zip(names, arrays, strict=True):
         if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
             msg = (
@@ -41,14 +41,14 @@ def read(
         # A narrow product has no BLAS behind it in NumPy, and a running sum of narrow numbers soon stops growing.
         compute = xp.float32
 
-    def like(x: Array, dtype: DType = promoted, /) -> Array:
+    def cast_output(x: Array, dtype: DType = promoted, /) -> Array:
         return _cast(xp, x, dtype)
 
-    return xp, conj, like, [_cast(xp, x, compute) for x in arrays]
+    return xp, conj, cast_output, [_cast(xp, x, compute) for x in arrays]
 
 
-def usual_namespace(x: Array, /, *others: Array) -> Namespace | None:
-    """Return the namespace of arrays that have been seen before and pass each check of `read`, and None for others."""
+def cached_namespace(x: Array, /, *others: Array) -> Namespace | None:
+    """Return the namespace of arrays whose type and dtype passed `validate_arrays` before; None for others."""
     cls, dtype = type(x), getattr(x, "dtype", None)
     xp = _usual.get((cls, dtype))
     if xp is not None:
@@ -59,19 +59,21 @@ def usual_namespace(x: Array, /, *others: Array) -> Namespace | None:
     return xp
 
 
-def read_optional(
+def validate_optional_arrays(
     function: str, arrays: dict[str, Array | None], optional: Collection[str], /
 ) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
     """Read arrays of which those named in `optional` may be None, and stay so, each in its place."""
     named: dict[str, Any] = {name: x for name, x in arrays.items() if x is not None or name not in optional}
-    xp, conj, like, ready = read(function, tuple(named), *named.values())
+    xp, conj, cast_output, ready = validate_arrays(function, tuple(named), *named.values())
     found = dict(zip(named, ready, strict=True))
-    return xp, conj, like, [found.get(name) for name in arrays]
+    return xp, conj, cast_output, [found.get(name) for name in arrays]
 
 
-def read_real(function: str, names: tuple[str, ...], /, *arrays: Array) -> tuple[Namespace, Cast, Sequence[Any]]:
-    """Check that the arrays belong together, have real floating dtypes and one shape; return what `read` does."""
-    xp, conj, like, ready = read(function, names, *arrays)
+def validate_real_arrays(
+    function: str, names: tuple[str, ...], /, *arrays: Array
+) -> tuple[Namespace, Cast, Sequence[Any]]:
+    """Check that the arrays belong together, have real floating dtypes and one shape; returns as `validate_arrays`."""
+    xp, conj, cast_output, ready = validate_arrays(function, names, *arrays)
     given = dict(zip(names, arrays, strict=True))
     for name, x in given.items():
         if conj is not _as_it_is and xp.isdtype(x.dtype, "complex floating"):
@@ -80,10 +82,10 @@ def read_real(function: str, names: tuple[str, ...], /, *arrays: Array) -> tuple
         if not same_shape(x.shape, arrays[0].shape):
             msg = f"{function}: {names[0]} must have the shape of {name}; got {shapes(**given)}"
             raise ValueError(msg)
-    return xp, like, ready
+    return xp, cast_output, ready
 
 
-def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
+def validate_library_and_device(function: str, names: tuple[str, ...], /, *arrays: Array) -> Namespace:
     """Check that the arrays come from one library and lie on one device; return their namespace."""
     namespaces = {}
     for name, x in zip(names, arrays, strict=True):
@@ -117,14 +119,14 @@ def read_together(function: str, names: tuple[str, ...], /, *arrays: Array) -> N
     return xp
 
 
-def agree(size: int, other: int, /) -> bool:
+def compatible_size(size: int, other: int, /) -> bool:
     """Whether two sizes can be equal: a size that is not known (NaN, None or a symbol) agrees with all."""
     return size == other or not (isinstance(size, int) and isinstance(other, int))
 
 
 def same_shape(shape: Sequence[int], other: Sequence[int], /) -> bool:
     """Whether two shapes can be equal, axis by axis."""
-    return shape == other or (len(shape) == len(other) and all(map(agree, shape, other)))
+    return shape == other or (len(shape) == len(other) and all(map(compatible_size, shape, other)))
 
 
 def shapes(**arrays: Array) -> str:
@@ -190,7 +192,7 @@ def check_factors(function: str, z: Array, w: Array, /) -> None:
     if z.ndim == 0:
         msg = f"{function}: z must have at least one axis, shape (..., k); got {shapes(z=z)}"
         raise ValueError(msg)
-    if not agree(z.shape[-1], w.shape[0]):
+    if not compatible_size(z.shape[-1], w.shape[0]):
         msg = f"{function}: the last axis of z must equal the first axis of w; got {shapes(z=z, w=w)}"
         raise ValueError(msg)
 
@@ -204,7 +206,7 @@ def check_upstream(function: str, da: Array, z: Array, w: Array, /) -> None:
 
 def check_bias(function: str, name: str, b: Array | None, w: Array, /) -> None:
     """Check that a bias, or what stands for a change of it, has shape (n,), if there is one."""
-    if b is not None and not (b.ndim == 1 and agree(b.shape[0], w.shape[1])):
+    if b is not None and not (b.ndim == 1 and compatible_size(b.shape[0], w.shape[1])):
         got = shapes(**{name: b, "w": w})
         msg = f"{function}: {name} must have one entry for each column of w, shape (n,); got {got}"
         raise ValueError(msg)

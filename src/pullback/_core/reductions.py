@@ -43,7 +43,7 @@ _JOINED = 256
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
-    if x.ndim <= 2 or w.ndim != 2 or not regroups(x):
+    if x.ndim <= 2 or w.ndim != 2 or not can_reshape_rows(x):
         return x @ w
     flat = flatten(xp, x, 0) @ w
     out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
@@ -54,7 +54,7 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
     """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
     n, shape = b.shape[0], a.shape
     few = len(shape) < 2 or shape[0] in range(_SHORT)
-    if few or n == 0 or n > _JOINED // 2 or not regroups(a) or (rows := math.prod(shape[:-1])) <= _MANY_ROWS:
+    if few or n == 0 or n > _JOINED // 2 or not can_reshape_rows(a) or (rows := math.prod(shape[:-1])) <= _MANY_ROWS:
         a += b
         return a
     # NumPy starts a loop for each row. The rows that are joined must come out even.
@@ -70,7 +70,7 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
     """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
     if x.ndim != kept + 2:
-        if not (regroups(x) and regroups(y)):
+        if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     rows, size = _rows(x), x.shape[-1] * y.shape[-1]
@@ -86,7 +86,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if hasattr(y, "chunks"):
-        total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=widest(xp, y))
+        total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
     else:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
         rows = _rows(y)
@@ -94,7 +94,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         few = rows < _SUM_ROWS or (rows <= _LONG and rows * y.shape[-1] < _SUM_SIZE)
         if few and y.shape[-1] != 0 and y.dtype in (xp.float32, xp.float64):
             return _sum_products(xp, rows, y)
-        total = _sum_chains(xp, y, widest(xp, y))
+        total = _sum_chains(xp, y, accumulation_dtype(xp, y))
     out: Array = xp.astype(total, y.dtype, copy=False)
     return out
 
@@ -125,7 +125,7 @@ def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
 
 def sum_all(xp: Namespace, x: Array, /) -> Array:
     """Return the sum of all entries; of more than one chain in the widest dtype."""
-    wide = x.dtype if regroups(x) and math.prod(x.shape) <= _CHAIN else widest(xp, x)
+    wide = x.dtype if can_reshape_rows(x) and math.prod(x.shape) <= _CHAIN else accumulation_dtype(xp, x)
     out: Array = xp.sum(x, dtype=wide)
     return out if wide == x.dtype else xp.astype(out, x.dtype)
 
@@ -147,7 +147,7 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     split = count * block
     blocks = [xp.reshape(a[..., :split, :], (*a.shape[:-2], count, block, a.shape[-1])) for a in (x, y)]
     partials = _transpose(xp, blocks[0]) @ blocks[1]
-    wide = widest(xp, partials)
+    wide = accumulation_dtype(xp, partials)
     total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
     if split < rows:
         total += xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide)
@@ -200,12 +200,12 @@ def _transpose(xp: Namespace, x: Array, /) -> Array:
 
 
 def _rows(x: Array, /) -> int:
-    """Return the number of rows, axis -2, that can be cut into blocks: none where `regroups` says no."""
+    """Return the number of rows, axis -2, that can be cut into blocks: none where `can_reshape_rows` says no."""
     rows = x.shape[-2]
     return rows if isinstance(rows, int) and not hasattr(x, "chunks") else 0
 
 
-def regroups(x: Array, /) -> bool:
+def can_reshape_rows(x: Array, /) -> bool:
     """Whether rows can be regrouped at no cost: not where an array is chunked, or a size is not known."""
     return not hasattr(x, "chunks") and set(map(type, x.shape)) == {int}
 
@@ -216,7 +216,7 @@ def flatten(xp: Namespace, x: Array, kept: int, /) -> Array:
     return out
 
 
-def widest(xp: Namespace, x: Array, /) -> DType:
+def accumulation_dtype(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to add up: float64's precision, where the device has it."""
     if x.dtype == xp.float64:
         return x.dtype

@@ -9,9 +9,9 @@ from pullback._core.arguments import (
     check_factors,
     check_upstream,
     check_wrt,
-    read,
-    read_optional,
     real_like,
+    validate_arrays,
+    validate_optional_arrays,
 )
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
 from pullback._core.typing import Array
@@ -102,9 +102,9 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
            [43.5, 49.5]])
     """
     if b is None:
-        xp, _, like, (z, w) = read("affine_forward", _INPUTS[:2], z, w)
+        xp, _, cast_output, (z, w) = validate_arrays("affine_forward", _INPUTS[:2], z, w)
     else:
-        xp, _, like, (z, w, b) = read("affine_forward", _INPUTS, z, w, b)
+        xp, _, cast_output, (z, w, b) = validate_arrays("affine_forward", _INPUTS, z, w, b)
     # As in the backward: what all but lazy arrays and mistakes pass, in one line.
     if w.ndim != 2 or z.shape[-1:] != w.shape[:1] or (b is not None and b.shape != w.shape[1:]):
         check_factors("affine_forward", z, w)
@@ -112,7 +112,7 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
     a = product(xp, z, w)
     if b is not None:
         a = add_to_rows(xp, a, b)
-    return like(a)
+    return cast_output(a)
 
 
 def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients:
@@ -179,7 +179,7 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
     >>> db
     array([ 101., 1010.])
     """
-    xp, conj, like, ready = read("affine_backward", ("da", "z", "w"), da, z, w)
+    xp, conj, cast_output, ready = validate_arrays("affine_backward", ("da", "z", "w"), da, z, w)
     if wrt is not _INPUTS:
         check_wrt("affine_backward", wrt, _INPUTS)
     # What all but lazy arrays and mistakes pass, in one line: a small call is mostly checks.
@@ -191,11 +191,11 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
     da, z, w = ready
     dz = dw = db = None
     if "z" in wrt:
-        dz = like(product(xp, da, conj(w).T), z_dtype)
+        dz = cast_output(product(xp, da, conj(w).T), z_dtype)
     if "w" in wrt:
-        dw = like(contract_rows(xp, conj(z), da), w_dtype)
+        dw = cast_output(contract_rows(xp, conj(z), da), w_dtype)
     if "b" in wrt:
-        db = like(sum_rows(xp, da), w_dtype)
+        db = cast_output(sum_rows(xp, da), w_dtype)
     return AffineGradients(dz, dw, db)
 
 
@@ -261,7 +261,7 @@ def affine_jvp(
            [0., 3.]])
     """
     tangents = {"z_tangent": z_tangent, "w_tangent": w_tangent, "b_tangent": b_tangent}
-    xp, _, like, ready = read_optional("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
+    xp, _, cast_output, ready = validate_optional_arrays("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
     check_factors("affine_jvp", z, w)
     check_directions("affine_jvp", tangents, z, w)
     z, w, z_tangent, w_tangent, b_tangent = ready
@@ -280,7 +280,7 @@ def affine_jvp(
     if a is None:
         msg = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
         raise ValueError(msg)
-    return like(a)
+    return cast_output(a)
 
 
 def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the inputs of the backward
@@ -352,7 +352,9 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
            [3., 4.]])
     """
     cotangents = {"ddz": ddz, "ddw": ddw, "ddb": ddb}
-    xp, _, like, _ = read_optional("affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents)
+    xp, _, cast_output, _ = validate_optional_arrays(
+        "affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents
+    )
     check_factors("affine_double_backward", z, w)
     check_upstream("affine_double_backward", da, z, w)
     check_directions("affine_double_backward", cotangents, z, w)
@@ -361,7 +363,7 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     ddb = None if ddb is None else real_like(xp, ddb, w.dtype)
     dda = dz = dw = None
     if not (ddz is None and ddw is None and ddb is None):
-        dda = like(affine_jvp(z, w, z_tangent=ddz, w_tangent=ddw, b_tangent=ddb), da.dtype)
+        dda = cast_output(affine_jvp(z, w, z_tangent=ddz, w_tangent=ddw, b_tangent=ddb), da.dtype)
     if ddw is not None:
         dz = affine_backward(da, z, ddw, wrt=("z",)).dz
     if ddz is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pullback._core.arguments import agree, check_value, check_wrt, read, same_shape, shapes
+from pullback._core.arguments import check_value, check_wrt, compatible_size, same_shape, shapes, validate_arrays
 from pullback._core.reductions import contract_rows, product, sum_all
 from pullback._core.typing import Array
 
@@ -83,10 +83,10 @@ def frobenius_inner(x: Array, y: Array, /) -> Array:
     >>> float(frobenius_inner(x, x))
     30.0
     """
-    xp, conj, like, ready = read("frobenius_inner", _FROBENIUS, x, y)
+    xp, conj, cast_output, ready = validate_arrays("frobenius_inner", _FROBENIUS, x, y)
     _check_frobenius("frobenius_inner", x, y)
     x, y = ready
-    return like(sum_all(xp, conj(x) * y))
+    return cast_output(sum_all(xp, conj(x) * y))
 
 
 def frobenius_inner_backward(
@@ -135,14 +135,14 @@ def frobenius_inner_backward(
     >>> dx, dy
     (array([30., 40.]), array([10., 20.]))
     """
-    _, conj, like, ready = read("frobenius_inner_backward", ("dvalue", *_FROBENIUS), dvalue, x, y)
+    _, conj, cast_output, ready = validate_arrays("frobenius_inner_backward", ("dvalue", *_FROBENIUS), dvalue, x, y)
     check_wrt("frobenius_inner_backward", wrt, _FROBENIUS)
     _check_frobenius("frobenius_inner_backward", x, y)
     check_value("frobenius_inner_backward", dvalue, ())
     x_dtype, y_dtype = x.dtype, y.dtype
     dvalue, x, y = ready
-    dx = like(conj(dvalue) * y, x_dtype) if "x" in wrt else None
-    dy = like(dvalue * x, y_dtype) if "y" in wrt else None
+    dx = cast_output(conj(dvalue) * y, x_dtype) if "x" in wrt else None
+    dy = cast_output(dvalue * x, y_dtype) if "y" in wrt else None
     return FrobeniusInnerGradients(dx, dy)
 
 
@@ -187,10 +187,10 @@ def trace_of_product(x: Array, w: Array, /) -> Array:
     >>> float(trace_of_product(np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([[5.0, 6.0], [7.0, 8.0]])))
     69.0
     """
-    xp, _, like, ready = read("trace_of_product", _TRACE, x, w)
+    xp, _, cast_output, ready = validate_arrays("trace_of_product", _TRACE, x, w)
     _check_trace("trace_of_product", x, w)
     x, w = ready
-    return like(sum_all(xp, x * w.T))
+    return cast_output(sum_all(xp, x * w.T))
 
 
 def trace_of_product_backward(
@@ -245,14 +245,14 @@ def trace_of_product_backward(
     array([[1., 3.],
            [2., 4.]])
     """
-    _, conj, like, ready = read("trace_of_product_backward", ("dvalue", *_TRACE), dvalue, x, w)
+    _, conj, cast_output, ready = validate_arrays("trace_of_product_backward", ("dvalue", *_TRACE), dvalue, x, w)
     check_wrt("trace_of_product_backward", wrt, _TRACE)
     _check_trace("trace_of_product_backward", x, w)
     check_value("trace_of_product_backward", dvalue, ())
     x_dtype, w_dtype = x.dtype, w.dtype
     dvalue, x, w = ready
-    dx = like(dvalue * conj(w).T, x_dtype) if "x" in wrt else None
-    dw = like(dvalue * conj(x).T, w_dtype) if "w" in wrt else None
+    dx = cast_output(dvalue * conj(w).T, x_dtype) if "x" in wrt else None
+    dw = cast_output(dvalue * conj(x).T, w_dtype) if "w" in wrt else None
     return TraceOfProductGradients(dx, dw)
 
 
@@ -330,10 +330,10 @@ def quadratic_form(x: Array, A: Array, /) -> Array:
     >>> quadratic_form(np.asarray([[1.0, 0.0], [1.0, 1.0]]), np.asarray([[1.0, 2.0], [3.0, 4.0]]))
     array([ 1., 10.])
     """
-    xp, _, like, ready = read("quadratic_form", _QUADRATIC, x, A)
+    xp, _, cast_output, ready = validate_arrays("quadratic_form", _QUADRATIC, x, A)
     _check_quadratic("quadratic_form", x, A)
     x, A = ready
-    return like(xp.sum(product(xp, x, A) * x, axis=-1))
+    return cast_output(xp.sum(product(xp, x, A) * x, axis=-1))
 
 
 def quadratic_form_backward(
@@ -390,15 +390,15 @@ def quadratic_form_backward(
     array([[1., 1.],
            [1., 1.]])
     """
-    xp, conj, like, ready = read("quadratic_form_backward", ("dvalue", *_QUADRATIC), dvalue, x, A)
+    xp, conj, cast_output, ready = validate_arrays("quadratic_form_backward", ("dvalue", *_QUADRATIC), dvalue, x, A)
     check_wrt("quadratic_form_backward", wrt, _QUADRATIC)
     _check_quadratic("quadratic_form_backward", x, A)
     check_value("quadratic_form_backward", dvalue, x.shape[:-1])
     x_dtype, A_dtype = x.dtype, A.dtype
     dvalue, x, A = ready
     scale, x = dvalue[..., None], conj(x)
-    dx = like(scale * product(xp, x, conj(A + A.T)), x_dtype) if "x" in wrt else None
-    dA = like(contract_rows(xp, x, scale * x), A_dtype) if "A" in wrt else None
+    dx = cast_output(scale * product(xp, x, conj(A + A.T)), x_dtype) if "x" in wrt else None
+    dA = cast_output(contract_rows(xp, x, scale * x), A_dtype) if "A" in wrt else None
     return QuadraticFormGradients(dx, dA)
 
 
@@ -407,6 +407,6 @@ def _check_quadratic(function: str, x: Array, A: Array, /) -> None:
     if x.ndim == 0:
         msg = f"{function}: x must have at least one axis, shape (..., k); got {shapes(x=x)}"
         raise ValueError(msg)
-    if not (A.ndim == 2 and agree(A.shape[0], A.shape[1]) and agree(A.shape[0], x.shape[-1])):
+    if not (A.ndim == 2 and compatible_size(A.shape[0], A.shape[1]) and compatible_size(A.shape[0], x.shape[-1])):
         msg = f"{function}: A must have shape (k, k) for x (..., k); got {shapes(x=x, A=A)}"
         raise ValueError(msg)

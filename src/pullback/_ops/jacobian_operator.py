@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, read, shapes
+from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
 from pullback._core.typing import Array, DType, Namespace
 from pullback._ops.affine import affine_backward, affine_jvp
 
@@ -62,7 +62,7 @@ class JacobianOperator:
     """
 
     def __init__(self, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> None:
-        xp, *_ = read("JacobianOperator", ("z", "w"), z, w)
+        xp, *_ = validate_arrays("JacobianOperator", ("z", "w"), z, w)
         check_wrt("JacobianOperator", wrt, _INPUTS)
         check_factors("JacobianOperator", z, w)
         if not wrt:
@@ -178,7 +178,7 @@ class JacobianOperator:
 
     def _read_vector(self, method: str, name: str, x: Array, size: int, /) -> Namespace:
         """Check a vector, and return its namespace."""
-        xp, *_ = read(f"JacobianOperator.{method}", (name, "z", "w"), x, self._z, self._w)
+        xp, *_ = validate_arrays(f"JacobianOperator.{method}", (name, "z", "w"), x, self._z, self._w)
         if tuple(x.shape) not in {(size,), (size, 1)}:
             msg = (
                 f"JacobianOperator.{method}: {name} must have shape ({size},) or ({size}, 1); got {shapes(**{name: x})}"
@@ -188,7 +188,7 @@ class JacobianOperator:
 
     def _by_columns(self, method: str, name: str, x: Array, size: int, multiply: Callable[[Array], Array], /) -> Array:
         """Multiply column by column."""
-        xp, *_ = read(f"JacobianOperator.{method}", (name,), x)
+        xp, *_ = validate_arrays(f"JacobianOperator.{method}", (name,), x)
         if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
             msg = f"JacobianOperator.{method}: {name} must have shape ({size}, K), K ≥ 1; got {shapes(**{name: x})}"
             raise ValueError(msg)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from array_api_compat import device
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, read, shapes
+from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
 from pullback._core.typing import Array, Namespace
 
 _INPUTS = ("z", "w", "b")
@@ -86,13 +86,13 @@ def affine_jacobians(
     array([[0., 1.],
            [0., 3.]])
     """
-    xp, _, like, _ = read("affine_jacobians", ("z", "w"), z, w)
+    xp, _, cast_output, _ = validate_arrays("affine_jacobians", ("z", "w"), z, w)
     check_wrt("affine_jacobians", wrt, _INPUTS)
     check_factors("affine_jacobians", z, w)
     if wrt:
         check_known("affine_jacobians", z, w)
     # Entries are placed and not computed with, so that even narrow dtypes need no wider one.
-    z, w = like(z), like(w)
+    z, w = cast_output(z), cast_output(w)
     (k, n), batch, ones = w.shape, z.shape[:-1], (1,) * (z.ndim - 1)
     bits = xp.finfo(z.dtype).bits * (2 if xp.isdtype(z.dtype, "complex floating") else 1)
     dz = dw = db = None
@@ -109,7 +109,7 @@ def affine_jacobians(
     return AffineJacobians(dz, dw, db)
 
 
-def single_entry(z: Array, k: int, l: int, n: int, /) -> Array:
+def weight_jacobian_slice(z: Array, k: int, l: int, n: int, /) -> Array:
     """Form the derivative of ``a = z w + b`` for the single weight ``w_kl``.
 
     Parameters
@@ -151,11 +151,11 @@ def single_entry(z: Array, k: int, l: int, n: int, /) -> Array:
     --------
     >>> import numpy as np
     >>> from pullback import single_entry
-    >>> single_entry(np.asarray([[1.0, 2.0], [3.0, 4.0]]), 0, 1, 3)
+    >>> weight_jacobian_slice(np.asarray([[1.0, 2.0], [3.0, 4.0]]), 0, 1, 3)
     array([[0., 1., 0.],
            [0., 3., 0.]])
     """
-    xp, *_ = read("single_entry", ("z",), z)
+    xp, *_ = validate_arrays("weight_jacobian_slice", ("z",), z)
     if z.ndim == 0:
         msg = f"single_entry: z must have at least one axis, shape (..., K); got {shapes(z=z)}"
         raise ValueError(msg)
@@ -173,9 +173,9 @@ def single_entry(z: Array, k: int, l: int, n: int, /) -> Array:
     return out
 
 
-def _eye(xp: Namespace, n: int, like: Array, /) -> Array:
+def _eye(xp: Namespace, n: int, cast_output: Array, /) -> Array:
     """Return where rows and columns of an (n, n) matrix are equal."""
-    index = xp.arange(n, device=device(like))
+    index = xp.arange(n, device=device(cast_output))
     out: Array = index[:, None] == index
     return out
 

@@ -4,7 +4,16 @@ from collections.abc import Collection
 from itertools import zip_longest
 from typing import NamedTuple
 
-from pullback._core.arguments import agree, check_alike, check_wrt, read, read_optional, real_like, same_shape, shapes
+from pullback._core.arguments import (
+    check_alike,
+    check_wrt,
+    compatible_size,
+    real_like,
+    same_shape,
+    shapes,
+    validate_arrays,
+    validate_optional_arrays,
+)
 from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Array, Namespace
 
@@ -88,9 +97,9 @@ def matmul_forward(x1: Array, x2: Array, /) -> Array:
     >>> matmul_forward(np.ones((5, 1, 2, 3)), np.ones((4, 3, 6))).shape
     (5, 4, 2, 6)
     """
-    xp, _, like, (x1, x2) = read("matmul_forward", _INPUTS, x1, x2)
+    xp, _, cast_output, (x1, x2) = validate_arrays("matmul_forward", _INPUTS, x1, x2)
     _output_shape("matmul_forward", x1, x2)
-    return like(product(xp, x1, x2))
+    return cast_output(product(xp, x1, x2))
 
 
 def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] = _INPUTS) -> MatmulGradients:
@@ -145,7 +154,7 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     >>> dx1.shape, dx2.shape
     ((5, 1, 2, 3), (4, 3, 6))
     """
-    xp, conj, like, (a, left, right) = read("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
+    xp, conj, cast_output, (a, left, right) = validate_arrays("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
     check_wrt("matmul_backward", wrt, _INPUTS)
     _check_upstream("matmul_backward", da, x1, x2)
     # A vector becomes the matrix that it stands for, and loses the axis again at the end.
@@ -156,10 +165,10 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
     dx1 = dx2 = None
     if "x1" in wrt:
         dx1 = _undo_broadcast(xp, xp.matrix_transpose(a), xp.matrix_transpose(conj(right)), left.shape)
-        dx1 = like(dx1[..., 0, :] if x1.ndim == 1 else dx1, x1.dtype)
+        dx1 = cast_output(dx1[..., 0, :] if x1.ndim == 1 else dx1, x1.dtype)
     if "x2" in wrt:
         dx2 = _undo_broadcast(xp, conj(left), a, right.shape)
-        dx2 = like(dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
+        dx2 = cast_output(dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
     return MatmulGradients(dx1, dx2)
 
 
@@ -212,7 +221,7 @@ def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_t
     array([7., 8.])
     """
     tangents = {"x1_tangent": x1_tangent, "x2_tangent": x2_tangent}
-    xp, _, like, ready = read_optional("matmul_jvp", {"x1": x1, "x2": x2, **tangents}, tangents)
+    xp, _, cast_output, ready = validate_optional_arrays("matmul_jvp", {"x1": x1, "x2": x2, **tangents}, tangents)
     _output_shape("matmul_jvp", x1, x2)
     check_alike("matmul_jvp", "x1_tangent", x1_tangent, "x1", x1)
     check_alike("matmul_jvp", "x2_tangent", x2_tangent, "x2", x2)
@@ -226,7 +235,7 @@ def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_t
     else:
         msg = "matmul_jvp: at least one tangent must be given; got none. Pass x1_tangent or x2_tangent"
         raise ValueError(msg)
-    return like(a)
+    return cast_output(a)
 
 
 def matmul_double_backward(
@@ -286,7 +295,9 @@ def matmul_double_backward(
     ((5, 4, 2, 6), (5, 1, 2, 3), True)
     """
     cotangents = {"ddx1": ddx1, "ddx2": ddx2}
-    xp, _, like, _ = read_optional("matmul_double_backward", {**cotangents, "da": da, "x1": x1, "x2": x2}, cotangents)
+    xp, _, cast_output, _ = validate_optional_arrays(
+        "matmul_double_backward", {**cotangents, "da": da, "x1": x1, "x2": x2}, cotangents
+    )
     _check_upstream("matmul_double_backward", da, x1, x2)
     check_alike("matmul_double_backward", "ddx1", ddx1, "x1", x1)
     check_alike("matmul_double_backward", "ddx2", ddx2, "x2", x2)
@@ -294,7 +305,7 @@ def matmul_double_backward(
     ddx2 = None if ddx2 is None else real_like(xp, ddx2, x2.dtype)
     dda = dx1 = dx2 = None
     if not (ddx1 is None and ddx2 is None):
-        dda = like(matmul_jvp(x1, x2, x1_tangent=ddx1, x2_tangent=ddx2), da.dtype)
+        dda = cast_output(matmul_jvp(x1, x2, x1_tangent=ddx1, x2_tangent=ddx2), da.dtype)
     if ddx2 is not None:
         dx1 = matmul_backward(da, x1, ddx2, wrt=("x1",)).dx1
     if ddx1 is not None:
@@ -332,12 +343,12 @@ def _output_shape(function: str, x1: Array, x2: Array, /) -> tuple[int, ...]:
     if x1.ndim == 0 or x2.ndim == 0:
         msg = f"{function}: x1 and x2 must have at least one axis; got {shapes(x1=x1, x2=x2)}"
         raise ValueError(msg)
-    if not agree(x1.shape[-1], x2.shape[-2:][0]):
+    if not compatible_size(x1.shape[-1], x2.shape[-2:][0]):
         msg = f"{function}: the last axis of x1 must equal the first matrix axis of x2; got {shapes(x1=x1, x2=x2)}"
         raise ValueError(msg)
     batch = []
     for size, other in zip_longest(reversed(x1.shape[:-2]), reversed(x2.shape[:-2]), fillvalue=1):
-        if not (size == 1 or other == 1 or agree(size, other)):
+        if not (size == 1 or other == 1 or compatible_size(size, other)):
             msg = f"{function}: the batch axes of x1 and x2 must be equal or 1; got {shapes(x1=x1, x2=x2)}"
             raise ValueError(msg)
         batch.append(other if size == 1 else size)

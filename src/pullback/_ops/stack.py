@@ -50,14 +50,14 @@ class Activation(NamedTuple):
     forward : callable
         Takes the layer's input and returns its output.
     backward : callable
-        Takes the upstream gradient and what the layer keeps, and returns the gradient for its input.
-    keeps : {"input", "output"}
-        What the backward takes: an array that a neighbour keeps too costs no memory.
+        Takes the upstream gradient and what the layer saves, and returns the gradient for its input.
+    saves : {"input", "output"}
+        What the backward takes: an array that a neighbour saves too costs no memory.
     """
 
     forward: Callable[[Array], Array]
     backward: Callable[[Array, Array], Array]
-    keeps: Literal["input", "output"]
+    saves: Literal["input", "output"]
 
 
 Layer: TypeAlias = Affine | Activation
@@ -74,10 +74,10 @@ LOG_SOFTMAX = Activation(log_softmax_forward, log_softmax_backward, "output")
 
 
 _INPUTS = ("z", "layers")
-_KEEPS = ("input", "output")
+_SAVES = ("input", "output")
 
 
-class Kept(NamedTuple):
+class Saved(NamedTuple):
     """What the backward of one layer needs.
 
     Attributes
@@ -85,7 +85,7 @@ class Kept(NamedTuple):
     layer : Affine or Activation
         The layer.
     x : Array
-        Its input, or its output where that is what an activation keeps.
+        Its input, or its output where that is what an activation saves.
     """
 
     layer: Layer
@@ -99,12 +99,12 @@ class StackOutput(NamedTuple):
     ----------
     a : Array
         The last layer's output.
-    kept : tuple of Kept
+    saved : tuple of Saved
         What `stack_backward` needs, for each layer: no array is copied for it.
     """
 
     a: Array
-    kept: tuple[Kept, ...]
+    saved: tuple[Saved, ...]
 
 
 class StackGradients(NamedTuple):
@@ -135,14 +135,14 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
     Returns
     -------
     StackOutput
-        ``(a, kept)``: the output, and what `stack_backward` needs of the way.
+        ``(a, saved)``: the output, and what `stack_backward` needs of the way.
 
     Raises
     ------
     TypeError
         If a layer is neither of the two, or a layer's forward refuses its arrays.
     ValueError
-        If a layer's forward refuses its arrays, or `keeps` of an activation is neither of the two.
+        If a layer's forward refuses its arrays, or `saves` of an activation is neither of the two.
 
     See Also
     --------
@@ -150,8 +150,8 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
 
     Notes
     -----
-    Each layer keeps one array: an affine one its input. An activation that keeps its output, which is the next layer's
-    input, keeps nothing of its own.
+    Each layer saves one array: an affine one its input. An activation that saves its output, which is the next layer's
+    input, saves nothing of its own.
 
     Under ``jax.jit``, let the function that is traced take the parameters and make the layers of them: an activation is
     no array.
@@ -165,28 +165,28 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
     array([[0.5],
            [0. ]])
     """
-    kept = []
+    saved = []
     for i, layer in enumerate(layers):
         if isinstance(layer, Affine):
-            kept.append(Kept(layer, z))
+            saved.append(Saved(layer, z))
             z = affine_forward(z, *layer)
             continue
         _check_activation(i, layer)
         h = layer.forward(z)
-        kept.append(Kept(layer, z if layer.keeps == "input" else h))
+        saved.append(Saved(layer, z if layer.saves == "input" else h))
         z = h
-    return StackOutput(z, tuple(kept))
+    return StackOutput(z, tuple(saved))
 
 
-def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] = _INPUTS) -> StackGradients:
+def stack_backward(da: Array, saved: Sequence[Saved], /, *, wrt: Collection[str] = _INPUTS) -> StackGradients:
     """Pull the upstream gradient of a stack back to its input and to the parameters of its layers.
 
     Parameters
     ----------
     da : Array, shape (..., n)
         Upstream gradient ``∂L/∂a`` of a real loss L, of the shape of the output.
-    kept : sequence of Kept
-        What `stack_forward` kept.
+    saved : sequence of Saved
+        What `stack_forward` saved.
     wrt : collection of str, default ("z", "layers")
         What to differentiate for: the input batch, the parameters. Training needs ``("layers",)``, which saves the
         product for the input.
@@ -223,18 +223,18 @@ def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] =
     >>> import numpy as np
     >>> from pullback import RELU, Affine, stack_backward, stack_forward
     >>> layers = [Affine(np.asarray([[1.0], [-2.0]]), np.asarray([0.5])), RELU]
-    >>> a, kept = stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]]))
-    >>> stack_backward(np.ones_like(a), kept, wrt=("layers",)).layers
+    >>> a, saved = stack_forward(layers, np.asarray([[1.0, 0.5], [0.0, 1.0]]))
+    >>> stack_backward(np.ones_like(a), saved, wrt=("layers",)).layers
     (Affine(w=array([[1. ],
            [0.5]]), b=array([1.])), None)
     """
     check_wrt("stack_backward", wrt, _INPUTS)
-    lowest = _lowest(kept, wrt)
-    gradients: list[Affine | None] = [None] * len(kept)
+    lowest = _lowest(saved, wrt)
+    gradients: list[Affine | None] = [None] * len(saved)
     # One name for what flows down, so that each array is let go once the layer below has taken it.
     upstream: Any = da
-    for i in range(len(kept) - 1, lowest - 1, -1):
-        layer, x = kept[i]
+    for i in range(len(saved) - 1, lowest - 1, -1):
+        layer, x = saved[i]
         if isinstance(layer, Affine):
             names = ["z"] if "z" in wrt or i > lowest else []
             if "layers" in wrt:
@@ -247,12 +247,12 @@ def stack_backward(da: Array, kept: Sequence[Kept], /, *, wrt: Collection[str] =
     return StackGradients(upstream if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
 
 
-def _lowest(kept: Sequence[Kept], wrt: Collection[str], /) -> int:
+def _lowest(saved: Sequence[Saved], wrt: Collection[str], /) -> int:
     """Return the lowest layer whose backward somebody asks for; for nothing, the one after the last."""
     if "z" in wrt:
         return 0
-    affine = [i for i, (layer, _) in enumerate(kept) if isinstance(layer, Affine)]
-    return affine[0] if "layers" in wrt and affine else len(kept)
+    affine = [i for i, (layer, _) in enumerate(saved) if isinstance(layer, Affine)]
+    return affine[0] if "layers" in wrt and affine else len(saved)
 
 
 def _check_activation(i: int, layer: object, /) -> None:
@@ -260,6 +260,6 @@ def _check_activation(i: int, layer: object, /) -> None:
     if not isinstance(layer, Activation):
         msg = f"stack_forward: each layer must be an Affine or an Activation; got {type(layer).__name__} for layer {i}"
         raise TypeError(msg)
-    if layer.keeps not in _KEEPS:
-        msg = f"stack_forward: keeps must be one of {_KEEPS}; got {layer.keeps!r} for layer {i}"
+    if layer.saves not in _SAVES:
+        msg = f"stack_forward: saves must be one of {_SAVES}; got {layer.saves!r} for layer {i}"
         raise ValueError(msg)

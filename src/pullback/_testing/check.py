@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from random import Random
 from typing import Any
 
-from pullback._core.arguments import read_together, shapes
+from pullback._core.arguments import shapes, validate_library_and_device
 from pullback._core.typing import Array
 from pullback._testing.laws import Subject, findings
 from pullback._testing.report import PairReport
@@ -181,7 +181,7 @@ def _check_inputs(names: tuple[str, ...], inputs: tuple[Array, ...], /) -> None:
         msg = f"check_pair: names must have one name for each input; got {names} for {len(inputs)} inputs"
         raise ValueError(msg)
     if inputs:
-        read_together("check_pair", names, *inputs)
+        validate_library_and_device("check_pair", names, *inputs)
     if not any(map(is_floating, inputs)):
         got = " and ".join(f"{name} of {x.dtype}" for name, x in zip(names, inputs, strict=True)) or "no input"
         msg = f"check_pair: at least one input must have a floating dtype; got {got}"

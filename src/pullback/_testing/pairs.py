@@ -118,10 +118,10 @@ def _loss(loss: Callable[..., Loss], y: list[Any], /) -> Pair:
 
 def _activation(activation: Activation, /) -> Pair:
     """Make a pair of an activation, whose backward takes the input."""
-    forward, backward, keeps = activation
+    forward, backward, saves = activation
 
     def gradient(dh: Array, a: Array) -> Array:
-        return backward(dh, a if keeps == "input" else forward(a))
+        return backward(dh, a if saves == "input" else forward(a))
 
     # A tangent takes no number across zero, where some have a kink.
     return Pair(forward.__name__.removesuffix("_forward"), forward, gradient, {"a": (4, 3)}, ("a",), real=True)

@@ -16,7 +16,7 @@ from dask.base import tokenize
 
 from pullback._core.typing import Array, Computed, DaskArray, Sizes, ZarrArray
 from pullback.dask import _graph, _plan, _threads, _zarr
-from pullback.dask._inputs import learn, on_zero_rows
+from pullback.dask._inputs import classify_outputs, on_zero_rows
 
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
@@ -111,7 +111,7 @@ def accumulate(
     aligned, sizes = _align(batch)
     whole = [x.rechunk(-1) if isinstance(x, da.Array) else x for x in shared]
     out = on_zero_rows(step, aligned, whole)
-    results = learn(out, rows)
+    results = classify_outputs(out, rows)
     token = tokenize(step, [x.name for x in aligned], whole, results)
     with _no_collection():
         arrays, _ = _graph.lay(token, _plan.make(step, aligned, sizes, whole, results))

@@ -14,7 +14,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from pullback._core.typing import Array, DaskArray, Sizes
 from pullback.dask._inputs import Result
 from pullback.dask._plan import FAN_IN, Graph, Key, Plan, refer
-from pullback.dask._task import Run, add, is_done, rows_of, sum_of, sums_of, together
+from pullback.dask._task import Run, add, is_done, rows_of, run_fused, sum_of, sums_of
 
 
 class Blocks(MaterializedLayer):  # type: ignore[misc] # Dask is not typed here
@@ -60,7 +60,7 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
         arrays = map(refer, plan.blocks[i])
         graph[key] = Task(key, Run.block, TaskRef(run), where, starts[i], refer(before[i]), *arrays, *shared)
         if plan.within[i]:
-            graph[key] = Task(key, together, *Task.fuse(graph[key], *plan.within[i]).args)
+            graph[key] = Task(key, run_fused, *Task.fuse(graph[key], *plan.within[i]).args)
     parts = parts[-lanes:]
     added = 0
     while len(parts) > 1:

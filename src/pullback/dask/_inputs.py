@@ -8,7 +8,7 @@ from typing import NamedTuple
 import dask.array as da
 from array_api_compat import array_namespace, device
 
-from pullback._core.reductions import widest
+from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
 
 
@@ -75,7 +75,7 @@ def name_of(out: tuple[object, ...], i: int, /) -> str:
     return str(getattr(out, "_fields", range(len(out)))[i])
 
 
-def learn(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> tuple[Result | None, ...]:
+def classify_outputs(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> tuple[Result | None, ...]:
     """Say of each entry whether it keeps rows or is summed, and check that it can be."""
     names = [name_of(out, i) for i in range(len(out))]
     unknown = [x for x in rows if x not in names and x not in range(len(out))]
@@ -111,7 +111,7 @@ def sum_dtype(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype to add up in: float64's precision where the device has it, and 64 bits for whole numbers."""
     if xp.isdtype(x.dtype, "unsigned integer"):
         return xp.uint64
-    return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else widest(xp, x)
+    return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else accumulation_dtype(xp, x)
 
 
 def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:

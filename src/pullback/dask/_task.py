@@ -18,7 +18,7 @@ _ADDING = Lock()
 
 
 @dataclass(frozen=True)
-class Unread:
+class DeferredRows:
     """Rows of a file that a task reads a strip at a time, into the same memory: fresh memory costs as much again."""
 
     shape: tuple[int, ...]
@@ -122,7 +122,7 @@ def join(*chunks: Array) -> Array:
     return out
 
 
-def together(*args: object) -> Part:
+def run_fused(*args: object) -> Part:
     """Run a block and the tasks that only it needs."""
     # Dask's optimisation takes a task of its own kind for a chain, and merges the slices in it.
     part: Part = _execute_subgraph(*args)
@@ -171,9 +171,9 @@ def _strips(arrays: Sequence[Any], size: int, /) -> Iterator[tuple[int, int, lis
             yield start, stop, [_laid_out(read(start, stop)) for read in readers]
 
 
-def _reader(x: Array | Unread, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
+def _reader(x: Array | DeferredRows, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
     """Return what gives the rows from one to another, as many as said or fewer."""
-    if not isinstance(x, Unread):
+    if not isinstance(x, DeferredRows):
         return lambda start, stop: x[start:stop, ...]
     read, memory = files.enter_context(x.opened()), x.memory(rows)
     return lambda start, stop: read(start, stop, memory)

@@ -47,7 +47,7 @@ def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progre
         _check_steps(client, plans)
         with (
             _one_thread_each(client),
-            _ended(client, written),
+            _wait_for_stragglers(client, written),
             bar(blocks, progress=progress) as show,
             watch(client, blocks, show),
         ):
@@ -58,7 +58,7 @@ def run(results: Sequence[DaskArray], written: Sequence[DaskArray], /, *, progre
 
 def _check_memory(client: Client, plans: Iterable[Plan], /) -> None:
     """Refuse a block that a worker has no room for: on a cluster it would kill one worker after another."""
-    rooms = client.run_on_scheduler(_rooms)
+    rooms = client.run_on_scheduler(_free_bytes_per_thread)
     room = min(rooms, default=None)
     if room is None:
         return
@@ -101,7 +101,7 @@ def _why_not_loaded(step: bytes) -> str | None:
     return None
 
 
-def _rooms(dask_scheduler: Scheduler) -> list[float]:
+def _free_bytes_per_thread(dask_scheduler: Scheduler) -> list[float]:
     """Return the bytes that each worker has left for a thread; none where it has no limit."""
     return [
         max(_USABLE * worker.memory_limit - worker.metrics.get("memory", 0), 0) / worker.nthreads
@@ -160,7 +160,7 @@ def _threads(lazy: Sequence[DaskArray], /) -> Iterator[dict[str, Executor]]:
 
 
 @contextmanager
-def _ended(client: Client, written: Sequence[DaskArray], /) -> Iterator[None]:
+def _wait_for_stragglers(client: Client, written: Sequence[DaskArray], /) -> Iterator[None]:
     """Wait for the tasks of a run that failed, as on threads; the cluster has let go of them, but they go on."""
     tokens = [x.name.rpartition("-")[2] for x in written]
     try:

@@ -17,7 +17,7 @@ import zarr
 from numpy.lib import format as npy
 
 from pullback._core.typing import Array, DaskArray, DType, ZarrArray
-from pullback.dask._task import Unread
+from pullback.dask._task import DeferredRows
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class File(ABC):
         return ""
 
     def lazy(self, rows: int, /) -> DaskArray:
-        """Return the array as one of Dask's, in blocks of so many rows, which may be `Unread`."""
+        """Return the array as one of Dask's, in blocks of so many rows, which may be `DeferredRows`."""
         return da.from_array(
             self,
             chunks=(rows, *(-1,) * (self.ndim - 1)),
@@ -62,7 +62,7 @@ class File(ABC):
         )
 
     @abstractmethod
-    def __getitem__(self, key: tuple[slice, ...], /) -> Array | Unread:
+    def __getitem__(self, key: tuple[slice, ...], /) -> Array | DeferredRows:
         """Return some rows, whole, as Dask asks for them."""
 
     def unreadable(self, start: int, stop: int, error: Exception, /) -> OSError:
@@ -82,10 +82,10 @@ class NpyFile(File):
     columns_first: bool
     """In Fortran order, as the transposed array would be without."""
 
-    def __getitem__(self, key: tuple[slice, ...], /) -> Unread:
+    def __getitem__(self, key: tuple[slice, ...], /) -> DeferredRows:
         """Return some rows, to be read in strips."""
         start, stop, _ = key[0].indices(self.shape[0])
-        return Unread((stop - start, *self.shape[1:]), self.dtype, partial(self.opened, start, stop))
+        return DeferredRows((stop - start, *self.shape[1:]), self.dtype, partial(self.opened, start, stop))
 
     @contextmanager
     def opened(self, first: int, last: int, /) -> Iterator[Callable[..., Any]]:

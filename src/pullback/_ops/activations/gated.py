@@ -5,7 +5,7 @@ They fall and then rise, so that their output does not tell their input: the bac
 
 import math
 
-from pullback._core.arguments import read_real
+from pullback._core.arguments import validate_real_arrays
 from pullback._core.stable import clipped, sigmoid
 from pullback._core.typing import Array, Namespace
 
@@ -50,10 +50,10 @@ def silu_forward(a: Array, /) -> Array:
     >>> silu_forward(np.asarray([0.0, np.log(3.0)])).round(6)
     array([0.      , 0.823959])
     """
-    xp, like, (a,) = read_real("silu_forward", ("a",), a)
+    xp, cast_output, (a,) = validate_real_arrays("silu_forward", ("a",), a)
     h = sigmoid(xp, a)
     h *= clipped(xp, a, -_SIGMOID_ENDS)
-    return like(h)
+    return cast_output(h)
 
 
 def silu_backward(dh: Array, a: Array, /) -> Array:
@@ -93,7 +93,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
     >>> silu_backward(np.asarray([10.0]), np.asarray([0.0]))
     array([5.])
     """
-    xp, like, ready = read_real("silu_backward", ("dh", "a"), dh, a)
+    xp, cast_output, ready = validate_real_arrays("silu_backward", ("dh", "a"), dh, a)
     dtype = a.dtype
     dh, a = ready
     gate = sigmoid(xp, a)
@@ -102,7 +102,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
     da += 1
     da *= gate
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
@@ -148,7 +148,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     >>> gelu_forward(np.asarray([-1.0, 0.0, 1.0])).round(6)
     array([-0.158808,  0.      ,  0.841192])
     """
-    xp, like, (a,) = read_real("gelu_forward", ("a",), a)
+    xp, cast_output, (a,) = validate_real_arrays("gelu_forward", ("a",), a)
     x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
     if exact:
         _check_erf("gelu_forward", xp)
@@ -158,7 +158,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     h += 1
     h *= 0.5
     h *= clipped(xp, a, -_NORMAL_ENDS)
-    return like(h)
+    return cast_output(h)
 
 
 def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
@@ -202,7 +202,7 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
     >>> gelu_backward(np.asarray([10.0]), np.asarray([0.0]))
     array([5.])
     """
-    xp, like, ready = read_real("gelu_backward", ("dh", "a"), dh, a)
+    xp, cast_output, ready = validate_real_arrays("gelu_backward", ("dh", "a"), dh, a)
     dtype = a.dtype
     dh, a = ready
     x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
@@ -219,7 +219,7 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
     da += slope
     da *= 0.5
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def _check_erf(function: str, xp: Namespace, /) -> None:

@@ -3,7 +3,7 @@
 Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
 """
 
-from pullback._core.arguments import read_real
+from pullback._core.arguments import validate_real_arrays
 from pullback._core.stable import clipped, decay, is_positive
 from pullback._core.typing import Array
 
@@ -38,8 +38,8 @@ def relu_forward(a: Array, /) -> Array:
     >>> relu_forward(np.asarray([-1.0, 2.0]))
     array([0., 2.])
     """
-    xp, like, (a,) = read_real("relu_forward", ("a",), a)
-    return like(clipped(xp, a, 0.0))
+    xp, cast_output, (a,) = validate_real_arrays("relu_forward", ("a",), a)
+    return cast_output(clipped(xp, a, 0.0))
 
 
 def relu_backward(dh: Array, h: Array, /) -> Array:
@@ -79,12 +79,12 @@ def relu_backward(dh: Array, h: Array, /) -> Array:
     >>> relu_backward(np.asarray([10.0, 10.0]), np.asarray([0.0, 2.0]))
     array([ 0., 10.])
     """
-    xp, like, ready = read_real("relu_backward", ("dh", "h"), dh, h)
+    xp, cast_output, ready = validate_real_arrays("relu_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
     da = is_positive(xp, h)
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
@@ -120,9 +120,9 @@ def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
     >>> leaky_relu_forward(np.asarray([-1.0, 2.0]), slope=0.5)
     array([-0.5,  2. ])
     """
-    xp, like, (a,) = read_real("leaky_relu_forward", ("a",), a)
+    xp, cast_output, (a,) = validate_real_arrays("leaky_relu_forward", ("a",), a)
     _check_slope("leaky_relu_forward", slope)
-    return like(xp.maximum(a, a * slope))
+    return cast_output(xp.maximum(a, a * slope))
 
 
 def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array:
@@ -162,13 +162,13 @@ def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array
     >>> leaky_relu_backward(np.asarray([10.0, 10.0]), np.asarray([-0.5, 2.0]), slope=0.5)
     array([ 5., 10.])
     """
-    xp, like, ready = read_real("leaky_relu_backward", ("dh", "h"), dh, h)
+    xp, cast_output, ready = validate_real_arrays("leaky_relu_backward", ("dh", "h"), dh, h)
     _check_slope("leaky_relu_backward", slope)
     dtype = h.dtype
     dh, h = ready
     da = clipped(xp, is_positive(xp, h), slope)
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def softplus_forward(a: Array, /) -> Array:
@@ -204,10 +204,10 @@ def softplus_forward(a: Array, /) -> Array:
     >>> softplus_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.69314718, 1.38629436])
     """
-    xp, like, (a,) = read_real("softplus_forward", ("a",), a)
+    xp, cast_output, (a,) = validate_real_arrays("softplus_forward", ("a",), a)
     h = xp.log1p(decay(xp, a))
     h += clipped(xp, a, 0.0)
-    return like(h)
+    return cast_output(h)
 
 
 def softplus_backward(dh: Array, h: Array, /) -> Array:
@@ -245,12 +245,12 @@ def softplus_backward(dh: Array, h: Array, /) -> Array:
     >>> softplus_backward(np.asarray([10.0, 20.0]), np.log(np.asarray([2.0, 4.0])))
     array([ 5., 15.])
     """
-    xp, like, ready = read_real("softplus_backward", ("dh", "h"), dh, h)
+    xp, cast_output, ready = validate_real_arrays("softplus_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
     da = -xp.expm1(-h)
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def _check_slope(function: str, slope: float, /) -> None:

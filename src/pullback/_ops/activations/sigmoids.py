@@ -3,7 +3,7 @@
 Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
 """
 
-from pullback._core.arguments import read_real
+from pullback._core.arguments import validate_real_arrays
 from pullback._core.stable import sigmoid
 from pullback._core.typing import Array
 
@@ -42,8 +42,8 @@ def sigmoid_forward(a: Array, /) -> Array:
     >>> sigmoid_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.5 , 0.75])
     """
-    xp, like, (a,) = read_real("sigmoid_forward", ("a",), a)
-    return like(sigmoid(xp, a))
+    xp, cast_output, (a,) = validate_real_arrays("sigmoid_forward", ("a",), a)
+    return cast_output(sigmoid(xp, a))
 
 
 def sigmoid_backward(dh: Array, h: Array, /) -> Array:
@@ -83,13 +83,13 @@ def sigmoid_backward(dh: Array, h: Array, /) -> Array:
     >>> sigmoid_backward(np.asarray([16.0, 16.0]), np.asarray([0.5, 0.75]))
     array([4., 3.])
     """
-    _, like, ready = read_real("sigmoid_backward", ("dh", "h"), dh, h)
+    _, cast_output, ready = validate_real_arrays("sigmoid_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
     da = 1 - h
     da *= h
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def tanh_forward(a: Array, /) -> Array:
@@ -122,8 +122,8 @@ def tanh_forward(a: Array, /) -> Array:
     >>> tanh_forward(np.asarray([0.0, np.log(3.0)]))
     array([0. , 0.8])
     """
-    xp, like, (a,) = read_real("tanh_forward", ("a",), a)
-    return like(xp.tanh(a))
+    xp, cast_output, (a,) = validate_real_arrays("tanh_forward", ("a",), a)
+    return cast_output(xp.tanh(a))
 
 
 def tanh_backward(dh: Array, h: Array, /) -> Array:
@@ -163,9 +163,9 @@ def tanh_backward(dh: Array, h: Array, /) -> Array:
     >>> tanh_backward(np.asarray([1.0, 4.0]), np.asarray([0.0, 0.5]))
     array([1., 3.])
     """
-    _, like, ready = read_real("tanh_backward", ("dh", "h"), dh, h)
+    _, cast_output, ready = validate_real_arrays("tanh_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
     da = 1 - h * h
     da *= dh
-    return like(da, dtype)
+    return cast_output(da, dtype)

@@ -1,6 +1,6 @@
 """The softmax and its logarithm over the last axis, each with its backward."""
 
-from pullback._core.arguments import read_real, shapes
+from pullback._core.arguments import shapes, validate_real_arrays
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest
 from pullback._core.typing import Array
@@ -43,12 +43,12 @@ def softmax_forward(a: Array, /) -> Array:
     >>> softmax_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.25, 0.75])
     """
-    xp, like, ready = read_real("softmax_forward", ("a",), a)
+    xp, cast_output, ready = validate_real_arrays("softmax_forward", ("a",), a)
     _check_axis("softmax_forward", a=a)
     (a,) = ready
     h = xp.exp(a - largest(xp, a))
     h /= sum_last(xp, h)
-    return like(h)
+    return cast_output(h)
 
 
 def softmax_backward(dh: Array, h: Array, /) -> Array:
@@ -84,13 +84,13 @@ def softmax_backward(dh: Array, h: Array, /) -> Array:
     >>> softmax_backward(np.asarray([16.0, 0.0]), np.asarray([0.25, 0.75]))
     array([ 3., -3.])
     """
-    xp, like, ready = read_real("softmax_backward", ("dh", "h"), dh, h)
+    xp, cast_output, ready = validate_real_arrays("softmax_backward", ("dh", "h"), dh, h)
     _check_axis("softmax_backward", h=h)
     dtype = h.dtype
     dh, h = ready
     da = dh - dot_last(xp, dh, h)
     da *= h
-    return like(da, dtype)
+    return cast_output(da, dtype)
 
 
 def log_softmax_forward(a: Array, /) -> Array:
@@ -129,12 +129,12 @@ def log_softmax_forward(a: Array, /) -> Array:
     >>> log_softmax_forward(np.asarray([0.0, np.log(3.0)]))
     array([-1.38629436, -0.28768207])
     """
-    xp, like, ready = read_real("log_softmax_forward", ("a",), a)
+    xp, cast_output, ready = validate_real_arrays("log_softmax_forward", ("a",), a)
     _check_axis("log_softmax_forward", a=a)
     (a,) = ready
     h = a - largest(xp, a)
     h -= xp.log(sum_last(xp, xp.exp(h)))
-    return like(h)
+    return cast_output(h)
 
 
 def log_softmax_backward(dh: Array, h: Array, /) -> Array:
@@ -170,11 +170,11 @@ def log_softmax_backward(dh: Array, h: Array, /) -> Array:
     >>> log_softmax_backward(np.asarray([4.0, 0.0]), np.log(np.asarray([0.25, 0.75])))
     array([ 3., -3.])
     """
-    xp, like, ready = read_real("log_softmax_backward", ("dh", "h"), dh, h)
+    xp, cast_output, ready = validate_real_arrays("log_softmax_backward", ("dh", "h"), dh, h)
     _check_axis("log_softmax_backward", h=h)
     dtype = h.dtype
     dh, h = ready
-    return like(dh - xp.exp(h) * sum_last(xp, dh), dtype)
+    return cast_output(dh - xp.exp(h) * sum_last(xp, dh), dtype)
 
 
 def _check_axis(function: str, /, **array: Array) -> None:

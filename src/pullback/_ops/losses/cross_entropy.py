@@ -74,7 +74,7 @@ def softmax_cross_entropy(
     array([[-0.25 ,  0.25 ],
            [ 0.125, -0.125]])
     """
-    xp, like, (logits, target, weights) = read_loss("softmax_cross_entropy", weights, reduction, a=a, y=y)
+    xp, cast_output, (logits, target, weights) = read_loss("softmax_cross_entropy", weights, reduction, a=a, y=y)
     indices = target.dtype != logits.dtype
     _check_classes("softmax_cross_entropy", a, y, indices=indices)
     mass: Any = 1.0
@@ -96,7 +96,7 @@ def softmax_cross_entropy(
     da *= mass / total
     da -= xp.astype(target, da.dtype) if indices else target
     value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, a.dtype))
+    return Loss(cast_output(value), cast_output(da, a.dtype))
 
 
 def softmax_cross_entropy_hessian_product(
@@ -147,7 +147,7 @@ def softmax_cross_entropy_hessian_product(
     array([[ 0.25, -0.25]])
     """
     name = "softmax_cross_entropy_hessian_product"
-    xp, like, (v, logits, target, weights) = read_loss(name, weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, (v, logits, target, weights) = read_loss(name, weights, reduction, v=v, a=a, y=y)
     indices = target.dtype != logits.dtype
     _check_classes(name, a, y, indices=indices)
     mass: Any = 1.0
@@ -160,7 +160,7 @@ def softmax_cross_entropy_hessian_product(
     out = v - dot_last(xp, p, v) / total
     p *= mass / total
     out *= p
-    return like(scaled(xp, out, weights, reduction), a.dtype)
+    return cast_output(scaled(xp, out, weights, reduction), a.dtype)
 
 
 def _check_classes(function: str, a: Array, y: Array, /, *, indices: bool) -> None:

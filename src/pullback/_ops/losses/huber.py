@@ -60,7 +60,7 @@ def huber(
     array([[0.5],
            [1. ]])
     """
-    xp, like, ready = read_outputs("huber", weights, reduction, a=a, y=y)
+    xp, cast_output, ready = read_outputs("huber", weights, reduction, a=a, y=y)
     _check_delta("huber", delta)
     dtype = a.dtype
     a, y, weights = ready
@@ -68,7 +68,7 @@ def huber(
     da = clipped(xp, error, -delta, delta)
     error -= da * 0.5
     value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
+    return Loss(cast_output(value), cast_output(da, dtype))
 
 
 def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -113,11 +113,11 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     array([[1.],
            [0.]])
     """
-    xp, like, ready = read_outputs("huber_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, ready = read_outputs("huber_hessian_product", weights, reduction, v=v, a=a, y=y)
     _check_delta("huber_hessian_product", delta)
     dtype = a.dtype
     v, a, y, weights = ready
-    return like(scaled(xp, xp.where(xp.abs(a - y) > delta, 0.0, v), weights, reduction), dtype)
+    return cast_output(scaled(xp, xp.where(xp.abs(a - y) > delta, 0.0, v), weights, reduction), dtype)
 
 
 def _check_delta(function: str, delta: float, /) -> None:

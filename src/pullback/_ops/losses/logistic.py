@@ -56,7 +56,7 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     array([[ 0.25 ],
            [-0.125]])
     """
-    xp, like, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
+    xp, cast_output, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y, weights = ready
     rest = decay(xp, a)
@@ -70,7 +70,7 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     value += dot_last(xp, a, da)
     da += rest
     value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
+    return Loss(cast_output(value), cast_output(da, dtype))
 
 
 def logistic_hessian_product(
@@ -112,7 +112,7 @@ def logistic_hessian_product(
     >>> logistic_hessian_product(np.asarray([[1.0]]), np.asarray([[0.0]]), np.asarray([[1]]))
     array([[0.25]])
     """
-    xp, like, ready = read_outputs("logistic_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, ready = read_outputs("logistic_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
     v, a, y, weights = ready
     out = decay(xp, a)
@@ -120,4 +120,4 @@ def logistic_hessian_product(
     out /= out + 1
     out -= out * out
     out *= v
-    return like(scaled(xp, out, weights, reduction), dtype)
+    return cast_output(scaled(xp, out, weights, reduction), dtype)

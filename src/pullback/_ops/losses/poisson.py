@@ -54,7 +54,7 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     array([[ 1.],
            [-1.]])
     """
-    xp, like, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
+    xp, cast_output, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y, weights = ready
     da = xp.exp(a)
@@ -63,7 +63,7 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     value = -sum_last(xp, losses)
     da -= y
     value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(like(value), like(da, dtype))
+    return Loss(cast_output(value), cast_output(da, dtype))
 
 
 def poisson_hessian_product(
@@ -105,9 +105,9 @@ def poisson_hessian_product(
     >>> poisson_hessian_product(np.asarray([[3.0]]), np.asarray([[0.0]]), np.asarray([[2]]))
     array([[3.]])
     """
-    xp, like, ready = read_outputs("poisson_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, ready = read_outputs("poisson_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
     v, a, y, weights = ready
     out = xp.exp(a)
     out *= v
-    return like(scaled(xp, out, weights, reduction), dtype)
+    return cast_output(scaled(xp, out, weights, reduction), dtype)

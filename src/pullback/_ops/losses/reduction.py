@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pullback._core.arguments import read, read_together, same_shape, shapes, usual_namespace
+from pullback._core.arguments import cached_namespace, same_shape, shapes, validate_arrays, validate_library_and_device
 from pullback._core.reductions import sum_all
 from pullback._core.typing import Array, Cast, Namespace
 
@@ -37,19 +37,19 @@ def read_loss(
     """
     given = arrays if weights is None else {**arrays, "weights": weights}
     floating = given
-    xp = usual_namespace(*given.values())
+    xp = cached_namespace(*given.values())
     if xp is None:
-        xp = read_together(function, tuple(given), *given.values())
+        xp = validate_library_and_device(function, tuple(given), *given.values())
         floating = _floating(function, xp, given)
     _check_shapes(function, given)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
-    _, _, like, ready = read(function, tuple(floating), *floating.values())
+    _, _, cast_output, ready = validate_arrays(function, tuple(floating), *floating.values())
     given.update(zip(floating, ready, strict=True))
     if weights is not None:
         weights = xp.astype(given.pop("weights"), given["a"].dtype, copy=False)
-    return xp, like, [*given.values(), weights]
+    return xp, cast_output, [*given.values(), weights]
 
 
 def _floating(function: str, xp: Namespace, given: dict[str, Array], /) -> dict[str, Array]:
@@ -90,11 +90,11 @@ def read_outputs(
     function: str, weights: Array | None, reduction: str, /, **arrays: Array
 ) -> tuple[Namespace, Cast, list[Any]]:
     """Check the arguments of a loss whose targets `y`, which come last, have the shape of `a`."""
-    xp, like, (*others, y, weights) = read_loss(function, weights, reduction, **arrays)
+    xp, cast_output, (*others, y, weights) = read_loss(function, weights, reduction, **arrays)
     if not same_shape(arrays["y"].shape, arrays["a"].shape):
         msg = f"{function}: y must have the shape of a; got {shapes(y=arrays['y'], a=arrays['a'])}"
         raise ValueError(msg)
-    return xp, like, [*others, xp.astype(y, others[0].dtype, copy=False), weights]
+    return xp, cast_output, [*others, xp.astype(y, others[0].dtype, copy=False), weights]
 
 
 def reduced(xp: Namespace, value: Array, da: Array, weights: Array | None, reduction: str, /) -> tuple[Array, Array]:
@@ -102,7 +102,7 @@ def reduced(xp: Namespace, value: Array, da: Array, weights: Array | None, reduc
     value = value[..., 0]
     da = scaled(xp, da, weights, reduction)
     if weights is not None:
-        value = _counted(xp, value, weights) * weights
+        value = _mask_zero_weight(xp, value, weights) * weights
     if reduction == "none":
         return value, da
     value = sum_all(xp, value)
@@ -112,14 +112,14 @@ def reduced(xp: Namespace, value: Array, da: Array, weights: Array | None, reduc
 def scaled(xp: Namespace, x: Array, weights: Array | None, reduction: str, /) -> Array:
     """Give each example of `x` its weight in the reduced loss; `x` (..., n) is overwritten."""
     if weights is not None:
-        x = _counted(xp, x, weights[..., None])
+        x = _mask_zero_weight(xp, x, weights[..., None])
         x *= (weights / _total(xp, x, weights) if reduction == "mean" else weights)[..., None]
     elif reduction == "mean":
         x /= _total(xp, x, None)
     return x
 
 
-def _counted(xp: Namespace, x: Array, weights: Array, /) -> Array:
+def _mask_zero_weight(xp: Namespace, x: Array, weights: Array, /) -> Array:
     """Return 0 in place of what has weight 0: a product alone makes NaN of what is not finite."""
     out: Array = xp.where(xp.equal(weights, 0), 0.0, x)
     return out

@@ -57,12 +57,12 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     array([[0. , 1. ],
            [1.5, 2. ]])
     """
-    xp, like, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
+    xp, cast_output, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y, weights = ready
     da = a - y
     value, da = reduced(xp, dot_last(xp, da, da), da, weights, reduction)
-    return Loss(like(value * 0.5), like(da, dtype))
+    return Loss(cast_output(value * 0.5), cast_output(da, dtype))
 
 
 def squared_error_hessian_product(
@@ -109,8 +109,8 @@ def squared_error_hessian_product(
     array([[1.],
            [2.]])
     """
-    xp, like, ready = read_outputs("squared_error_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, ready = read_outputs("squared_error_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
     v, a, y, weights = ready
     # A copy, since it is scaled in place.
-    return like(scaled(xp, v * 1.0, weights, reduction), dtype)
+    return cast_output(scaled(xp, v * 1.0, weights, reduction), dtype)

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pullback._core.arguments import read, same_shape, shapes
-from pullback._core.reductions import contract_rows, flatten, regroups, sum_rows, widest
+from pullback._core.arguments import same_shape, shapes, validate_arrays
+from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
 from pullback._core.typing import Array, DType, Elementwise, Namespace
 
 # So many numbers of single examples' gradients exist at a time: they stay in a cache, and are worth a call.
@@ -38,7 +38,7 @@ def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Ele
 
     Returns their namespace, complex conjugation, their promoted dtype, and the arrays in the dtype to compute in.
     """
-    xp, conj, _, ready = read(function, ("da", "z"), da, z)
+    xp, conj, _, ready = validate_arrays(function, ("da", "z"), da, z)
     if min(da.ndim, z.ndim) < 2:
         msg = (
             f"{function}: da and z must have at least two axes, (m, ..., n) and (m, ..., k), of which the first counts "
@@ -57,7 +57,7 @@ def gradients(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple
         # The standard has no copy of a lazy array; the sum over an axis of one position is one.
         return conj(z)[:, :, None] * da[:, None, :], xp.sum(da[:, None, :], axis=1)
     da, z = positions(xp, da), positions(xp, z)
-    db = xp.sum(da, axis=tuple(range(1, da.ndim - 1)), dtype=widest(xp, da))
+    db = xp.sum(da, axis=tuple(range(1, da.ndim - 1)), dtype=accumulation_dtype(xp, da))
     return contract_rows(xp, conj(z), da, kept=1), xp.astype(db, da.dtype, copy=False)
 
 
@@ -75,14 +75,14 @@ def add_up(xp: Namespace, step: Callable[..., Collection[Array]], da: Array, z: 
     each, least = (da.shape[-1] + z.shape[-1], _ROWS) if da.ndim == 2 else (da.shape[-1] * z.shape[-1], 1)
     totals: list[Array] = []
     for block in blocks(each, least, da, z):
-        parts = [xp.astype(part, widest(xp, part), copy=False) for part in step(*block)]
+        parts = [xp.astype(part, accumulation_dtype(xp, part), copy=False) for part in step(*block)]
         totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
     return totals
 
 
 def blocks(each: int, least: int, /, *arrays: Array) -> Iterator[Sequence[Array]]:
     """Cut arrays into blocks of examples, each of which takes `each` numbers to work on; chunks are blocks already."""
-    if not all(map(regroups, arrays)):
+    if not all(map(can_reshape_rows, arrays)):
         yield arrays
         return
     rows, size = arrays[0].shape[0], max(_MOST // max(each, 1), least)
@@ -92,7 +92,7 @@ def blocks(each: int, least: int, /, *arrays: Array) -> Iterator[Sequence[Array]
 
 def positions(xp: Namespace, x: Array, /) -> Array:
     """Return `x` with its positions in one axis, (m, t, n), where that is free."""
-    return flatten(xp, x, 1) if x.ndim > 3 and regroups(x) else x
+    return flatten(xp, x, 1) if x.ndim > 3 and can_reshape_rows(x) else x
 
 
 def squared(xp: Namespace, x: Array, /) -> Array:
@@ -116,7 +116,7 @@ def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
     sizes = x.shape[:axes]
     if all(isinstance(size, int) for size in sizes):
         return math.prod(sizes) or math.nan
-    dtype = real_dtype(xp, widest(xp, x))
+    dtype = real_dtype(xp, accumulation_dtype(xp, x))
     total = xp.sum(xp.ones_like(xp.sum(x, axis=tuple(range(axes, x.ndim))), dtype=dtype))
     out: Array = xp.where(total == 0, math.nan, total)
     return out
@@ -124,5 +124,5 @@ def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
 
 def _sum_examples(xp: Namespace, x: Array, /) -> Array:
     """Sum over the first axis, in the widest dtype of the device."""
-    out: Array = xp.sum(x, axis=0, dtype=widest(xp, x))
+    out: Array = xp.sum(x, axis=0, dtype=accumulation_dtype(xp, x))
     return out

@@ -1,6 +1,6 @@
 """Gradients of each example of an affine layer: themselves, their norms, and their clipped sum."""
 
-from pullback._core.reductions import contract_rows, sum_rows, widest
+from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
 from pullback._core.typing import Array, Elementwise, Namespace
 from pullback._ops.per_example.blocking import (
     ParameterGradients,
@@ -214,7 +214,7 @@ def _row_squares(xp: Namespace, conj: Elementwise, x: Array, /) -> Array:
 def _gram_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
     """Return the norms of (m, t, ·) arrays by Gram matrices over the positions."""
     of_z, of_da = conj(z) @ xp.matrix_transpose(z), da @ xp.matrix_transpose(conj(da))
-    wide = widest(xp, da)
+    wide = accumulation_dtype(xp, da)
     of_z, of_da = xp.astype(of_z, wide, copy=False), xp.astype(of_da, wide, copy=False)
     total = xp.sum(_real(xp, (of_z + 1 if bias else of_z) * of_da), axis=(1, 2))
     # Where an example's positions cancel, rounding may leave less than nothing.
@@ -226,9 +226,9 @@ def _gram_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bia
 def _formed_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
     """Return the norms by way of the gradients."""
     dw, db = (squared(xp, x) for x in gradients(xp, conj, da, z))
-    total = xp.sum(dw, axis=(1, 2), dtype=widest(xp, dw))
+    total = xp.sum(dw, axis=(1, 2), dtype=accumulation_dtype(xp, dw))
     if bias:
-        total = total + xp.sum(db, axis=1, dtype=widest(xp, db))
+        total = total + xp.sum(db, axis=1, dtype=accumulation_dtype(xp, db))
     out: Array = xp.astype(xp.sqrt(total), dw.dtype, copy=False)
     return out
 

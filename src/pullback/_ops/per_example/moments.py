@@ -2,7 +2,7 @@
 
 import math
 
-from pullback._core.reductions import contract_rows, sum_rows, widest
+from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
 from pullback._core.typing import Array, Elementwise, Namespace
 from pullback._ops.per_example.blocking import (
     ParameterGradients,
@@ -182,7 +182,7 @@ def _mean_and_variance(
     xp: Namespace, conj: Elementwise, da: Array, z: Array, /
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Return mean and variance for the weights, and for the bias, in the widest dtype of the device."""
-    wide = widest(xp, da)
+    wide = accumulation_dtype(xp, da)
 
     def step(da: Array, z: Array) -> tuple[Array, ...]:
         da, z = (xp.astype(x, wide, copy=False) for x in (da, z))
