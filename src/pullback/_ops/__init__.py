@@ -1,1 +1,27 @@
-"""The closed forms, one subject a module: each forward beside its backward."""
+"""The closed forms, one subject a module: each forward beside its backward, its record at the end of the module."""
+
+from pullback._ops import affine, forms, matmul
+from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
+from pullback._ops.losses import cross_entropy, huber, logistic, poisson, squared_error
+
+PAIRS = (
+    affine.AFFINE,
+    matmul.MATMUL,
+    forms.FROBENIUS_INNER,
+    forms.TRACE_OF_PRODUCT,
+    forms.QUADRATIC_FORM,
+    squared_error.SQUARED_ERROR,
+    huber.HUBER,
+    logistic.LOGISTIC,
+    poisson.POISSON,
+    cross_entropy.SOFTMAX_CROSS_ENTROPY,
+    rectifiers.RELU,
+    rectifiers.LEAKY_RELU,
+    rectifiers.SOFTPLUS,
+    sigmoids.SIGMOID,
+    sigmoids.TANH,
+    gated.SILU,
+    gated.GELU,
+    softmax.SOFTMAX,
+    softmax.LOG_SOFTMAX,
+)

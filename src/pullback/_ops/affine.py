@@ -13,6 +13,7 @@ from pullback._core.arguments import (
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
 from pullback._core.typing import Array
 
@@ -369,3 +370,14 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     if ddz is not None:
         dw = affine_backward(da, ddz, w, wrt=("w",)).dw
     return AffineDoubleGradients(dda, dz, dw)
+
+
+AFFINE = Pair(
+    "affine",
+    affine_forward,
+    affine_backward,
+    inputs={"z": (4, 2, 3), "w": (3, 5), "b": (5,)},
+    needs=("z", "w"),
+    jvp=affine_jvp,
+    double_backward=affine_double_backward,
+)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from pullback._core.arguments import check_value, check_wrt, compatible_size, same_shape, shapes, validate_arrays
+from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product, sum_all
 from pullback._core.typing import Array
 
@@ -410,3 +411,26 @@ def _check_quadratic(function: str, x: Array, A: Array, /) -> None:
     if not (A.ndim == 2 and compatible_size(A.shape[0], A.shape[1]) and compatible_size(A.shape[0], x.shape[-1])):
         msg = f"{function}: A must have shape (k, k) for x (..., k); got {shapes(x=x, A=A)}"
         raise ValueError(msg)
+
+
+FROBENIUS_INNER = Pair(
+    "frobenius_inner",
+    frobenius_inner,
+    frobenius_inner_backward,
+    inputs={"x": (4, 3), "y": (4, 3)},
+    needs=("x", "y"),
+)
+TRACE_OF_PRODUCT = Pair(
+    "trace_of_product",
+    trace_of_product,
+    trace_of_product_backward,
+    inputs={"x": (4, 3), "w": (3, 4)},
+    needs=("x", "w"),
+)
+QUADRATIC_FORM = Pair(
+    "quadratic_form",
+    quadratic_form,
+    quadratic_form_backward,
+    inputs={"x": (4, 3), "A": (3, 3)},
+    needs=("x", "A"),
+)

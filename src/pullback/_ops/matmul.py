@@ -14,6 +14,7 @@ from pullback._core.arguments import (
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Array, Namespace
 
@@ -353,3 +354,14 @@ def _output_shape(function: str, x1: Array, x2: Array, /) -> tuple[int, ...]:
             raise ValueError(msg)
         batch.append(other if size == 1 else size)
     return (*reversed(batch), *x1.shape[-2:-1], *(x2.shape[-1:] if x2.ndim > 1 else ()))
+
+
+MATMUL = Pair(
+    "matmul",
+    matmul_forward,
+    matmul_backward,
+    inputs={"x1": (3, 1, 2, 3), "x2": (2, 3, 4)},
+    needs=("x1", "x2"),
+    jvp=matmul_jvp,
+    double_backward=matmul_double_backward,
+)

@@ -4,23 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from pullback._core.arguments import check_wrt
+from pullback._core.pair import Pair
 from pullback._core.typing import Array
-from pullback._ops.activations.gated import gelu_backward, gelu_forward, silu_backward, silu_forward
-from pullback._ops.activations.rectifiers import (
-    leaky_relu_backward,
-    leaky_relu_forward,
-    relu_backward,
-    relu_forward,
-    softplus_backward,
-    softplus_forward,
-)
-from pullback._ops.activations.sigmoids import sigmoid_backward, sigmoid_forward, tanh_backward, tanh_forward
-from pullback._ops.activations.softmax import (
-    log_softmax_backward,
-    log_softmax_forward,
-    softmax_backward,
-    softmax_forward,
-)
+from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
 from pullback._ops.affine import affine_backward, affine_forward
 
 
@@ -62,16 +48,21 @@ class Activation(NamedTuple):
 
 Layer: TypeAlias = Affine | Activation
 
-RELU = Activation(relu_forward, relu_backward, "output")
-LEAKY_RELU = Activation(leaky_relu_forward, leaky_relu_backward, "output")
-SOFTPLUS = Activation(softplus_forward, softplus_backward, "output")
-SIGMOID = Activation(sigmoid_forward, sigmoid_backward, "output")
-TANH = Activation(tanh_forward, tanh_backward, "output")
-SILU = Activation(silu_forward, silu_backward, "input")
-GELU = Activation(gelu_forward, gelu_backward, "input")
-SOFTMAX = Activation(softmax_forward, softmax_backward, "output")
-LOG_SOFTMAX = Activation(log_softmax_forward, log_softmax_backward, "output")
 
+def _activation(pair: Pair, /) -> Activation:
+    """Make a layer of the record of an activation."""
+    return Activation(pair.forward, cast("Callable[[Array, Array], Array]", pair.backward), pair.saves)
+
+
+RELU = _activation(rectifiers.RELU)
+LEAKY_RELU = _activation(rectifiers.LEAKY_RELU)
+SOFTPLUS = _activation(rectifiers.SOFTPLUS)
+SIGMOID = _activation(sigmoids.SIGMOID)
+TANH = _activation(sigmoids.TANH)
+SILU = _activation(gated.SILU)
+GELU = _activation(gated.GELU)
+SOFTMAX = _activation(softmax.SOFTMAX)
+LOG_SOFTMAX = _activation(softmax.LOG_SOFTMAX)
 
 _INPUTS = ("z", "layers")
 _SAVES = ("input", "output")

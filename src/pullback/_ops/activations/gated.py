@@ -6,6 +6,7 @@ They fall and then rise, so that their output does not tell their input: the bac
 import math
 
 from pullback._core.arguments import validate_real_arrays
+from pullback._core.pair import Pair
 from pullback._core.stable import clipped, sigmoid
 from pullback._core.typing import Array, Namespace
 
@@ -230,3 +231,7 @@ def _check_erf(function: str, xp: Namespace, /) -> None:
             f"got {xp.__name__}. Leave out exact for the tanh form"
         )
         raise ValueError(msg)
+
+
+SILU = Pair("silu", silu_forward, silu_backward, inputs={"a": (4, 3)}, needs=("a",), real=True)
+GELU = Pair("gelu", gelu_forward, gelu_backward, inputs={"a": (4, 3)}, needs=("a",), real=True)

@@ -4,6 +4,7 @@ Their output tells their derivative. The next layer takes and keeps it anyway, s
 """
 
 from pullback._core.arguments import validate_real_arrays
+from pullback._core.pair import Pair
 from pullback._core.stable import clipped, decay, is_positive
 from pullback._core.typing import Array
 
@@ -258,3 +259,10 @@ def _check_slope(function: str, slope: float, /) -> None:
     if not 0 < slope <= 1:
         msg = f"{function}: slope must be above 0 and at most 1; got {slope!r}. With 0 it is relu"
         raise ValueError(msg)
+
+
+RELU = Pair("relu", relu_forward, relu_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)
+LEAKY_RELU = Pair(
+    "leaky_relu", leaky_relu_forward, leaky_relu_backward, inputs={"a": (4, 3)}, needs=("output",), real=True
+)
+SOFTPLUS = Pair("softplus", softplus_forward, softplus_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)

@@ -4,6 +4,7 @@ Their output tells their derivative. The next layer takes and keeps it anyway, s
 """
 
 from pullback._core.arguments import validate_real_arrays
+from pullback._core.pair import Pair
 from pullback._core.stable import sigmoid
 from pullback._core.typing import Array
 
@@ -169,3 +170,7 @@ def tanh_backward(dh: Array, h: Array, /) -> Array:
     da = 1 - h * h
     da *= dh
     return cast_output(da, dtype)
+
+
+SIGMOID = Pair("sigmoid", sigmoid_forward, sigmoid_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)
+TANH = Pair("tanh", tanh_forward, tanh_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)

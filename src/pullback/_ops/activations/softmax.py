@@ -1,6 +1,7 @@
 """The softmax and its logarithm over the last axis, each with its backward."""
 
 from pullback._core.arguments import shapes, validate_real_arrays
+from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest
 from pullback._core.typing import Array
@@ -183,3 +184,9 @@ def _check_axis(function: str, /, **array: Array) -> None:
     if x.ndim == 0 or x.shape[-1] == 0:
         msg = f"{function}: {name} must have a last axis of at least one class, shape (..., n); got {shapes(**array)}"
         raise ValueError(msg)
+
+
+SOFTMAX = Pair("softmax", softmax_forward, softmax_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)
+LOG_SOFTMAX = Pair(
+    "log_softmax", log_softmax_forward, log_softmax_backward, inputs={"a": (4, 3)}, needs=("output",), real=True
+)

@@ -6,6 +6,7 @@ from typing import Any
 from array_api_compat import device
 
 from pullback._core.arguments import same_shape, shapes
+from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest
 from pullback._core.typing import Array, Namespace
@@ -199,3 +200,14 @@ def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
     else:  # Dask
         out = xp.sum(xp.where(hit, x, 0.0), axis=-1, keepdims=True)
     return out
+
+
+SOFTMAX_CROSS_ENTROPY = Pair(
+    "softmax_cross_entropy",
+    softmax_cross_entropy,
+    None,
+    inputs={"a": (4, 3), "y": [0, 1, 2, 0]},
+    needs=("a", "y"),
+    hessian_product=softmax_cross_entropy_hessian_product,
+    real=True,
+)

@@ -1,5 +1,6 @@
 """Huber's loss: squared for small errors, linear for large ones."""
 
+from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.stable import clipped
 from pullback._core.typing import Array
@@ -125,3 +126,15 @@ def _check_delta(function: str, delta: float, /) -> None:
     if not delta > 0:
         msg = f"{function}: delta must be above 0; got {delta!r}"
         raise ValueError(msg)
+
+
+# The targets leave errors on both sides of the kink, none on it.
+HUBER = Pair(
+    "huber",
+    huber,
+    None,
+    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    needs=("a", "y"),
+    hessian_product=huber_hessian_product,
+    real=True,
+)

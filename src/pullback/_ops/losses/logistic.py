@@ -1,5 +1,6 @@
 """Logistic loss: the binary cross entropy of logits."""
 
+from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import decay, is_positive
 from pullback._core.typing import Array
@@ -121,3 +122,14 @@ def logistic_hessian_product(
     out -= out * out
     out *= v
     return cast_output(scaled(xp, out, weights, reduction), dtype)
+
+
+LOGISTIC = Pair(
+    "logistic",
+    logistic,
+    None,
+    inputs={"a": (4, 3), "y": [[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]]},
+    needs=("a", "y"),
+    hessian_product=logistic_hessian_product,
+    real=True,
+)

@@ -1,5 +1,6 @@
 """Poisson loss: the negative log likelihood of counts, given the logarithms of their rates."""
 
+from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
@@ -111,3 +112,14 @@ def poisson_hessian_product(
     out = xp.exp(a)
     out *= v
     return cast_output(scaled(xp, out, weights, reduction), dtype)
+
+
+POISSON = Pair(
+    "poisson",
+    poisson,
+    None,
+    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    needs=("a", "y"),
+    hessian_product=poisson_hessian_product,
+    real=True,
+)

@@ -1,5 +1,6 @@
 """Squared error: half the squared distance from the targets."""
 
+from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
@@ -114,3 +115,14 @@ def squared_error_hessian_product(
     v, a, y, weights = ready
     # A copy, since it is scaled in place.
     return cast_output(scaled(xp, v * 1.0, weights, reduction), dtype)
+
+
+SQUARED_ERROR = Pair(
+    "squared_error",
+    squared_error,
+    None,
+    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    needs=("a", "y"),
+    hessian_product=squared_error_hessian_product,
+    real=True,
+)
