@@ -181,7 +181,7 @@ def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 @functools.cache
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     torch = importlib.import_module("torch")
-    compiled = torch.compile(partial(function, **options), fullgraph=True, dynamic=False, backend="backend_one_device")
+    compiled = torch.compile(partial(function, **options), fullgraph=True, dynamic=False, backend="eager")
 
     def call(*args: Any) -> Any:
         with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=1000):  # noqa: SLF001

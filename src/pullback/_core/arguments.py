@@ -1,12 +1,17 @@
-"""Read the arrays of a call: one namespace, one device, floating dtypes, fitting shapes; or say what is wrong."""
+"""Read the arrays and options of a call: one namespace, one device, floating dtypes, fitting shapes; or raise."""
 
+import math
+import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 from array_api_compat import array_namespace
 
 from pullback._core.typing import Array, Cast, DType, Elementwise, Namespace
+
+_LARGEST = sys.float_info.max
 
 # The namespaces of arrays of float32 and float64, by type and dtype: asking anew takes longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
@@ -156,6 +161,49 @@ def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) ->
     if isinstance(wrt, str) or not isinstance(wrt, Collection) or not all(name in names for name in wrt):
         msg = f"{function}: wrt must be a tuple of names out of {names}; got {wrt!r}"
         raise ValueError(msg)
+
+
+def float_option(  # noqa: PLR0913 - the option, its range and advice on it
+    function: str,
+    name: str,
+    value: object,
+    /,
+    *,
+    above: float = -math.inf,
+    most: float = _LARGEST,
+    advice: str = "",
+) -> float:
+    """Return a scalar option as a Python float, which changes no dtype that it meets.
+
+    A value outside ``above < value <= most`` is a ValueError, NaN included; so is infinity unless `most` is infinite.
+    What is not one real number that is known now, such as a traced or a lazy array, is a TypeError.
+    """
+    number = value if type(value) is float else _number(function, name, value)
+    if above < number <= most:
+        return number
+    rules = ["finite"] if most == _LARGEST else []
+    rules += [f"above {above:g}"] if above > -math.inf else []
+    rules += [f"at most {most:g}"] if most < _LARGEST else []
+    msg = f"{function}: {name} must be {' and '.join(rules)}; got {number!r}{advice and f'. {advice}'}"
+    raise ValueError(msg)
+
+
+def _number(function: str, name: str, value: object, /) -> float:
+    """Convert a number or a 0-d array of a real dtype, which must hold its value already."""
+    shape, dtype = getattr(value, "shape", ()), str(getattr(value, "dtype", ""))
+    if isinstance(value, SupportsFloat | SupportsIndex) and shape == () and "complex" not in dtype:
+        # A lazy array would compute; a traced one raises an error of its library's own.
+        if not hasattr(value, "chunks"):
+            with suppress(TypeError, ValueError, RuntimeError):
+                return float(value)
+        msg = (
+            f"{function}: {name} must be a number whose value is known during the call; got a traced or lazy "
+            f"{type(value).__name__}. Pass a Python float, which jax.jit takes by static_argnames=({name!r},)"
+        )
+        raise TypeError(msg)
+    got = f"an array of shape {tuple(shape)} and dtype {dtype}" if dtype else type(value).__name__
+    msg = f"{function}: {name} must be a real number; got {got}. Pass a Python float"
+    raise TypeError(msg)
 
 
 def real_like(xp: Namespace, x: Array, dtype: DType, /) -> Array:

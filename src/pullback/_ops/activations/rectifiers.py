@@ -3,7 +3,7 @@
 Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
 """
 
-from pullback._core.arguments import validate_real_arrays
+from pullback._core.arguments import float_option, validate_real_arrays
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped, decay, is_positive
 from pullback._core.typing import Array
@@ -106,7 +106,7 @@ def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
     Raises
     ------
     TypeError
-        As `relu_forward` does.
+        As `relu_forward` does; also if `slope` is not a real number, or is traced or lazy.
     ValueError
         If `slope` is not above 0, or above 1.
 
@@ -122,8 +122,7 @@ def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
     array([-0.5,  2. ])
     """
     xp, cast_output, (a,) = validate_real_arrays("leaky_relu_forward", ("a",), a)
-    _check_slope("leaky_relu_forward", slope)
-    return cast_output(xp.maximum(a, a * slope))
+    return cast_output(xp.maximum(a, a * _slope("leaky_relu_forward", slope)))
 
 
 def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array:
@@ -146,7 +145,8 @@ def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array
     Raises
     ------
     TypeError, ValueError
-        As `relu_backward` does; ValueError also if `slope` is not above 0, or above 1.
+        As `relu_backward` does; TypeError also if `slope` is not a real number, or is traced or lazy; ValueError also
+        if it is not above 0, or above 1.
 
     See Also
     --------
@@ -164,7 +164,7 @@ def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array
     array([ 5., 10.])
     """
     xp, cast_output, ready = validate_real_arrays("leaky_relu_backward", ("dh", "h"), dh, h)
-    _check_slope("leaky_relu_backward", slope)
+    slope = _slope("leaky_relu_backward", slope)
     dtype = h.dtype
     dh, h = ready
     da = clipped(xp, is_positive(xp, h), slope)
@@ -254,11 +254,9 @@ def softplus_backward(dh: Array, h: Array, /) -> Array:
     return cast_output(da, dtype)
 
 
-def _check_slope(function: str, slope: float, /) -> None:
-    """Check that the sign of the output is that of the input, and the slope the lesser one."""
-    if not 0 < slope <= 1:
-        msg = f"{function}: slope must be above 0 and at most 1; got {slope!r}. With 0 it is relu"
-        raise ValueError(msg)
+def _slope(function: str, slope: float, /) -> float:
+    """Read the slope: above 0 for the output to have the sign of the input, at most 1 for ``max(a, slope a)``."""
+    return float_option(function, "slope", slope, above=0.0, most=1.0, advice="With 0 it is relu")
 
 
 RELU = Pair("relu", relu_forward, relu_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)
