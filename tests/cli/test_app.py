@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -17,8 +18,8 @@ from typer.testing import CliRunner
 
 import pullback
 from pullback import affine_backward
-from pullback._cli import app, backends, demo
-from pullback._testing import pairs
+from pullback._cli import app, backends, commands, demo
+from pullback._ops import PAIRS
 
 FILES = {path.stem: tomllib.loads(path.read_text()) for path in Path(__file__).parents[2].glob("backends/*.toml")}
 CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"])
@@ -339,12 +340,12 @@ def test_check(checked: Outcome) -> None:
 @pytest.mark.parametrize("name", CPU)
 def test_check_of_a_backend(name: str, checked: Outcome) -> None:
     table = {pair: row for backend, pair, *row in cells(checked.stdout) if backend == name}
-    assert list(table) == [pair.name for pair in pairs.PAIRS]
-    for pair in pairs.PAIRS:
+    assert list(table) == [pair.name for pair in PAIRS]
+    for pair in PAIRS:
         adjoint, difference, double, findings, holds = table[pair.name]
         assert float(difference) < 1
         assert (adjoint == "-") == (pair.jvp is None)
-        assert (double == "-") == (pair.double_backward is None)
+        assert (double == "-") == (pair.double_backward is None and pair.hessian_product is None)
         # Of two real dtypes at least, unless the library is told to have but one: an output, a gradient and purity.
         assert int(findings) >= 5
         assert holds == "yes"
@@ -395,8 +396,8 @@ def test_check_finds_a_gradient_that_is_wrong_by_one_in_a_hundred(monkeypatch: p
         gradients: Any = affine_backward(da, z, w)
         return gradients._replace(dw=gradients.dw * 1.01)
 
-    affine, matmul, *_ = pairs.PAIRS
-    monkeypatch.setattr(pairs, "PAIRS", [affine._replace(backward=broken, double_backward=None), matmul])
+    affine, matmul, *_ = PAIRS
+    monkeypatch.setattr(commands, "PAIRS", [replace(affine, backward=broken, double_backward=None), matmul])
     result = run("check", "--backend", "strict")
     assert result.status == 1
     assert [(row[1], row[-1]) for row in cells(result.stdout)] == [("affine", "no"), ("matmul", "yes")]
@@ -413,8 +414,8 @@ def test_check_of_a_pair_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         msg = "out of\nmemory"
         raise RuntimeError(msg)
 
-    loss = pairs.PAIRS[-1]
-    monkeypatch.setattr(pairs, "PAIRS", [loss._replace(forward=broken)])
+    loss = PAIRS[-1]
+    monkeypatch.setattr(commands, "PAIRS", [replace(loss, forward=broken)])
     result = run("check", "--backend", "numpy")
     assert result.status == 1
     assert cells(result.stdout) == [["numpy", loss.name, "-", "-", "-", "0", "no"]]

@@ -4,9 +4,9 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pullback._cli import backends, console, demo
+from pullback._cli import backends, check, console, demo
 from pullback._cli.backends import Backend, State
-from pullback._testing import pairs
+from pullback._ops import PAIRS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,15 +106,15 @@ def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
     console.say(out, f"All {sum(len(found.findings) for found in checked.values()):,} findings hold.")
 
 
-def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], pairs.Checked]:
+def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, str], check.Checked]:
     """Check each pair on each backend, under a progress bar where somebody sees it."""
     from rich.progress import Progress  # noqa: PLC0415 - an extra
 
     checked = {}
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         for name, state in states.items():
-            for pair in progress.track(pairs.PAIRS, description=name):
-                checked[name, pair.name] = pair.check(state.namespace)
+            for pair in progress.track(PAIRS, description=name):
+                checked[name, pair.name] = check.run(pair, state.namespace)
     return checked
 
 

@@ -5,11 +5,14 @@ import inspect
 import math
 from collections.abc import Callable, Collection
 from random import Random
-from typing import Any
+from typing import Any, cast
+
+from array_api_compat import array_namespace
 
 from pullback._core.arguments import shapes, validate_library_and_device
+from pullback._core.pair import Pair
 from pullback._core.typing import Array
-from pullback._testing.laws import Subject, findings
+from pullback._testing.laws import Function, Subject, findings
 from pullback._testing.report import PairReport
 from pullback._testing.sampling import read_numbers
 from pullback._testing.structure import is_floating
@@ -173,6 +176,59 @@ def check_pair(  # noqa: PLR0913 - the options
     if report.broken:
         raise AssertionError(report)
     return report
+
+
+def check_record(pair: Pair, /, *inputs: Array) -> PairReport:
+    """Check the pair of a record as `check_pair` does; of a loss, also the Hessian product, as a double backward."""
+    functions = _map_functions(pair) if pair.hessian_product is None else _loss_functions(pair)
+    forward, backward, jvp, double_backward = functions
+    return check_pair(
+        forward,
+        backward,
+        *inputs,
+        names=tuple(pair.inputs),
+        needs=tuple(pair.inputs) if "output" in pair.needs else pair.needs,
+        wrt=pair.differentiable,
+        jvp=jvp,
+        double_backward=double_backward,
+    )
+
+
+def _map_functions(pair: Pair, /) -> tuple[Any, ...]:
+    """Return forward, backward, jvp and double backward of a map; the backward computes the output if it needs it."""
+    count = len(pair.inputs)
+
+    def backward(da: Array, *inputs: Array) -> Any:  # noqa: ANN401 - an array or a NamedTuple
+        known = dict(zip(pair.inputs, inputs, strict=True), output=pair.forward(*inputs))
+        return cast("Function", pair.backward)(da, *(known[name] for name in pair.needs))
+
+    def jvp(*arrays: Array) -> Array:
+        known = dict(zip(pair.inputs, arrays[:count], strict=True))
+        tangents = {f"{name}_tangent": x for name, x in zip(pair.inputs, arrays[count:], strict=True)}
+        return cast("Function", pair.jvp)(*(known[name] for name in pair.needs), **tangents)
+
+    return (
+        pair.forward,
+        backward if "output" in pair.needs else pair.backward,
+        pair.jvp and jvp,
+        pair.double_backward,
+    )
+
+
+def _loss_functions(pair: Pair, /) -> tuple[Any, ...]:
+    """Return forward, backward, jvp and double backward of a loss, whose value and gradient come in one call."""
+
+    def value(*inputs: Array) -> Array:
+        return pair.forward(*inputs).value
+
+    def gradient(dvalue: Array, *inputs: Array) -> Array:
+        return pair.forward(*inputs).da * dvalue
+
+    def double_backward(dda: Array, dvalue: Array, *inputs: Array) -> tuple[Array, Array]:
+        da = pair.forward(*inputs).da
+        return array_namespace(da).sum(dda * da), cast("Function", pair.hessian_product)(dda, *inputs) * dvalue
+
+    return value, gradient, None, double_backward
 
 
 def _check_inputs(names: tuple[str, ...], inputs: tuple[Array, ...], /) -> None:
