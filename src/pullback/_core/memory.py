@@ -1,0 +1,48 @@
+"""In-place arithmetic for arrays that are plain memory; elsewhere a new array, which autodiff and `vmap` need.
+
+Each function takes an `x` that nothing else holds, of the shape and dtype of the result.
+"""
+
+from typing import Any
+
+from pullback._core.typing import Array
+
+
+def is_plain_memory(x: Array, /) -> bool:
+    """Whether nothing records, batches or defers what is done to `x`: it shows the flags of its memory.
+
+    NumPy's and CuPy's arrays do. Those of JAX, PyTorch and Dask do not, nor do their tracers.
+    """
+    return hasattr(x, "flags")
+
+
+def add(x: Array, y: Any, /) -> Array:  # noqa: ANN401 - an array or a number
+    """Return ``x + y``, in the memory of `x` where that is plain."""
+    if not is_plain_memory(x):
+        return x + y
+    x += y
+    return x
+
+
+def subtract(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+    """Return ``x - y``, in the memory of `x` where that is plain."""
+    if not is_plain_memory(x):
+        return x - y
+    x -= y
+    return x
+
+
+def multiply(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+    """Return ``x * y``, in the memory of `x` where that is plain."""
+    if not is_plain_memory(x):
+        return x * y
+    x *= y
+    return x
+
+
+def divide(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+    """Return ``x / y``, in the memory of `x` where that is plain."""
+    if not is_plain_memory(x):
+        return x / y
+    x /= y
+    return x
