@@ -1,0 +1,433 @@
+"""The namespace that a traced array answers with: the standard's functions, which record what is done to active arrays.
+
+There is one for each array library and level of differentiation. At the first level it calls the library; at a deeper
+one, the namespace of the level below, so that derivatives are differentiated in turn.
+"""
+
+import functools
+import importlib
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from array_api_compat import array_namespace, is_array_api_obj, is_lazy_array
+
+from pullback._autodiff.rules.registry import REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE
+from pullback._autodiff.shapes import cast, fit, full, like, zeros
+from pullback._autodiff.tape import Joint
+from pullback._autodiff.traced import Traced, adapted
+from pullback._autodiff.typing import Array
+from pullback._core.typing import Namespace
+
+CONSTANTS = ("e", "inf", "nan", "newaxis", "pi")
+DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float32", "float64", "complex64", "complex128"),
+    *("float16", "bfloat16"),  # not in the standard; where the library has them, so does its namespace here
+)
+CREATION = (
+    "arange",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "linspace",
+    "ones",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+)
+INSPECTION = ("broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "result_type")
+OPERATORS = {"add": operator.add, "divide": operator.truediv, "multiply": operator.mul, "subtract": operator.sub}
+EXTENSIONS = ("fft", "linalg", "special")
+_CHAPTERS = (
+    "elementwise",
+    "fft",
+    "indexing",
+    "linear_algebra",
+    "manipulation",
+    "searching_sorting",
+    "special",
+    "statistical",
+)
+
+
+class TracedNamespace:
+    """The functions of the standard for traced arrays of one library at one level."""
+
+    def __init__(self, base: Namespace, raw: Namespace, depth: int) -> None:
+        self.base, self.raw, self.depth = base, raw, depth
+        # A name of its own: with the library's, helpers would take it for the library's namespace.
+        self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
+        self.lazy = False
+        self.real_dtypes = frozenset(
+            dtype for name in ("float16", "bfloat16", "float32", "float64") if (dtype := _dtype(raw, name)) is not None
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<the traced namespace of {self.raw.__name__}: arrays of {self.raw.__name__} itself must be lifted by its "
+            "functions, xp.asarray(x), or with pullback.constant(x)>"
+        )
+
+    def __array_namespace_info__(self) -> Any:
+        """Describe the library: its devices and dtypes."""
+        return self.raw.__array_namespace_info__()
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a function of the namespace when it is first asked for."""
+        value = self._make(name)
+        setattr(self, name, value)
+        return value
+
+    def _make(self, name: str) -> Any:
+        if name in EXTENSIONS:
+            return Extension(self, name, getattr(self.base, name))
+        if name in CONSTANTS or name in DTYPES:
+            return getattr(self.raw, name)
+        if name in CREATION:
+            return constant_function(self, getattr(self.base, name))
+        if name in OPERATORS:
+            return operator_function(self, name, OPERATORS[name])
+        if name in INSPECTION:
+            return inspecting_function(getattr(self.raw, name))
+        return self.function(name, getattr(self.base, name, None))
+
+    def function(self, name: str, plain: Callable[..., Any] | None) -> Callable[..., Any]:
+        """Return a recording function, by its name in the rules and the function of the level below."""
+        if plain is not None and name in UNARY:
+            return unary_function(self, plain, UNARY[name][0], saves_out=UNARY[name][1])
+        if name in RULES and plain is not None:
+            return general_function(self, name, RULES[name])
+        if name in WITHOUT_DERIVATIVE and plain is not None:
+            return constant_function(self, plain)
+        if name in REFUSED:
+            return refusing_function(self, name, plain)
+        msg = (
+            f"{self!r} has no attribute {name!r}. It has the functions of the array API standard that "
+            f"{self.raw.__name__} has"
+        )
+        raise AttributeError(msg)
+
+    # Arrays of this level.
+
+    def is_array(self, x: Any, /) -> bool:
+        """Whether this is an array of any library, or a traced one."""
+        return type(x) is Traced or is_array_api_obj(x)
+
+    def lift(self, x: Any, /) -> Traced:
+        """Return an array at this level: a plain one, or one of a level below, as a constant."""
+        if type(x) is Traced:
+            ns = x._namespace
+            if ns is self:
+                return x
+            if ns.raw is self.raw and ns.depth > self.depth:
+                msg = (
+                    f"an array of level {ns.depth} of differentiation was used at level {self.depth}, where its "
+                    "gradient is not followed. Return it from the function that it was made in"
+                )
+                raise TypeError(msg)
+            library = ns.raw
+        else:
+            library = _namespace_of(x)
+        if library is not self.raw:
+            msg = f"arrays of {library.__name__} and {self.raw.__name__} do not mix. Convert them to one library first"
+            raise TypeError(msg)
+        return Traced(self.base.lift(x) if self.depth > 1 else x, None, -1, self)
+
+    def lower(self, x: Any, /) -> Any:
+        """Return the value of an array at the level below; whatever is no array stays as it is."""
+        if type(x) is Traced:
+            return (x if x._namespace is self else self.lift(x))._value
+        if self.depth > 1 and is_array_api_obj(x):
+            return self.base.lift(x)
+        return x
+
+    def constants(self, x: Any, /) -> Any:
+        """Lift all arrays of a result, which may be a tuple of them, as constants."""
+        if isinstance(x, tuple | list):
+            items = [self.constants(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        return Traced(x, None, -1, self) if type(x) is Traced or is_array_api_obj(x) else x
+
+    def call_internal(self, rule: Callable[..., Any], *args: Any) -> Any:
+        """Record an operation that is no function of the standard, by its rule."""
+        return call_rule(self, rule, args, {})
+
+    # What the array object asks for.
+
+    def raw_size(self, x: Traced, /) -> Any:
+        """Return the number of entries."""
+        while type(x) is Traced:
+            x = x._value
+        return x.size if not callable(x.size) else functools.reduce(lambda a, b: a * b, x.shape, 1)
+
+    def transposed(self, x: Traced, /) -> Traced:
+        """Return ``x.T``."""
+        return call_rule(self, RULES["T"], (x,), {})
+
+    def getitem(self, x: Traced, key: Any, /) -> Traced:
+        """Return ``x[key]``."""
+        return call_rule(self, RULES["getitem"], (x, self.lowered_key(key)), {})
+
+    def setitem(self, x: Traced, key: Any, value: Any, /) -> None:
+        """Carry out ``x[key] = value``: a new value and a new node for the same object."""
+        value = value if type(value) in (bool, int, float, complex) else self.lift(value)
+        x._become(call_rule(self, RULES["setitem"], (x, value, self.lowered_key(key)), {}))
+
+    def lowered_key(self, key: Any, /) -> Any:
+        """Return an index with the values of its arrays."""
+        if isinstance(key, tuple):
+            return tuple(map(self.lower, key))
+        return self.lower(key)
+
+    def mutable(self, x: Traced, /) -> bool:
+        """Whether the library's arrays change in place."""
+        value: Any = x
+        while type(value) is Traced:
+            value = value._value
+        return hasattr(type(value), "__iadd__")
+
+    def assign(self, x: Traced, new: Traced, /) -> Traced:
+        """Carry out an in-place operation whose result is `new`: in the dtype and shape of `x`."""
+        if tuple(new.shape) != tuple(x.shape):
+            msg = f"the result of an in-place operation, of shape {tuple(new.shape)}, does not fit {tuple(x.shape)}"
+            raise ValueError(msg)
+        if new.dtype != x.dtype:
+            if not self.can_cast(new.dtype, x.dtype):
+                msg = f"the result of an in-place operation, of dtype {new.dtype}, does not fit {x.dtype}"
+                raise TypeError(msg)
+            new = self.astype(new, x.dtype)
+        return x._become(new)
+
+
+class Extension:
+    """An extension of a traced namespace: ``xp.linalg``, ``xp.fft``."""
+
+    def __init__(self, namespace: TracedNamespace, name: str, plain: Any) -> None:
+        self._namespace, self._name, self._plain = namespace, name, plain
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a function of the extension when it is first asked for."""
+        main = name in ("matmul", "matrix_transpose", "tensordot", "vecdot") and self._name == "linalg"
+        full_name = name if main else f"{self._name}.{name}"
+        value = self._namespace.function(full_name, getattr(self._plain, name, None))
+        setattr(self, name, value)
+        return value
+
+
+def _dtype(raw: Namespace, name: str, /) -> Any:
+    """Return a dtype in the form that arrays have it; None where the library lacks it."""
+    dtype = getattr(raw, name, None)
+    if dtype is None:
+        return None
+    try:
+        return raw.empty((0,), dtype=dtype).dtype
+    except Exception:  # noqa: BLE001 - a library that names a dtype and cannot make it
+        return None
+
+
+@functools.cache
+def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
+    """Return the one traced namespace of a library at a level."""
+    for chapter in _CHAPTERS:
+        importlib.import_module(f"pullback._autodiff.rules.{chapter}")
+    base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
+    made = TracedNamespace(base, raw, depth)
+    made.lazy = is_lazy_array(raw.empty((0,))) and hasattr(raw.empty((0,)), "chunks")
+    return made
+
+
+def _namespace_of(x: Array, /) -> Namespace:
+    """Return the library's namespace of a plain array."""
+    return array_namespace(x)
+
+
+def unary_function(
+    ns: TracedNamespace,
+    plain: Callable[..., Any],
+    pull: Callable[..., Any],
+    /,
+    *,
+    saves_out: bool,
+) -> Callable[..., Traced]:
+    """Return an elementwise function of one array."""
+    real = ns.real_dtypes
+
+    def function(x: Any, /) -> Traced:
+        if type(x) is not Traced or x._namespace is not ns:
+            if type(x) is Traced and x._namespace.depth > ns.depth:
+                return getattr(x._namespace, plain.__name__)(x)
+            x = ns.lift(x)
+        value = x._value
+        out = plain(value)
+        i = x._index
+        if i < 0:
+            return Traced(out, None, -1, ns)
+        tape = x._tape
+        nodes = tape.nodes
+        saved = (out if saves_out else value,)
+        if value.dtype in real:
+            nodes.append(((i, pull, saved),))
+        else:
+            nodes.append(((i, *adapted(pull, saved, like(out), like(value))),))
+        return Traced(out, tape, len(nodes) - 1, ns)
+
+    function.__name__ = plain.__name__
+    return function
+
+
+def operator_function(ns: TracedNamespace, name: str, op: Callable[[Any, Any], Any], /) -> Callable[..., Traced]:
+    """Return an operator as a function."""
+
+    def function(x1: Any, x2: Any, /) -> Traced:
+        if type(x1) is not Traced and type(x2) is not Traced:
+            x1 = ns.lift(x1)
+        return op(x1, x2)
+
+    function.__name__ = name
+    return function
+
+
+def constant_function(ns: TracedNamespace, plain: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return a function whose results are constant."""
+
+    @functools.wraps(plain, assigned=("__name__", "__doc__"))
+    def function(*args: Any, **kwargs: Any) -> Any:
+        deeper = _deepest(args, kwargs, ns)
+        if deeper is not ns:
+            return constant_function(deeper, getattr(deeper.base, plain.__name__))(*args, **kwargs)
+        args = tuple(_lowered(ns, a) for a in args)
+        return ns.constants(plain(*args, **{k: _lowered(ns, v) for k, v in kwargs.items()}))
+
+    return function
+
+
+def inspecting_function(plain: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return a function of dtypes and shapes, which takes traced arrays for theirs."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        def value(x: Any) -> Any:
+            while type(x) is Traced:
+                x = x._value
+            return x
+
+        return plain(*map(value, args), **{k: value(v) for k, v in kwargs.items()})
+
+    function.__name__ = plain.__name__
+    return function
+
+
+def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any] | None, /) -> Callable[..., Any]:
+    """Return a function that cannot be differentiated: right for constants, and an error for active arrays."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if any(x._index >= 0 for x in _traced(args, kwargs)):
+            msg = f"{name} cannot be differentiated: {REFUSED[name]}"
+            raise NotImplementedError(msg)
+        if plain is None:
+            msg = f"{ns.raw.__name__} has no {name}"
+            raise AttributeError(msg)
+        return constant_function(ns, plain)(*args, **kwargs)
+
+    function.__name__ = name
+    return function
+
+
+def general_function(ns: TracedNamespace, name: str, rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return a function that is recorded by its rule."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return call_rule(ns, rule, args, kwargs)
+
+    function.__name__ = name
+    return function
+
+
+@functools.cache
+def _parameters(rule: Callable[..., Any], /) -> tuple[str, ...]:
+    """Return the names of a rule's parameters after the namespace."""
+    return tuple(inspect.signature(rule).parameters)[1:]
+
+
+def call_rule(ns: TracedNamespace, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
+    """Carry out an operation by its rule, and record it if one of its arrays is active."""
+    ns = _deepest(args, kwargs, ns)
+    given = args if not kwargs else (*args, *(kwargs.get(name) for name in _parameters(rule)[len(args) :]))
+    leaves: list[Any] = []
+    for x in given:
+        if isinstance(x, list | tuple):
+            leaves.extend(x)
+        else:
+            leaves.append(x)
+    values = [_lowered(ns, x) for x in args]
+    options = {k: _lowered(ns, v) for k, v in kwargs.items()}
+    out, *pulls = rule(ns.base, *values, **options)
+    tape = None
+    for leaf in leaves:
+        if type(leaf) is Traced and leaf._index >= 0 and leaf._namespace is ns:
+            tape = leaf._tape
+    if tape is None:
+        return ns.constants(out)
+    nodes = tape.nodes
+    several = isinstance(out, tuple | list)
+    spec: Any = tuple(map(like, out)) if several else like(out)
+    edges = []
+    for leaf, pull in zip(leaves, pulls, strict=False):
+        if pull is not None and type(leaf) is Traced and leaf._index >= 0:
+            edges.append((leaf._index, _pull_joint if several else _pull_rule, (spec, like(leaf._value), *pull)))
+    if not edges:
+        return ns.constants(out)
+    if not several:
+        nodes.append(tuple(edges))
+        return Traced(out, tape, len(nodes) - 1, ns)
+    first = len(nodes)
+    nodes.append(Joint(len(out), tuple(edges)))
+    nodes.extend([()] * (len(out) - 1))
+    items = [Traced(x, tape, first + i, ns) for i, x in enumerate(out)]
+    return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
+
+
+def _pull_rule(xp: Namespace, g: Any, out: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:
+    """Pull a cotangent back by a rule, which gets it in full and leaves undoing broadcasts and promotions to this."""
+    return fit(xp, pull(xp, cast(xp, full(xp, g, out), out.dtype), *saved), x)
+
+
+def _pull_joint(xp: Namespace, gs: Any, outs: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:
+    """Pull the cotangents of several outputs back; one that is missing is zero."""
+    some = next(g for g in gs if g is not None)
+    filled = tuple(
+        zeros(xp, out, some) if g is None else cast(xp, full(xp, g, out), out.dtype)
+        for g, out in zip(gs, outs, strict=True)
+    )
+    return fit(xp, pull(xp, filled, *saved), x)
+
+
+def _traced(args: Any, kwargs: dict[str, Any], /) -> Iterator[Traced]:
+    """Go through the traced arrays of a call, those in lists and tuples included."""
+    for x in (*args, *kwargs.values()):
+        if type(x) is Traced:
+            yield x
+        elif isinstance(x, list | tuple):
+            yield from _traced(x, {})
+
+
+def _deepest(args: Any, kwargs: dict[str, Any], ns: TracedNamespace, /) -> TracedNamespace:
+    """Return the deepest level of a call's arrays and of the namespace that it was made to."""
+    for x in _traced(args, kwargs):
+        if x._namespace.depth > ns.depth:
+            ns = x._namespace
+    return ns
+
+
+def _lowered(ns: TracedNamespace, x: Any, /) -> Any:
+    """Return an argument with the values of its arrays at the level below."""
+    if type(x) is Traced:
+        return ns.lower(x)
+    if isinstance(x, list | tuple):
+        items = [_lowered(ns, item) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    if isinstance(x, slice):
+        return slice(*(_lowered(ns, part) for part in (x.start, x.stop, x.step)))
+    return ns.lower(x)

@@ -1,0 +1,1 @@
+"""searching_sorting."""

@@ -1,0 +1,97 @@
+"""What pulls know of an array that they did not save, and how cotangents are brought into its shape and dtype."""
+
+import math
+from typing import Any, NamedTuple
+
+from array_api_compat import device
+
+from pullback._autodiff.rules.accurate import sum_all, sum_axes, sum_rows
+from pullback._autodiff.typing import Array
+from pullback._core.typing import DType, Namespace
+
+
+class Like(NamedTuple):
+    """Shape and dtype of an array, and the array itself where only it knows its shape."""
+
+    shape: tuple[Any, ...]
+    dtype: DType
+    array: Any
+
+
+def like(x: Array, /) -> Like:
+    """Describe an array without keeping its memory; a lazy one of unknown size is kept."""
+    shape = tuple(x.shape)
+    return Like(shape, x.dtype, None if all(type(size) is int for size in shape) else x)
+
+
+def full(xp: Namespace, g: Array, spec: Like, /) -> Array:
+    """Broadcast a cotangent to the shape of its primal."""
+    if tuple(g.shape) == spec.shape:
+        return g
+    if spec.array is not None:
+        return g + xp.zeros_like(spec.array, dtype=g.dtype)
+    return xp.broadcast_to(g, spec.shape)
+
+
+def zeros(xp: Namespace, spec: Like, g: Array, /) -> Array:
+    """Return zeros of a shape and dtype, on the device of `g`."""
+    if spec.array is not None:
+        return xp.zeros_like(spec.array)
+    return xp.zeros(spec.shape, dtype=spec.dtype, device=device(g))
+
+
+def fit(xp: Namespace, g: Array, spec: Like, /) -> Array:
+    """Undo a broadcast and a promotion: sum `g` to the shape of its primal, and cast it to the primal's dtype."""
+    if tuple(g.shape) != spec.shape:
+        g = unbroadcast(xp, g, spec)
+    return cast(xp, g, spec.dtype)
+
+
+def cast(xp: Namespace, g: Array, dtype: DType, /) -> Array:
+    """Cast a cotangent to the dtype of its primal: to the real part where that is real."""
+    if g.dtype == dtype:
+        return g
+    if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+        g = xp.real(g)
+    return xp.astype(g, dtype, copy=False)
+
+
+def unbroadcast(xp: Namespace, g: Array, spec: Like, /) -> Array:
+    """Sum over the axes along which an array of the shape of `spec` was broadcast."""
+    shape = spec.shape
+    lead = g.ndim - len(shape)
+    if lead < 0:  # a cotangent of fewer axes than its primal broadcasts to it
+        return g
+    axes = tuple(range(lead)) + tuple(lead + i for i, size in enumerate(shape) if size == 1 and g.shape[lead + i] != 1)
+    if not axes:
+        return g
+    if len(axes) == g.ndim:
+        total = sum_all(xp, g)
+        return total if not shape else xp.reshape(total, shape)
+    if axes == tuple(range(g.ndim - 1)) and all(type(size) is int for size in g.shape):
+        total = sum_rows(xp, g)
+        return total if len(shape) == 1 else xp.reshape(total, shape)
+    total = sum_axes(xp, g, axes)
+    return total if lead == 0 else xp.squeeze(total, axis=tuple(range(lead)))
+
+
+def normalized_axes(ndim: int, axis: Any, /) -> tuple[int, ...]:
+    """Return axes as a tuple of numbers from 0 on; all of them for None."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return tuple(a + ndim if a < 0 else a for a in axes)
+
+
+def keep_dims(xp: Namespace, g: Array, ndim: int, axis: Any, keepdims: bool, /) -> Array:  # noqa: FBT001
+    """Give the result of a reduction its axes back, of size 1."""
+    if keepdims or ndim == 0 or (axis is None and g.ndim == 0):
+        return g
+    for a in sorted(normalized_axes(ndim, axis)):
+        g = xp.expand_dims(g, axis=a)
+    return g
+
+
+def count(shape: tuple[int, ...], axis: Any, /) -> int:
+    """Return the number of entries that a reduction over `axis` takes."""
+    return math.prod(shape[a] for a in normalized_axes(len(shape), axis))

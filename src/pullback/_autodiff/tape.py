@@ -1,0 +1,100 @@
+"""The tape: what a function did to the arrays it is differentiated for, as a list of nodes.
+
+A node is a tuple of edges, one for each active input of an operation. An edge is ``(index, pull, saved)``: the node of
+the input, and what takes the cotangent of the output to that of the input, ``pull(xp, cotangent, *saved)``. A node of
+the function's own arguments has no edges. An operation with several outputs has a node for each: the first is a
+`Joint`, whose pulls take a tuple of cotangents, and the others are empty.
+
+A cotangent may have any shape that broadcasts to that of its primal: the pull of a sum hands on what it gets.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
+
+Edge: TypeAlias = tuple[int, Callable[..., Any], tuple[Any, ...]]
+Node: TypeAlias = tuple[Edge, ...]
+
+
+class Joint(NamedTuple):
+    """The node of an operation with several outputs, whose cotangents are pulled back together."""
+
+    outputs: int
+    edges: Node
+
+
+class LostGradientError(TypeError):
+    """An active array left the traced world, so that its gradient would silently be zero."""
+
+
+class _Closed:
+    """The nodes of a tape whose function has returned."""
+
+    def append(self, _: Node, /) -> NoReturn:
+        msg = (
+            "an array of a differentiated function was used after that function returned. Return it from the function "
+            "instead of storing it elsewhere, for example as auxiliary output with has_aux=True"
+        )
+        raise LostGradientError(msg)
+
+
+class _Depth(threading.local):
+    """The number of tapes that are open in this thread."""
+
+    value = 0
+
+
+_depth = _Depth()
+
+
+class Tape:
+    """Records the operations of one call of a function. As a context manager it is open for recording."""
+
+    __slots__ = ("depth", "floats", "nodes")
+
+    def __init__(self) -> None:
+        self.depth = _depth.value + 1
+        self.nodes: Any = []
+        # Python floats that were made of active arrays: (float, node, where), since a function may return one.
+        self.floats: list[tuple[float, Any, str]] = []
+
+    def __enter__(self) -> Self:
+        """Open the tape: arrays of this depth can be recorded."""
+        _depth.value = self.depth
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the tape; `take` has the nodes by then, or nobody needs them."""
+        _depth.value = self.depth - 1
+        self.nodes = _Closed()
+
+    def input(self) -> int:
+        """Add a node for an argument of the function and return its index."""
+        self.nodes.append(())
+        return len(self.nodes) - 1
+
+
+def pull_back(
+    xp: Any, nodes: Sequence[Any], cotangents: list[Any], inputs: int, lift: Callable[..., Any] | None
+) -> None:
+    """Pull cotangents back, from the last node to those of the first `inputs`; `cotangents` has one place a node.
+
+    `lift` lifts what the nodes saved to the level of the cotangents, where that is deeper.
+    """
+    for k in range(len(nodes) - 1, inputs - 1, -1):
+        node = nodes[k]
+        if type(node) is Joint:
+            g: Any = tuple(cotangents[k : k + node.outputs])
+            cotangents[k : k + node.outputs] = [None] * node.outputs
+            if all(x is None for x in g):
+                continue
+            node = node.edges
+        else:
+            g = cotangents[k]
+            if g is None or not node:
+                continue
+            cotangents[k] = None
+        for i, pull, saved in node:
+            v = pull(xp, g, *saved) if lift is None else pull(xp, g, *map(lift, saved))
+            c = cotangents[i]
+            cotangents[i] = v if c is None else c + v

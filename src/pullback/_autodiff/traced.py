@@ -1,0 +1,376 @@
+"""`Traced`: the array that a differentiated function gets, with the operators of the standard's array object.
+
+Each operation is done on the value; where an operand is active, what its cotangent needs goes onto the tape.
+"""
+
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from pullback._autodiff.rules import arithmetic
+from pullback._autodiff.rules.arithmetic import Arithmetic
+from pullback._autodiff.shapes import cast, fit, full, like
+from pullback._autodiff.tape import LostGradientError
+from pullback._core.typing import Namespace
+
+_SCALARS = frozenset({bool, int, float, complex})
+_PLACES = frozenset({type(None), int, slice, type(Ellipsis)})
+
+
+class Traced:
+    """An array of the backend at one level of differentiation: active if it has a node on a tape, else constant."""
+
+    __slots__ = ("__weakref__", "_family", "_index", "_namespace", "_tape", "_value")
+    __hash__ = None  # type: ignore[assignment] # arrays compare entry by entry
+
+    def __init__(self, value: Any, tape: Any, index: int, namespace: Any) -> None:
+        self._value = value
+        self._tape = tape
+        self._index = index
+        self._namespace = namespace
+
+    def __array_namespace__(self, api_version: str | None = None) -> Namespace:
+        """Return the namespace whose functions record."""
+        del api_version
+        return self._namespace
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the value."""
+        return self._value.dtype
+
+    @property
+    def device(self) -> Any:
+        """The device of the value, where the backend tells it."""
+        return self._value.device
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self._value.ndim
+
+    @property
+    def shape(self) -> Any:
+        """The shape of the value."""
+        return self._value.shape
+
+    @property
+    def size(self) -> Any:
+        """The number of entries; None where it is unknown."""
+        return self._namespace.raw_size(self)
+
+    @property
+    def T(self) -> "Traced":  # noqa: N802 - the standard's name
+        """The transposed matrix."""
+        return self._namespace.transposed(self)
+
+    @property
+    def mT(self) -> "Traced":  # noqa: N802 - the standard's name
+        """The array with its last two axes swapped."""
+        return self._namespace.matrix_transpose(self)
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> "Traced":
+        """Move to a device; the cotangent moves back."""
+        return self._namespace.to_device(self, device, stream=stream)
+
+    def __repr__(self) -> str:
+        state = "active" if self._index >= 0 else "constant"
+        return f"Traced({state}, level {self._namespace.depth}, {self._value!r})"
+
+    # Conversions: what is not differentiable is right on an eager array, and an active one raises.
+
+    def __bool__(self) -> bool:
+        return bool(self._concrete("bool"))
+
+    def __int__(self) -> int:
+        return int(self._concrete("int"))
+
+    def __index__(self) -> int:
+        return operator.index(self._concrete("an index"))
+
+    def __float__(self) -> float:
+        number = float(self._concrete("float"))
+        if self._index >= 0:
+            # CPython's `float(x)` returns the very object made here, so that a function that returns it is recognised.
+            self._tape.floats.append((number, self._index, _caller()))
+        return number
+
+    def __complex__(self) -> complex:
+        value = self._concrete("complex")
+        if self._index >= 0:
+            self._lost("complex()")
+        return complex(value)
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            msg = "len() of an array without axes"
+            raise TypeError(msg)
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator["Traced"]:
+        """Iterate over the first axis."""
+        if self.ndim == 0:
+            msg = "iteration over an array without axes"
+            raise TypeError(msg)
+        return (self[(i, ...) if self.ndim > 1 else i] for i in range(self.shape[0]))
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._index >= 0:
+            self._lost("numpy.asarray")
+        return self._value.__array__(*args, **kwargs)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._index >= 0:
+            self._lost("from_dlpack")
+        return self._value.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._value.__dlpack_device__()
+
+    def __dask_tokenize__(self) -> Any:
+        self._lost("Dask's tokenize")
+
+    def __reduce__(self) -> NoReturn:
+        self._lost("pickle or copy")
+
+    def __invert__(self) -> "Traced":
+        return Traced(~self._value, None, -1, self._namespace)
+
+    def _concrete(self, what: str, /) -> Any:
+        """Return the value, if it is not lazy."""
+        if self._namespace.lazy:
+            msg = (
+                f"{what} of a lazy array would compute it while its gradient is recorded. Compute it first, or use "
+                "where() in place of a branch"
+            )
+            raise TypeError(msg)
+        return self._value
+
+    def _lost(self, where: str, /) -> NoReturn:
+        msg = (
+            f"{where} cannot follow the gradient of an array that is differentiated: its gradient would be lost. Stay "
+            "in the array's own namespace, array_namespace(x), write x = stop_gradient(x) if the gradient is meant to "
+            "be zero, or give the function a derivative with custom_vjp"
+        )
+        raise LostGradientError(msg)
+
+    # Indexing.
+
+    def __getitem__(self, key: Any, /) -> "Traced":
+        return self._namespace.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        self._namespace.setitem(self, key, value)
+
+    def _become(self, other: "Traced", /) -> "Traced":
+        """Take the value and the node of another array: what an in-place operation leaves behind."""
+        self._value, self._tape, self._index = other._value, other._tape, other._index
+        return self
+
+
+def _caller() -> str:
+    """Say where the code stands that called into this package."""
+    frame: Any = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _operand(namespace: Any, x: Any, /) -> Any:
+    """Lift the other operand of an operator; NotImplemented for what is no array."""
+    if type(x) is Traced or namespace.is_array(x):
+        return namespace.lift(x)
+    return NotImplemented
+
+
+Operator = Callable[[Traced, Any], Any]
+
+
+def _binary(rule: Arithmetic, /) -> tuple[Operator, Operator, Operator]:
+    """Return the operator, the reflected one and the one in place."""
+    record = _recorder(rule)
+    forward = _forward(rule, record)
+
+    def in_place(self: Traced, other: Any, /) -> Any:
+        ns = self._namespace
+        out = forward(self, other)
+        return ns.assign(self, out) if type(out) is Traced and ns.mutable(self) else out
+
+    return forward, _reflected(rule, record), in_place
+
+
+def _recorder(rule: Arithmetic, /) -> Operator:
+    """Return what carries out and records an operator on two arrays of one level."""
+    op, pull_x, saves_x, pull_y, saves_y = rule.op, rule.pull_x, rule.saves_x, rule.pull_y, rule.saves_y
+
+    def record(self: Traced, other: Traced, /) -> Traced:
+        ns = self._namespace
+        x, y, i, j = self._value, other._value, self._index, other._index
+        out = op(x, y)
+        if i < 0 and j < 0:
+            return Traced(out, None, -1, ns)
+        tape = self._tape if i >= 0 else other._tape
+        dtype = x.dtype
+        edges = []
+        if dtype == y.dtype and x.shape == y.shape and dtype in ns.real_dtypes:
+            if i >= 0:
+                edges.append((i, pull_x, saves_x(x, y, out)))
+            if j >= 0:
+                edges.append((j, pull_y, saves_y(x, y, out)))
+        else:
+            spec = like(out)
+            if i >= 0:
+                edges.append((i, *adapted(pull_x, saves_x(x, y, out), spec, like(x))))
+            if j >= 0:
+                edges.append((j, *adapted(pull_y, saves_y(x, y, out), spec, like(y))))
+        nodes = tape.nodes
+        nodes.append(edges)
+        return Traced(out, tape, len(nodes) - 1, ns)
+
+    return record
+
+
+def _forward(rule: Arithmetic, record: Operator, /) -> Operator:
+    """Return an operator whose left operand is traced."""
+    op, pull, saves = rule.op, rule.scalar_x, rule.saves_x
+
+    def forward(self: Traced, other: Any, /) -> Any:
+        ns = self._namespace
+        kind = type(other)
+        if kind in _SCALARS:
+            x = self._value
+            out = op(x, other)
+            return _with_scalar(self, out, pull, saves(x, other, out), plain=kind is not complex)
+        if kind is not Traced or other._namespace is not ns:
+            if kind is Traced and other._namespace.depth > ns.depth:
+                return op(other._namespace.lift(self), other)
+            other = _operand(ns, other)
+            if other is NotImplemented:
+                return NotImplemented
+        return record(self, other)
+
+    return forward
+
+
+def _reflected(rule: Arithmetic, record: Operator, /) -> Operator:
+    """Return an operator whose right operand is traced and whose left one is not."""
+    op, pull, saves = rule.op, rule.scalar_y, rule.saves_y
+
+    def reflected(self: Traced, other: Any, /) -> Any:
+        kind = type(other)
+        if kind in _SCALARS:
+            y = self._value
+            out = op(other, y)
+            return _with_scalar(self, out, pull, saves(other, y, out), plain=kind is not complex)
+        other = _operand(self._namespace, other)
+        return NotImplemented if other is NotImplemented else record(other, self)
+
+    return reflected
+
+
+def _with_scalar(
+    self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[Any, ...], /, *, plain: bool
+) -> Traced:
+    """Record an operation of an array and a Python number."""
+    ns, i, value = self._namespace, self._index, self._value
+    if i < 0:
+        return Traced(out, None, -1, ns)
+    tape = self._tape
+    nodes = tape.nodes
+    if plain and value.dtype in ns.real_dtypes:
+        nodes.append(((i, pull, saved),))
+    else:
+        nodes.append(((i, *adapted(pull, saved, like(out), like(value))),))
+    return Traced(out, tape, len(nodes) - 1, ns)
+
+
+def adapted(pull: Callable[..., Any], saved: tuple[Any, ...], out: Any, x: Any, /) -> tuple[Callable[..., Any], Any]:
+    """Wrap a pull of equal shapes and real dtypes for shapes that broadcast and dtypes that promote."""
+    return _adapted, (pull, out, x, *saved)
+
+
+def _adapted(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
+    g = full(xp, g, out)
+    if xp.isdtype(out.dtype, "complex floating"):
+        # `pull` multiplies by a derivative d, and a complex cotangent takes its conjugate: g conj(d) = conj(conj(g) d).
+        return fit(xp, xp.conj(pull(xp, xp.conj(cast(xp, g, out.dtype)), *saved)), x)
+    return fit(xp, pull(xp, g, *saved), x)
+
+
+def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return an operator whose result is constant, and the reflected one."""
+
+    def forward(self: Traced, other: Any, /) -> Any:
+        ns = self._namespace
+        if type(other) not in _SCALARS:
+            if type(other) is Traced and other._namespace.depth > ns.depth:
+                return op(other._namespace.lift(self), other)
+            other = _operand(ns, other)
+            if other is NotImplemented:
+                return NotImplemented
+            other = other._value
+        return Traced(op(self._value, other), None, -1, ns)
+
+    def reflected(self: Traced, other: Any, /) -> Any:
+        if type(other) not in _SCALARS:
+            other = _operand(self._namespace, other)
+            if other is NotImplemented:
+                return NotImplemented
+            other = other._value
+        return Traced(op(other, self._value), None, -1, self._namespace)
+
+    return forward, reflected
+
+
+def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return an operator that is a function of the namespace, the reflected one and the one in place."""
+
+    def forward(self: Traced, other: Any, /) -> Any:
+        ns = self._namespace
+        if type(other) not in _SCALARS:
+            if type(other) is Traced and other._namespace.depth > ns.depth:
+                ns = other._namespace
+            elif (other := _operand(ns, other)) is NotImplemented:
+                return NotImplemented
+        return getattr(ns, name)(self, other)
+
+    def reflected(self: Traced, other: Any, /) -> Any:
+        if type(other) not in _SCALARS and (other := _operand(self._namespace, other)) is NotImplemented:
+            return NotImplemented
+        return getattr(self._namespace, name)(other, self)
+
+    def in_place(self: Traced, other: Any, /) -> Any:
+        out = forward(self, other)
+        if out is NotImplemented or not self._namespace.mutable(self):
+            return out
+        return self._namespace.assign(self, out)
+
+    return forward, reflected, in_place
+
+
+def _unary(name: str, /) -> Callable[[Traced], Traced]:
+    def method(self: Traced, /) -> Traced:
+        return getattr(self._namespace, name)(self)
+
+    return method
+
+
+def _install() -> None:
+    """Give `Traced` the operators of the standard."""
+    for name, rule in arithmetic.OPERATORS.items():
+        forward, reflected, in_place = _binary(rule)
+        for prefix, method in (("", forward), ("r", reflected), ("i", in_place)):
+            setattr(Traced, f"__{prefix}{name}__", method)
+    for name, function in (("pow", "pow"), ("matmul", "matmul"), ("floordiv", "floor_divide"), ("mod", "remainder")):
+        for prefix, method in zip(("", "r", "i"), _by_function(function), strict=True):
+            setattr(Traced, f"__{prefix}{name}__", method)
+    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(Traced, f"__{name}__", _without_derivative(getattr(operator, name))[0])
+    for name in ("and_", "or_", "xor", "lshift", "rshift"):
+        forward, reflected = _without_derivative(getattr(operator, name))
+        setattr(Traced, f"__{name.strip('_')}__", forward)
+        setattr(Traced, f"__r{name.strip('_')}__", reflected)
+    for name, function in (("neg", "negative"), ("pos", "positive"), ("abs", "abs")):
+        setattr(Traced, f"__{name}__", _unary(function))
+
+
+_install()
