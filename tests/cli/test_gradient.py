@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ import zarr
 from distributed import Client, LocalCluster
 from typer.testing import CliRunner
 
-import pullback
+import pullback.dask
 from pullback._cli import app
 from pullback._cli.gradient import atomic, files
 
@@ -35,8 +36,8 @@ from pullback._cli.app import main
 atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], flush=True))
 main()
 """
-# Drops CAP_DAC_OVERRIDE, so that permissions hold for root as well.
-POWERLESS = "import ctypes; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"
+# Drops CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, so that permissions hold for root as well.
+POWERLESS = "import ctypes; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0); ctypes.CDLL(None).prctl(24, 2, 0, 0, 0)"
 # What a shell starts in the background ignores interrupts, and so would these tests' command when they run there.
 EXECUTE = """
 import os, signal, sys
@@ -100,6 +101,10 @@ def to_zarr(name: str, **options: Any) -> None:
     zarr.create_array(f"{name}.zarr", data=np.load(f"{name}.npy"), **options)
 
 
+# For what `ones` writes.
+FILL = "--fill-missing"
+
+
 def ones(name: str, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
     """Write a Zarr array of ones that takes no room: none of its chunks is stored."""
     zarr.create_array(name, shape=shape, chunks=chunks, dtype="f4", fill_value=1)
@@ -132,7 +137,7 @@ def fault(result: Outcome, status: int, *words: str) -> None:
     for word in words:
         assert word in line
     assert "Traceback" not in result.stderr
-    assert sum("pullback gradient: " in x and "not stored" not in x for x in result.stderr.splitlines()) == 1
+    assert sum("pullback gradient: " in x and "and count as" not in x for x in result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 5)], ids=str)
@@ -258,17 +263,86 @@ def test_each_part_is_read_once(options: tuple[str, ...], monkeypatch: pytest.Mo
     check("dz", "dw", "db")
 
 
-def test_chunks_that_are_not_stored() -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"shards": (200, 7)}, {"zarr_format": 2}], ids=["chunks", "shards", "version 2"]
+)
+def test_rejects_a_store_with_lost_chunks(options: dict[str, Any]) -> None:
     save()
-    to_zarr("z", chunks=(100, 7))
-    shutil.rmtree("z.zarr/c/3")
+    to_zarr("z", chunks=(100, 7), **options)
+    lost = Path("z.zarr", "3.0" if "zarr_format" in options else "c/3/0")
+    lost.unlink()
+    kind, count, row = ("shards", 5, 600) if "shards" in options else ("chunks", 10, 300)
+    line = f"1 of {count} {kind} of {Path.cwd()}/z.zarr are not stored"
     result = gradient(z="z.zarr")
-    line = f"pullback gradient: 1 of 10 chunks of {Path.cwd()}/z.zarr are not stored and count as 0.0\n"
-    assert (result.status, result.stderr) == (0, line)
+    fault(result, 2, line, f"the first of them {lost.absolute()}, ", "; copy the store again, or give --fill-missing")
+    assert left() == {"z.zarr"}
+    result = gradient(FILL, z="z.zarr")
+    assert (result.status, result.stderr) == (0, f"pullback gradient: {line} and count as 0.0\n")
     z = np.load("z.npy")
-    z[300:400] = 0
+    z[row : row + 1_000 // count] = 0
     np.save("z.npy", z)
     check("dz", "dw", "db")
+
+
+@pytest.mark.parametrize("options", [(), (FILL,)], ids=["", "fill"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (Path.mkdir, "c/4/0 must be a regular file; it is a folder; copy the store again"),
+        (os.mkfifo, "c/4/0 must be a regular file; it is a pipe; copy the store again"),
+        (lambda path: path.symlink_to(path.name), "c/4/0 cannot be read: Too many levels of symbolic links"),
+    ],
+    ids=["folder", "pipe", "link"],
+)
+def test_rejects_a_chunk_that_is_no_file(spoil: Callable[[Path], None], words: str, options: tuple[str, ...]) -> None:
+    save()
+    to_zarr("z", chunks=(100, 7))
+    chunk = Path("z.zarr/c/4/0")
+    chunk.unlink()
+    spoil(chunk)
+    fault(gradient(*options, z="z.zarr"), 2, words)
+
+
+def overwrite(path: Path) -> None:
+    """Write a byte that was there before."""
+    with path.open("r+b") as file:
+        file.seek(200)
+        byte = file.read(1)
+        file.seek(200)
+        file.write(byte)
+
+
+def exchange(path: Path) -> None:
+    """Replace a file by another with the same contents."""
+    new = path.with_name("new")
+    shutil.copy2(path, new)
+    new.replace(path)
+
+
+@pytest.mark.parametrize("change", [overwrite, exchange])
+@pytest.mark.parametrize("when", ["before it is read", "after it is read"])
+@pytest.mark.parametrize(
+    ("name", "part"), [("z.npy", ""), ("da.zarr", "c/4/0"), ("da.zarr", "zarr.json"), ("w.npy", "")]
+)
+def test_input_changes_during_the_run(
+    name: str, part: str, when: str, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(m=3_000)
+    to_zarr("da", chunks=(100, 3))
+    path = Path(name, part)
+
+    def change_it(*results: Any, **options: Any) -> Any:
+        if when == "before it is read":
+            change(path)
+        out = pullback.dask.compute(*results, **options)
+        if when == "after it is read":
+            change(path)
+        return out
+
+    monkeypatch.setattr("pullback._cli.gradient.plan.compute", change_it)
+    result = gradient(upstream="da.zarr")
+    fault(result, 1, f"{path.absolute()} was replaced or written to while the command ran", "out.zarr was not written")
+    assert left() == {"da.zarr"}
 
 
 def rows(printed: str) -> dict[str, str]:
@@ -302,7 +376,7 @@ def test_memory_decides_the_blocks() -> None:
     np.save("w.npy", np.ones((128, 64), "f4"))
     files = {"z": "z.zarr", "upstream": "da.zarr"}
     plans = {
-        size: rows(gradient("--plan", "--workers", "2", "--memory", size, **files).stdout)
+        size: rows(gradient(FILL, "--plan", "--workers", "2", "--memory", size, **files).stdout)
         for size in ("1GiB", "180_000_000", "110MB")
     }
     sizes = [int(table["rows a block"].replace(",", "")) for table in plans.values()]
@@ -336,7 +410,7 @@ def test_memory_stays_within_its_limit() -> None:
     ones("z.zarr", (6_000_000, 64), (10_000, 64))
     ones("da.zarr", (6_000_000, 8), (10_000, 8))
     np.save("w.npy", np.ones((64, 8), "f4"))
-    more = ["--workers", "2", "--memory", "120MB", "--wrt", "w,b"]
+    more = [FILL, "--workers", "2", "--memory", "120MB", "--wrt", "w,b"]
     files = {"z": "z.zarr", "upstream": "da.zarr"}
     before, after = (finish(start(*more, *plan, **files)) for plan in (["--plan"], []))
     assert (before.status, after.status) == (0, 0)
@@ -350,10 +424,6 @@ def test_memory_stays_within_its_limit() -> None:
     ("options", "words"),
     [
         (["--wrt", "a"], ["wrt must be a tuple of names out of ('z', 'w', 'b'); got ('a',)", "z is /"]),
-        (
-            ["--memory", "much"],
-            ["Could not interpret 'much' as a byte unit (--memory takes a size such as 512MiB or 2GB)"],
-        ),
         (["--workers", "2", "--scheduler", "tcp://here"], ["--workers are threads here, and --scheduler is a cluster"]),
         (["--scheduler", "nowhere"], ["missing port number in address 'nowhere'"]),
         (["--output", "none/out.zarr"], ["none/out.zarr cannot be made in /", "there is no such folder"]),
@@ -385,7 +455,34 @@ def a_folder() -> None:
 
 def a_group() -> None:
     a_folder()
-    zarr.create_group("z.npy").create_array("mine", shape=(4, 7), dtype="f4")
+    group = zarr.create_group("z.npy")
+    group.create_array("mine", shape=(4, 7), dtype="f4")
+    group.create_group("deeper").create_group("still").create_array("yours", shape=(4, 7), dtype="f4")
+
+
+def a_pipe() -> None:
+    Path("z.npy").unlink()
+    os.mkfifo("z.npy")
+
+
+def a_loop() -> None:
+    Path("z.npy").unlink()
+    Path("z.npy").symlink_to("z.npy")
+
+
+def header(text: str, version: tuple[int, int] = (1, 0)) -> Callable[[], None]:
+    """Return what writes a file with this header, and data that fit one of shape (100, 7) in float32."""
+
+    def write() -> None:
+        length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+        Path("z.npy").write_bytes(b"\x93NUMPY" + bytes(version) + length + text.encode() + bytes(2_800))
+
+    return write
+
+
+def described(shape: str, dtype: str = "<f4") -> str:
+    """Return the text of a header."""
+    return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +493,17 @@ def a_group() -> None:
         (pickled, ["z.npy holds pickled Python objects", "save an array of numbers"]),
         (cut_off, ["z.npy is cut off: its header promises 28,128 bytes, and there are 20,000"]),
         (a_folder, ["z.npy is a folder, but not that of a Zarr array"]),
-        (a_group, ["z.npy is a group of Zarr arrays; give the folder of one of them: mine"]),
+        (a_group, ["z.npy is a group of Zarr arrays; give the folder of one of them: deeper/still/yours, mine"]),
+        (a_pipe, ["z.npy must be an .npy file or the folder of a Zarr array; it is a pipe; save the array to a file"]),
+        (a_loop, ["z.npy cannot be read: Too many levels of symbolic links"]),
+        (header(described("(100, 7")), ["z.npy has a damaged header: ", "; save it again with numpy.save"]),
+        (header(described("(-100, 7)")), ["z.npy has a damaged header: its shape is (-100, 7); save it again"]),
+        (
+            header(described("(100, 7)"), (4, 0)),
+            ["z.npy has version 4.0 of the .npy format; the versions 1.0, 2.0, 3.0"],
+        ),
+        (header("{'descr': '<f4'"), ["npy has a damaged header: ", ""]),
+        (header(described("(np.int64(100), 7)", "|O")), ["has a damaged header: "]),
         (partial(np.save, "z.npy", np.ones(7)), ["z.npy must hold rows", "got shape (7,)"]),
         (partial(np.save, "z.npy", np.ones((1_000, 6))), ["the last axis of z must equal the first", "(1000, 6)"]),
         (partial(np.save, "z.npy", np.ones((999, 7))), ["the same rows", "array 1 has 999 rows", "(999, 7)"]),
@@ -412,18 +519,75 @@ def test_inputs_are_wrong(spoil: Callable[[], object], words: list[str]) -> None
     assert left() == set()
 
 
-@pytest.mark.parametrize("kind", ["npy", "zarr"])
-def test_integers_and_the_way_to_cast_them(kind: str) -> None:
+def follow(advice: str) -> None:
+    """Run the Python command that an error ends with."""
+    words = shlex.split(advice[advice.index("python -c") :])
+    subprocess.run([sys.executable, *words[1:]], check=True)  # noqa: S603 - what the line says
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("npy", "int64"), ("npy", "longdouble"), ("zarr", "int64")])
+def test_rejects_other_numbers_and_names_the_cast(kind: str, dtype: str) -> None:
     save()
-    np.save("z.npy", np.arange(7_000).reshape(1_000, 7))
-    to_zarr("z", chunks=(100, 7))
-    result = gradient(z=f"z.{kind}")
-    fault(result, 2, f"z.{kind} must hold floating numbers; got int64. Cast them first: python -c ")
-    code = result.stderr.split('"')[1]
-    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - what the line says
-    assert gradient(z="z-float32.zarr").status == 0
-    np.save("z.npy", np.load("z.npy").astype("f4"))
+    np.save("z.npy", np.arange(7_000).reshape(1_000, 7).astype(dtype))
+    name, target = np.load("z.npy").dtype, "float32" if dtype == "int64" else "float64"
+    if kind == "zarr":
+        to_zarr("z", chunks=(100, 7))
+    result = gradient("--plan", z=f"z.{kind}")
+    fault(result, 2, f"z.{kind} must hold floating numbers, float16, ", f"; got {name}; cast them first: python -c ")
+    follow(result.stderr)
+    cast: Any = zarr.open_array(f"z-{target}.zarr", mode="r")
+    assert cast.dtype == target
+    assert np.array_equal(cast[...], np.load("z.npy"))
+    assert gradient(z=f"z-{target}.zarr").status == 0
+
+
+@pytest.mark.parametrize("dtype", ["U5", str, "M8[s]", "f4,i4"], ids=["fixed", "string", "date", "record"])
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
+def test_rejects_what_is_no_number(dtype: Any) -> None:
+    save()
+    zarr.create_array("z.zarr", shape=(1_000, 7), dtype=dtype)
+    fault(gradient("--plan", z="z.zarr"), 2, "z.zarr must hold floating numbers, float16", "; save an array of one of")
+
+
+def test_header_with_numpy_scalars_is_repaired() -> None:
+    save()
+    z = np.load("z.npy")
+    for order in "CF":
+        with Path("z.npy").open("wb") as file:
+            text = described("(np.int64(1000), np.uint8(7))").replace("False", str(order == "F"))
+            file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + z.tobytes(order))
+        result = gradient()
+        fault(
+            result,
+            2,
+            "z.npy has np.int64(1000) in its header, which is not a part of the .npy format; write it again: ",
+        )
+        follow(result.stderr)
+        assert np.array_equal(np.load("z-fixed.npy"), z)
+
+
+@pytest.mark.parametrize("size", ["", "GiB", "-1", "1e400", "much", "0", "nan", "1 parsec"])
+def test_rejects_a_memory_that_is_no_size(size: str) -> None:
+    save()
+    fault(gradient("--memory", size), 2, f"--memory must be a size such as 512MiB or 2GB; got {size!r}")
+
+
+def test_options_may_exceed_the_batch() -> None:
+    save()
+    assert gradient("--block-rows", "9" * 23, "--workers", "9" * 23).status == 0
     check("dz", "dw", "db")
+
+
+@pytest.mark.parametrize("option", ["--z", "--upstream", "--weights", "--output"])
+def test_rejects_a_url(option: str) -> None:
+    save()
+    fault(gradient(option, "s3://bucket/z.zarr"), 2, "s3:/bucket/z.zarr is a URL, and only paths of this machine")
+
+
+def test_file_may_not_be_read() -> None:
+    save()
+    Path("z.npy").chmod(0)
+    fault(finish(start(limit=POWERLESS)), 2, "z.npy cannot be read: Permission denied")
 
 
 def test_block_rows_split_chunks() -> None:
@@ -449,7 +613,7 @@ def test_chunk_is_corrupt(damage: bytes) -> None:
 
 def test_file_becomes_shorter() -> None:
     save()
-    file = files.open_file(Path("z.npy"))
+    file = files.open_file(Path("z.npy")).unchecked()
     os.truncate("z.npy", 20_000)
     assert np.asarray(file[slice(0, 700), slice(None)]).shape == (700, 7)
     with pytest.raises(OSError, match=r"z\.npy: rows \[700:800\] cannot be read: the file ends before them"):
@@ -578,7 +742,7 @@ def test_interrupted(overwrite: bool, here: Path) -> None:  # noqa: FBT001 - a p
     ones("z.zarr", (20_000_000, 64), (10_000, 64))
     ones("da.zarr", (20_000_000, 8), (10_000, 8))
     np.save("w.npy", np.ones((64, 8), "f4"))
-    process = start("--block-rows", "100000", *["--overwrite"] * overwrite, z="z.zarr", upstream="da.zarr")
+    process = start(FILL, "--block-rows", "100000", *["--overwrite"] * overwrite, z="z.zarr", upstream="da.zarr")
     while not list(here.glob(".*out.zarr.*.partial/dz/c/*")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -654,10 +818,10 @@ def test_cluster_and_a_block_too_large_for_it(cluster: LocalCluster) -> None:
     ones("z.zarr", (1_000_000, 64), (100_000, 64))
     ones("da.zarr", (1_000_000, 8), (100_000, 8))
     np.save("w.npy", np.ones((64, 8), "f4"))
-    more = ["--block-rows", "1000000", "--memory", "10GB", "--scheduler", cluster.scheduler_address]
+    more = [FILL, "--block-rows", "1000000", "--memory", "10GB", "--scheduler", cluster.scheduler_address]
     result = gradient(*more, z="z.zarr", upstream="da.zarr")
     fault(result, 1, "a block of 1,000,000 rows takes", "set the rows of a block with --block-rows")
-    result = gradient(*more[:3], "1GB", *more[4:], z="z.zarr", upstream="da.zarr")
+    result = gradient(*more[:4], "1GB", *more[5:], z="z.zarr", upstream="da.zarr")
     assert left() == {"z.zarr", "da.zarr"} | ({"out.zarr"} if result.status == 0 else set())
 
 
@@ -665,7 +829,7 @@ def test_cluster_is_interrupted(cluster: LocalCluster, here: Path) -> None:
     ones("z.zarr", (20_000_000, 64), (10_000, 64))
     ones("da.zarr", (20_000_000, 8), (10_000, 8))
     np.save("w.npy", np.ones((64, 8), "f4"))
-    more = ["--block-rows", "20000", "--scheduler", cluster.scheduler_address]
+    more = [FILL, "--block-rows", "20000", "--scheduler", cluster.scheduler_address]
     process = start(*more, z="z.zarr", upstream="da.zarr")
     while not list(here.glob(".*out.zarr.*.partial/dz/c/*")):
         assert process.poll() is None
@@ -714,7 +878,7 @@ def test_nothing_is_at_work_any_more_when_a_run_has_failed(on: str, monkeypatch:
 
     monkeypatch.setattr(zarr.Array, "__getitem__", fail_first)
     monkeypatch.setattr(zarr.Array, "__setitem__", write_late)
-    more = ["--block-rows", "50000"]
+    more = [FILL, "--block-rows", "50000"]
     if on == "threads":
         result = gradient(*more, "--workers", "2", z="z.zarr", upstream="da.zarr")
     else:

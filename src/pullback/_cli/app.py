@@ -114,9 +114,13 @@ def application() -> "Typer":
     @app.command()
     def gradient(  # noqa: PLR0913 - the options
         *,
-        z: Annotated[Path, typer.Option(metavar="Z", help="The inputs of the affine map, shape (m, ..., k).")],
-        upstream: Annotated[Path, typer.Option(metavar="DA", help="The gradient for its outputs, shape (m, ..., n).")],
-        weights: Annotated[Path, typer.Option(metavar="W", help="Its weights, shape (k, n).")],
+        z: Annotated[
+            Path, typer.Option(metavar="Z", readable=False, help="The inputs of the affine map, shape (m, ..., k).")
+        ],
+        upstream: Annotated[
+            Path, typer.Option(metavar="DA", readable=False, help="The gradient for its outputs, shape (m, ..., n).")
+        ],
+        weights: Annotated[Path, typer.Option(metavar="W", readable=False, help="Its weights, shape (k, n).")],
         output: Annotated[Path, typer.Option(metavar="OUT", help="The Zarr group to write dz, dw and db to.")],
         wrt: Annotated[
             str, typer.Option(metavar="NAMES", help="What to differentiate for: some of z, w, b.")
@@ -142,6 +146,14 @@ def application() -> "Typer":
             str | None,
             typer.Option(metavar="ADDRESS", help="The Dask cluster to run on, which must see the same files."),
         ] = None,
+        fill_missing: Annotated[
+            bool,
+            typer.Option(
+                "--fill-missing",
+                help="Read Zarr chunks that are not stored as the fill value. Without it they are an error, as half a "
+                "copied store has such gaps too.",
+            ),
+        ] = False,
         plan: Annotated[
             bool, typer.Option("--plan", help="Show what a run would read, write, compute and take; do nothing.")
         ] = False,
@@ -178,6 +190,7 @@ def application() -> "Typer":
             workers=workers,
             scheduler=scheduler,
             overwrite=overwrite,
+            fill_missing=fill_missing,
         )
 
     @app.command()

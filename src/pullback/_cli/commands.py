@@ -1,6 +1,7 @@
 """What the commands of `pullback` do: they call the other rooms, print, and exit."""
 
 import errno
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -125,31 +126,47 @@ def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: boo
         from pullback._cli.gradient import plan as gradient  # noqa: PLC0415 - an extra
 
         job = gradient.plan(gradient.Options(**options))
-        for gap in filter(None, (file.gaps() for file in job.files.values())):
+        for gap in job.gaps:
             console.say(err, f"pullback gradient: {gap}")
         if plan:
             _show_plan(out, job)
             return
         seconds = gradient.run(job, progress=progress and err.is_terminal)
     except ModuleNotFoundError as error:
-        extra = "cluster" if error.name == "distributed" else "dask"
-        console.fail(
-            f'pullback gradient: {error.name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
-        )
+        console.fail(f"pullback gradient: {_missing_module(error)}")
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whoever runs a command is told, not shown the program
-        line, status = f"pullback gradient: {console.in_one_line(error)}", 2
-        if job is not None:
+        if job is None:
+            status = error.status if isinstance(error, console.CommandError) else 2
+            line = console.in_one_line(error)
+        else:
+            status = 1
             left = "is as it was" if output.exists() else "was not written"
-            line, status = f"{line.removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again", 1
-        console.fail(line, status=130 if isinstance(error, KeyboardInterrupt) else status)
+            line = f"{_text(error).removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again"
+        console.fail(f"pullback gradient: {line}", status=130 if isinstance(error, KeyboardInterrupt) else status)
     rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
     console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
+
+
+def _missing_module(error: ModuleNotFoundError, /) -> str:
+    """Say what to install for a module, and where: what is here may be missing on a cluster."""
+    name = str(error.name).partition(".")[0]
+    if name in sys.modules:
+        return f"the scheduler or a worker of the cluster has no module {error.name}; install {name} there"
+    extra = "cluster" if name == "distributed" else "dask"
+    return f'{name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
+
+
+def _text(error: BaseException, /) -> str:
+    """Say what went wrong, without the advice."""
+    return error.text if isinstance(error, console.CommandError) else console.in_one_line(error)
 
 
 def _advice(error: BaseException, job: "Job", /) -> str:
     """Say what to do against an error, as the beginning of a sentence, before the job is run again."""
     if isinstance(error, KeyboardInterrupt):
         return ""
+    if isinstance(error, console.CommandError):
+        return f"{error.advice}, and "
     from dask.utils import format_bytes  # noqa: PLC0415 - an extra
 
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -1,5 +1,6 @@
 """How the commands of `pullback` print, and how they end."""
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,6 +27,23 @@ def say(out: "Console", line: str, /) -> None:
     out.print(line, soft_wrap=True, markup=False)
 
 
+class CommandError(Exception):
+    """An error that a command reports in one line: what is wrong, what to do about it, and the status to exit with."""
+
+    def __init__(self, text: str, /, *, advice: str = "", status: int = 2) -> None:
+        super().__init__(text)
+        self.text, self.advice, self.status = text, advice, status
+
+    def __str__(self) -> str:
+        """Return the text and the advice."""
+        return f"{self.text}; {self.advice}" if self.advice else self.text
+
+
+def python_command(code: str, /) -> str:
+    """Return the shell command that runs some code."""
+    return f"python -c {shlex.quote(code)}"
+
+
 def fail(*lines: str, status: int = 2) -> NoReturn:
     """Print to stderr and exit."""
     sys.stderr.writelines(f"{line}\n" for line in lines)
@@ -34,7 +52,7 @@ def fail(*lines: str, status: int = 2) -> NoReturn:
 
 def in_one_line(error: BaseException, /) -> str:
     """Return what an error says, and its notes; its type where that says more."""
-    told = isinstance(error, OSError | TypeError | ValueError)
+    told = isinstance(error, CommandError | OSError | TypeError | ValueError)
     what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
     said = [str(error) if told else what, *getattr(error, "__notes__", ())]
     return " ".join(" ".join(said).split())

@@ -1,33 +1,49 @@
 """The files that `pullback gradient` reads: arrays of NumPy and Zarr, some rows at a time."""
 
+import os
+import re
+import stat
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import FileIO
-from math import prod
+from itertools import islice, product
+from math import ceil, prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Self
 from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 import zarr
-from numpy.lib import format as npy
+from numpy.typing import NDArray
 
+from pullback._cli.console import CommandError, python_command
+from pullback._cli.gradient.npy import read_header
 from pullback._core.typing import Array, DaskArray, DType, ZarrArray
 from pullback.dask._task import DeferredRows
+
+_FLOATING = "float16", "float32", "float64", "complex64", "complex128"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_METADATA = "zarr.json", ".zarray"
+# The stamp of a file that does not exist; no other file has it.
+_MISSING = 0
+_UNCHECKED = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class File(ABC):
-    """An array in a file. It holds no data, so that it travels to the workers of a cluster."""
+    """An array in one file or several. It holds no data, so that it travels to the workers of a cluster."""
 
     path: Path
     shape: tuple[int, ...]
     dtype: DType
     """In the byte order of this machine, which the file need not have."""
+    stamps: NDArray[np.int64] = field(compare=False, repr=False)
+    """The identity of each of `parts` when the file was opened, to find a later change; empty to skip that."""
 
     @property
     def ndim(self) -> int:
@@ -45,9 +61,23 @@ class File(ABC):
         """Return the rows that can only be read together."""
         return 1
 
-    def gaps(self) -> str:
-        """Say how much of the array is not stored; nothing where all is."""
+    def parts(self) -> Iterator[str]:
+        """Yield the path of each file that the array consists of."""
+        yield str(self.path)
+
+    def check_unchanged(self) -> None:
+        """Check that no file of the array has been replaced or written to since it was opened."""
+        for part, stamp in zip(self.parts(), self.stamps, strict=True):
+            if _stamp(part) != stamp:
+                raise changed(part)
+
+    def check_whole(self, *, fill_missing: bool) -> str:  # noqa: ARG002 - for arrays of several files
+        """Check that all of the array is stored; return a line about what is not and may be, or nothing."""
         return ""
+
+    def unchecked(self) -> Self:
+        """Return the file without its stamps: another machine may number the same files differently."""
+        return replace(self, stamps=_UNCHECKED)
 
     def lazy(self, rows: int, /) -> DaskArray:
         """Return the array as one of Dask's, in blocks of so many rows, which may be `DeferredRows`."""
@@ -70,6 +100,33 @@ class File(ABC):
         return OSError(f"{self.path}: rows [{start}:{stop}] cannot be read: {str(error) or type(error).__name__}")
 
 
+def changed(path: str, /) -> CommandError:
+    """Return the error for an input that another program writes to during the run."""
+    msg = f"{path} was replaced or written to while the command ran, so that the result may mix old rows with new ones"
+    return CommandError(msg, advice="when nothing writes to the inputs, run the command again", status=1)
+
+
+def _stamp(path: str, /) -> int:
+    """Return a number that changes when a file is replaced or written to, and `_MISSING` where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a store may have a million of these, and a Path each takes longer
+    except FileNotFoundError:
+        return _MISSING
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise CommandError(msg) from error
+    if not stat.S_ISREG(status.st_mode):
+        # Zarr takes such a chunk for one that is not stored.
+        msg = f"{path} must be a regular file; it is {_kind(status.st_mode)}"
+        raise CommandError(msg, advice="copy the store again")
+    return _stamp_of(status)
+
+
+def _stamp_of(status: os.stat_result, /) -> int:
+    """Return the stamp of a file from its status."""
+    return hash((status.st_ino, status.st_size, status.st_mtime_ns)) or 1
+
+
 @dataclass(frozen=True)
 class NpyFile(File):
     """An array in NumPy's format.
@@ -80,21 +137,22 @@ class NpyFile(File):
     stored: DType
     offset: int
     columns_first: bool
-    """In Fortran order, as the transposed array would be without."""
 
     def __getitem__(self, key: tuple[slice, ...], /) -> DeferredRows:
-        """Return some rows, to be read in strips."""
+        """Return rows that each task reads for itself."""
         start, stop, _ = key[0].indices(self.shape[0])
         return DeferredRows((stop - start, *self.shape[1:]), self.dtype, partial(self.opened, start, stop))
 
     @contextmanager
     def opened(self, first: int, last: int, /) -> Iterator[Callable[..., Any]]:
-        """Open the file, and give a function that reads some of these rows; as often as a task has strips."""
+        """Open the file, and yield a function that reads some of these rows, for as many strips as a task has."""
         try:
             file = self.path.open("rb", buffering=0)
         except OSError as error:
             raise self.unreadable(first, last, error) from error
         with file:
+            if self.stamps.size and _stamp_of(os.fstat(file.fileno())) != self.stamps[0]:
+                raise changed(str(self.path))
             yield partial(self.read, file, first)
 
     def read(self, file: FileIO, first: int, start: int, stop: int, memory: Any, /) -> Any:  # noqa: ANN401 - NumPy's
@@ -137,13 +195,38 @@ class ZarrFile(File):
         rows: int = self.array.chunks[0]
         return rows
 
-    def gaps(self) -> str:
-        """Say how many chunks are not stored."""
-        missing = self.array.nchunks - self.array.nchunks_initialized
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Return the number of stored files along each axis: of shards, or of chunks where there are none."""
+        units = self.array.shards or self.array.chunks
+        return tuple(ceil(size / unit) for size, unit in zip(self.shape, units, strict=True))
+
+    def parts(self) -> Iterator[str]:
+        """Yield the paths of the metadata and of each stored file, in the order of the grid."""
+        for name in _METADATA:
+            yield f"{self.path}/{name}"
+        yield from self._stored(range(self.grid[0]))
+
+    def _stored(self, along_rows: range, /) -> Iterator[str]:
+        """Yield the paths of the stored files at some places along the rows."""
+        for place in product(along_rows, *map(range, self.grid[1:])):
+            yield f"{self.path}/{self.array.metadata.encode_chunk_key(place)}"
+
+    def check_whole(self, *, fill_missing: bool) -> str:
+        """Check that every chunk is stored, as after a complete copy, or count those that are filled."""
+        stored = self.stamps[len(_METADATA) :]
+        gaps = np.flatnonzero(stored == _MISSING)
+        missing, kind = len(gaps), "shards" if self.array.shards else "chunks"
         if not missing:
             return ""
-        count = f"{missing:,} of {self.array.nchunks:,} chunks of {self.path}"
-        return f"{count} are not stored and count as {self.array.fill_value}"
+        first = next(islice(self.parts(), len(_METADATA) + gaps[0], None))
+        count = f"{missing:,} of {len(stored):,} {kind} of {self.path} are not stored"
+        if fill_missing:
+            return f"{count} and count as {self.array.fill_value}"
+        msg = f"{count}, the first of them {first}, as after a copy that was interrupted"
+        only = f"holds {self.array.fill_value} only"
+        advice = f"copy the store again, or give --fill-missing if its writer left out what {only}"
+        raise CommandError(msg, advice=advice)
 
     def __getitem__(self, key: tuple[slice, ...], /) -> Array:
         """Read some rows."""
@@ -152,63 +235,109 @@ class ZarrFile(File):
             rows: Array = np.asarray(self.array[start:stop], dtype=self.dtype)
         except Exception as error:
             raise self.unreadable(start, stop, error) from error
+        self._check_rows_unchanged(start, stop)
         return rows
+
+    def _check_rows_unchanged(self, start: int, stop: int, /) -> None:
+        """Check that no stored file of some rows has changed since the array was opened."""
+        if not self.stamps.size:
+            return
+        unit, each = (self.array.shards or self.array.chunks)[0], prod(self.grid[1:])
+        places = range(start // unit, ceil(stop / unit))
+        stamps = self.stamps[len(_METADATA) :][places.start * each : places.stop * each]
+        for part, stamp in zip(self._stored(places), stamps, strict=True):
+            if _stamp(part) != stamp:
+                raise changed(part)
 
 
 def open_file(path: Path, /) -> File:
     """Open a `.npy` file or the folder of a Zarr array, and check that it holds rows of floating numbers."""
+    check_local(path)
     path = path.absolute()
-    if not path.exists():
-        msg = f"{path} does not exist"
-        raise FileNotFoundError(msg)
-    file = _open_zarr(path) if path.is_dir() else _open_npy(path)
-    if file.dtype.kind not in "fc":
-        source = f"from_zarr('{path}')" if path.is_dir() else f"from_array(np.load('{path}', mmap_mode='r'))"
-        cast = f"da.{source}.astype('float32').to_zarr('{path.with_suffix('')}-float32.zarr')"
-        msg = (
-            f"{path} must hold floating numbers; got {file.dtype}. "
-            f'Cast them first: python -c "import dask.array as da, numpy as np; {cast}"'
-        )
-        raise TypeError(msg)
+    with _readable(path):
+        mode = path.stat().st_mode
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        msg = f"{path} must be an .npy file or the folder of a Zarr array; it is {_kind(mode)}"
+        raise CommandError(msg, advice="save the array to a file: its parts are read in any order")
+    file = _open_zarr(path) if stat.S_ISDIR(mode) else _open_npy(path)
+    if file.dtype.name not in _FLOATING:
+        msg = f"{path} must hold floating numbers, {', '.join(_FLOATING)}; got {file.dtype}"
+        raise CommandError(msg, advice=_cast(file))
     if file.ndim < 2:
         msg = f"{path} must hold rows, an array with 2 or more axes; got shape {file.shape}"
-        raise ValueError(msg)
+        raise CommandError(msg)
     return file
 
 
-def _open_npy(path: Path, /) -> NpyFile:
-    """Read the header, and check that all that it promises is there."""
+@contextmanager
+def _readable(path: Path, /) -> Iterator[None]:
+    """Report an error of the system for a path."""
     try:
-        with path.open("rb") as file:
-            read: Callable[[BinaryIO], tuple[tuple[int, ...], bool, DType]] = npy.read_array_header_1_0
-            if npy.read_magic(file) != (1, 0):
-                read = npy.read_array_header_2_0
-            shape, columns_first, stored = read(file)
-            offset = file.tell()
-    except ValueError as error:
-        msg = f"{path} is neither an .npy file nor the folder of a Zarr array: {error}"
-        raise ValueError(msg) from error
-    if stored.hasobject:
-        msg = (
-            f"{path} holds pickled Python objects, which can run any program and are not read; save an array of numbers"
-        )
-        raise TypeError(msg)
-    needed, size = offset + prod(shape) * stored.itemsize, path.stat().st_size
-    if size < needed:
-        msg = f"{path} is cut off: its header promises {needed:,} bytes, and there are {size:,}; copy or save it again"
-        raise ValueError(msg)
-    return NpyFile(path, shape, stored.newbyteorder("="), stored, offset, columns_first)
+        yield
+    except FileNotFoundError as error:
+        msg = f"{path} does not exist"
+        raise CommandError(msg) from error
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise CommandError(msg) from error
+
+
+def check_local(path: Path, /) -> None:
+    """Check that a path is none of another machine's."""
+    if _URL.match(str(path)):
+        msg = f"{path} is a URL, and only paths of this machine are read and written"
+        raise CommandError(msg, advice="copy the array here, or mount its storage")
+
+
+def _kind(mode: int, /) -> str:
+    """Say what a path leads to that is no regular file."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _cast(file: File, /) -> str:
+    """Return the command that makes an array of floating numbers of one that holds other numbers."""
+    if file.dtype.kind not in "biuf":
+        return "save an array of one of these dtypes"
+    target = "float64" if file.dtype.kind == "f" else "float32"
+    path, new = str(file.path), f"{file.path.with_suffix('')}-{target}.zarr"
+    source = f"da.from_zarr({path!r})"
+    if isinstance(file, NpyFile):
+        source = f"da.from_array(np.load({path!r}, mmap_mode='r'))"
+    code = f"import dask.array as da, numpy as np; {source}.astype('{target}').to_zarr({new!r})"
+    return f"cast them first: {python_command(code)}"
+
+
+def _open_npy(path: Path, /) -> NpyFile:
+    """Open an `.npy` file."""
+    with _readable(path):
+        file = path.open("rb")
+    with file:
+        stamps = np.asarray([_stamp_of(os.fstat(file.fileno()))])
+        header = read_header(path, file)
+    dtype = header.dtype.newbyteorder("=")
+    return NpyFile(path, header.shape, dtype, stamps, header.dtype, header.offset, header.columns_first)
 
 
 def _open_zarr(path: Path, /) -> ZarrFile:
     """Open the array in a folder."""
     try:
-        array: ZarrArray = zarr.open(path, mode="r")
+        with warnings.catch_warnings():
+            # What Zarr warns of, such as dtypes that other libraries may not read, is no concern of a reader here.
+            warnings.simplefilter("ignore")
+            array: ZarrArray = zarr.open(path, mode="r")
+            inner = "" if isinstance(array, zarr.Array) else ", ".join(_arrays_in(array)) or "there is none"
     except Exception as error:
         msg = f"{path} is a folder, but not that of a Zarr array: {error}"
-        raise ValueError(msg) from error
-    if isinstance(array, zarr.Group):
-        names = ", ".join(sorted(array.array_keys())) or "there is none"
-        msg = f"{path} is a group of Zarr arrays; give the folder of one of them: {names}"
-        raise ValueError(msg)  # noqa: TRY004 - a wrong path, not a wrong type
-    return ZarrFile(path, array.shape, array.dtype.newbyteorder("="), array)
+        raise CommandError(msg) from error
+    if inner:
+        msg = f"{path} is a group of Zarr arrays; give the folder of one of them: {inner}"
+        raise CommandError(msg)
+    dtype = array.dtype.newbyteorder("=") if array.dtype.kind in "biufc" else array.dtype
+    file = ZarrFile(path, array.shape, dtype, _UNCHECKED, array)
+    return replace(file, stamps=np.fromiter(map(_stamp, file.parts()), np.int64))
+
+
+def _arrays_in(group: zarr.Group, /) -> list[str]:
+    """Return the paths of all arrays in a group and in the groups in it."""
+    return sorted(name for name, member in group.members(max_depth=None) if isinstance(member, zarr.Array))

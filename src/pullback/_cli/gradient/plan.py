@@ -20,8 +20,9 @@ from dask.utils import format_bytes, parse_bytes
 
 import pullback
 from pullback import AffineGradients, affine_backward
+from pullback._cli.console import CommandError
 from pullback._cli.gradient.atomic import MADE_BY, check_output, output
-from pullback._cli.gradient.files import File, open_file
+from pullback._cli.gradient.files import File, check_local, open_file
 from pullback._core.typing import Array, DaskArray
 from pullback.dask import accumulate, compute
 from pullback.dask._graph import blocks_of
@@ -46,6 +47,7 @@ class Options(NamedTuple):
     workers: int | None
     scheduler: str | None
     overwrite: bool
+    fill_missing: bool
 
 
 class Job(NamedTuple):
@@ -60,6 +62,8 @@ class Job(NamedTuple):
     memory: int
     """What it takes at most, as predicted, and `limit` what it may take."""
     limit: int
+    gaps: list[str]
+    """A line for each input of which some chunks are not stored."""
 
     @property
     def outputs(self) -> dict[str, DaskArray]:
@@ -83,15 +87,13 @@ class Job(NamedTuple):
 def plan(options: Options, /) -> Job:
     """Open the files and divide them into blocks that fit into the memory, or say why that cannot be."""
     if options.workers and options.scheduler:
-        msg = "--workers are threads here, and --scheduler is a cluster with workers of its own; give one of them"
-        raise ValueError(msg)
-    try:
-        limit = parse_bytes(options.memory)
-    except ValueError as error:
-        error.add_note("(--memory takes a size such as 512MiB or 2GB)")
-        raise
+        msg = "--workers are threads here, and --scheduler is a cluster with workers of its own"
+        raise CommandError(msg, advice="give one of them")
+    limit = _bytes(options.memory)
     files = {name: open_file(getattr(options, name)) for name in ("z", "upstream", "weights")}
+    check_local(options.output)
     check_output(options.output, files.values(), overwrite=options.overwrite)
+    gaps = [file.check_whole(fill_missing=options.fill_missing) for file in files.values()]
     with _team(options) as (workers, each):
         pass
     try:
@@ -105,10 +107,11 @@ def plan(options: Options, /) -> Job:
 
     unit = lcm(files["z"].chunk_rows, files["upstream"].chunk_rows)
     candidates = _candidates(whole_batch, unit, workers)
-    rows = options.block_rows or candidates[max(bisect_right(candidates, limit, key=memory) - 1, 0)]
-    _check_rows(rows, unit, files["z"].shape[0])
+    all_rows = max(files["z"].shape[0], 1)
+    rows = min(options.block_rows or 0, all_rows) or candidates[max(bisect_right(candidates, limit, key=memory) - 1, 0)]
+    _check_rows(rows, unit, all_rows)
     lazy, plan = _lay(options, files, rows)
-    job = Job(options, files, lazy, plan, rows, memory(max(plan.chunks)), limit)
+    job = Job(options, files, lazy, plan, rows, memory(max(plan.chunks)), limit, [gap for gap in gaps if gap])
     if job.memory > limit:
         at_once = min(each, len(plan.blocks))
         ways = [f"--memory {ceil(job.memory / 2**20)}MiB is the smallest that would do"]
@@ -139,11 +142,27 @@ def run(job: Job, /, *, progress: bool) -> float:
         for name, x in {"dw": dw, "db": db}.items():
             if x is not None:
                 group.create_array(name, data=x, chunks=tuple(max(size, 1) for size in x.shape))
+        for file in job.files.values():
+            file.check_unchanged()
     return time.perf_counter() - start
+
+
+def _bytes(size: str, /) -> int:
+    """Return the bytes of a size such as 512MiB."""
+    try:
+        count = int(parse_bytes(size)) if size.strip()[:1].isdigit() else 0
+    except (ValueError, OverflowError):
+        count = 0
+    if count < 1:
+        msg = f"--memory must be a size such as 512MiB or 2GB; got {size!r}"
+        raise CommandError(msg)
+    return count
 
 
 def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients, Plan]:
     """Lay the gradients out on blocks of so many rows."""
+    if options.scheduler:
+        files = {name: file.unchecked() for name, file in files.items()}
     z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))
     weights = files["weights"].lazy(-1).map_blocks(np.asarray)
     wrt = tuple(name.strip() for name in options.wrt.split(","))
