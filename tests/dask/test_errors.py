@@ -72,7 +72,7 @@ def test_unknown_features() -> None:
     x = ones()
     with pytest.raises(ValueError, match=r"every size but the number of rows must be known; got .*\(10, nan\)$"):
         accumulate(sums, x[:, x[0] > 0])
-    with pytest.raises(ValueError, match="Array chunk sizes are unknown"):
+    with pytest.raises(ValueError, match=r"every size but the number of rows must be known; got .*\(nan, 3\)$"):
         accumulate(lambda x, _: sums(x), x, shared=(unknown(ones(5)),))
 
 
@@ -105,19 +105,19 @@ STEPS: dict[str, tuple[Callable[..., Any], Any, type[Exception], str]] = {
         lambda x: (x.mean(axis=0),),
         (),
         ValueError,
-        r"^accumulate: 0 is added up .* 0 on zero rows; got nan\. A",
+        r"^accumulate: 0 is a sum .* 0 on zero rows; got nan\. A",
     ),
     "not zero": (
         lambda x: (x.sum(axis=0) + 2,),
         (),
         ValueError,
-        r"0 is added up .*; got 2\.0\. A mean is none such",
+        r"0 is a sum .*; got 2\.0\. A mean is not",
     ),
     "a mean loss": (
         lambda x: softmax_cross_entropy(x, x),
         ("da",),
         ValueError,
-        r"^accumulate: value is added up over the rows, and must be 0 on zero rows; got nan",
+        r"^accumulate: value is a sum over the rows, and must be 0 on zero rows; got nan",
     ),
     "unknown name": (
         two,
@@ -219,7 +219,7 @@ def test_note(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:  # noqa: FB
     z = z if known else z[z[:, 0] >= 0]
     with pytest.raises(OddError) as info:
         compute(*accumulate(fail, z))
-    where = "rows [7:10]" if known else "block 1"
+    where = "rows [7:10]" if known else "chunk 1"
     assert info.value.__notes__ == [f"accumulate: while the step ran on {where}"]
 
 

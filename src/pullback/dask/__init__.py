@@ -6,7 +6,7 @@ once for each. Here a whole step is one task, reading included.
 
 import gc
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan, nan, prod
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ from dask.base import tokenize
 
 from pullback._core.typing import Array, Computed, DaskArray, Sizes, ZarrArray
 from pullback.dask import _graph, _plan, _threads, _zarr
-from pullback.dask._inputs import classify_outputs, on_zero_rows
+from pullback.dask._inputs import learn, own, widen
 
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
@@ -25,36 +25,37 @@ def accumulate(
     step: Callable[..., Results],
     *batch: DaskArray,
     shared: Sequence[Array | DaskArray] = (),
-    rows: Collection[str | int] = (),
+    rows: Iterable[str | int] = (),
 ) -> Results:
-    """Run a step on each block of rows of a batch, and add up what it returns; lazily.
+    """Run a step on each block of rows of a batch, lazily, and sum what it returns.
 
     Parameters
     ----------
     step : callable
         ``step(*blocks, *shared)`` takes some rows of each array of the batch, as ordinary arrays, and returns a tuple
-        or NamedTuple of arrays: a pair's backward, or a whole loss and gradient. Each entry must either be a sum over
-        the rows, or keep them as its first axis; None stays None.
+        or NamedTuple of arrays: a pair's backward, or a whole loss and gradient. Each entry must be a sum over the
+        rows, or have the rows as its first axis; None stays None.
     *batch : dask.array.Array, shape (m, ...)
         The batch, with the same rows in each array.
     shared : sequence of arrays, optional
-        What every block needs whole, such as weights; lazy or not.
-    rows : collection of str or int, optional
-        The entries that keep the rows, by field name or by index.
+        Arrays that every block needs whole, such as weights; lazy or not.
+    rows : iterable of str or int, optional
+        The entries that have the rows as their first axis, by field name or by index.
 
     Returns
     -------
     tuple
-        What `step` returns, of the same type, as Dask arrays: sums over the batch in the dtype that the step gives
-        them (whole numbers in 64 bits), and rows in the order of the batch.
+        The results of `step`, of the same type, as Dask arrays: sums over the batch in the dtype that the step gives
+        them (integers in 64 bits), and rows in the order of the batch.
 
     Raises
     ------
     TypeError
-        If an array of the batch is none of Dask's, or the step returns something else than arrays.
+        If an array of the batch is not a Dask array, or the step returns something else than arrays.
     ValueError
         If the arrays of the batch do not have the same rows, the step fails on zero rows, `rows` does not fit what it
-        returns, or an entry that should be a sum is not 0 on zero rows, as a mean is not.
+        returns, or an entry that should be a sum is not 0 on zero rows, as a mean is not. In `compute`, if a chunk has
+        another number of rows than in another array of the batch, or than Dask expects.
 
     See Also
     --------
@@ -63,24 +64,31 @@ def accumulate(
 
     Notes
     -----
-    **Tasks.** There is one task for a block, reading included, and one for each eight blocks to add up their sums.
-    Chunks smaller than 8 MiB go several to a task. Rows that are returned, and not only stored by `compute`, take two
-    more tasks a block. Inside a task the step runs on strips of about 2 MiB, of 1,024 to 16,384 rows, so that what it
-    allocates on the way stays small. The step is first called on zero rows, to learn the shapes and dtypes of its
-    results. What several results need of the batch belongs into one step: two calls read the batch twice.
+    **Tasks.** Each block is one task, reading included, and eight blocks share one task that adds their sums. Chunks
+    smaller than 8 MiB go several to a task. Rows that are returned, and not only stored by `compute`, take two more
+    tasks a block. Inside a task the step runs on strips of about 4 MiB, of 1,024 to 16,384 rows, so that what it
+    allocates stays small; smaller chunks are strips as they are, and only those below 256 KiB are joined. The step is
+    first called on zero rows, to learn the shapes and dtypes of its results. Results that need the same batch belong
+    into one step: two calls read the batch twice.
 
     **Chunks.** Arrays whose rows are divided differently follow the largest of them: each of their chunks is cut and
     joined, by a task of its own. Features that are split over chunks are joined the same way, which keeps all pieces of
     some rows in memory at once. Where the number of rows is not known, the arrays must have the same number of chunks,
-    and a chunk is a task.
+    and a chunk is a task. Each task checks that its chunks have the same rows in all arrays, as many as Dask expects.
 
-    **Sums.** Sums over the blocks are taken in the widest real dtype of the device, in an order that the graph fixes:
-    with one BLAS thread to a task, as `compute` sees to, and the same BLAS, threads, processes and clusters of any size
-    give the same bits. Sums of up to 4 MiB are added up by a tree that holds at most eight for each of its levels and a
-    few for each thread. Larger ones run along lanes: as many as come to 512 MiB, but at least 2 and at most 16, of
-    which each holds one sum, and each task at work another. No more tasks than lanes run at the same time then.
+    **Sums.** Sums over the blocks are accumulated in the widest real dtype of the device, in an order that the graph
+    fixes: with one BLAS thread to a task, as in `compute`, the same BLAS gives the same bits on threads, processes and
+    clusters of any size. Blocks and shared arrays of floats below 32 bits are widened to float32 for the step, and its
+    results are narrow again: a sum overflows only where its value does. Sums of up to 4 MiB are added by a tree that
+    holds at most eight for each of its levels and one for each thread. Larger ones run along lanes: as many as fit in
+    512 MiB, but at least 2 and at most 16, of which each holds one sum, and each running task another. No more tasks
+    than lanes run at the same time then.
 
-    **Errors.** An exception in a step carries a note that says on which rows it was raised.
+    **Shared arrays.** An array of at most 64 MiB is copied, so that changing it in place between `accumulate` and
+    `compute`, as an optimizer does, does not change the results. A larger array is not: give ``w.copy()`` if it will
+    change. The arrays of the batch and those that the step holds itself are never copied.
+
+    **Errors.** An exception in a step carries a note with the rows on which it was raised.
 
     Examples
     --------
@@ -105,16 +113,15 @@ def accumulate(
         if not isinstance(x, da.Array) or x.ndim == 0:
             msg = (
                 f"accumulate: each array of the batch must be a Dask array with an axis of rows; got "
-                f"{type(x).__name__} for array {i}. Make one with dask.array.from_array(x, chunks=(10_000, -1))"
+                f"{type(x).__name__} for array {i}. {_way_to_dask(batch)}"
             )
             raise TypeError(msg)
     aligned, sizes = _align(batch)
-    whole = [x.rechunk(-1) if isinstance(x, da.Array) else x for x in shared]
-    out = on_zero_rows(step, aligned, whole)
-    results = classify_outputs(out, rows)
-    token = tokenize(step, [x.name for x in aligned], whole, results)
+    whole = [own(x) for x in shared]
+    out, results = learn(step, aligned, whole, rows)
     with _no_collection():
-        arrays, _ = _graph.lay(token, _plan.make(step, aligned, sizes, whole, results))
+        plan = _plan.make(step, aligned, sizes, [widen(x) for x in whole], results)
+        arrays, _ = _graph.lay(tokenize(step, [x.name for x in aligned], plan.shared, results), plan)
     lazy: Any = type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
     return cast("Results", lazy)
 
@@ -200,6 +207,17 @@ def compute(
     with _zarr.targets(store) as pairs:
         arrays, written = _zarr.attach(results, pairs)
         return _threads.run(arrays, written, progress=progress)
+
+
+def _way_to_dask(batch: Sequence[Any], /) -> str:
+    """Say how an array becomes one of Dask's with the rows of the others."""
+    lazy = [x for x in batch if isinstance(x, da.Array) and x.ndim]
+    if any(isnan(x.shape[0]) for x in lazy):
+        return (
+            "Make one before rows are selected, with dask.array.from_array(x, chunks={0: others.chunks[0]}), and "
+            "select the same rows of it"
+        )
+    return "Make one with dask.array.from_array(x, chunks={0: 10_000})"
 
 
 def _align(batch: Sequence[DaskArray], /) -> tuple[list[DaskArray], Sizes]:

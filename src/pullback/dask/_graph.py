@@ -1,32 +1,31 @@
 """The graph of `pullback.dask`: a task for each block of a plan, and sums in an order that the graph fixes."""
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate as running
 from itertools import product
 from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from pullback._core.typing import Array, DaskArray, Sizes
+from pullback._core.typing import DaskArray, Sizes
+from pullback.dask._compat import List, Task, TaskRef, fuse
 from pullback.dask._inputs import Result
-from pullback.dask._plan import FAN_IN, Graph, Key, Plan, refer
-from pullback.dask._task import Run, add, is_done, rows_of, run_fused, sum_of, sums_of
+from pullback.dask._plan import FAN_IN, Plan
+from pullback.dask._reads import Graph, Key, refer
+from pullback.dask._task import Run, add, is_done, rows_of, sum_of, sums_of
 
 
 class Blocks(MaterializedLayer):  # type: ignore[misc] # Dask is not typed here
-    """The layer of the blocks' tasks, and the plan to lay them anew."""
+    """The layer of the blocks' tasks, and the plan from which another can be made."""
 
     def __init__(self, mapping: Graph, plan: Plan, block: str, tasks: int) -> None:
         super().__init__(mapping)
         self.plan = plan
         self.block = block
-        """What the names of the blocks' tasks begin with."""
+        """The prefix of the names of the blocks' tasks."""
         self.tasks = tasks
-        """How many there are, with those that add up their sums."""
+        """The number of these tasks and of those that add their sums."""
 
 
 def blocks_of(*lazy: DaskArray) -> list[Blocks]:
@@ -42,40 +41,62 @@ def array_name(result: Result, token: str, /) -> str:
 
 def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
     """Make the graph of a plan; return the results as lazy arrays, and one that is there when all blocks are done."""
-    name = f"accumulate-{token}"
-    run, block, own, total = (f"accumulate-{part}-{token}" for part in ("run", "block", "own", "total"))
-    keys: list[Key] = [(block, i) for i in range(len(plan.blocks))]
-    # Rows that are returned stay where they are while sums move on.
+    block = f"accumulate-block-{token}"
+    blocks: list[Key] = [(block, i) for i in range(len(plan.blocks))]
+    apart = _sums_apart(token, plan, blocks)
+    parts: list[Key] = list(apart) or blocks
+    tree, total = _sum_tree(token, parts[-plan.lanes :])
+    graph = {**plan.nodes, **apart, **_block_tasks(token, plan, blocks, parts), **tree}
+    return _arrays(token, plan, Blocks(graph, plan, block, len(blocks) + len(tree)), blocks, total)
+
+
+def _sums_apart(token: str, plan: Plan, blocks: Sequence[Key], /) -> Graph:
+    """Return tasks that take the sums from a block's results, so that returned rows stay where they are."""
     stored = {i for i, _ in plan.run.targets}
-    returned = any(x and x.keeps_rows and i not in stored for i, x in enumerate(plan.run.results))
-    apart: Graph = {(own, i): Task((own, i), sums_of, TaskRef(key)) for i, key in enumerate(keys)} if returned else {}
-    parts: list[Key] = list(apart) or keys
-    lanes = plan.lanes
-    before = [*[None] * lanes, *parts] if lanes else [None] * len(keys)
-    starts = list(running(plan.chunks, initial=0))
-    graph: Graph = {run: plan.run, **plan.nodes, **apart}
+    if not any(x and x.keeps_rows and i not in stored for i, x in enumerate(plan.run.results)):
+        return {}
+    keys = [(f"accumulate-own-{token}", i) for i in range(len(blocks))]
+    return {key: Task(key, sums_of, TaskRef(block)) for key, block in zip(keys, blocks, strict=True)}
+
+
+def _block_tasks(token: str, plan: Plan, blocks: Sequence[Key], parts: Sequence[Key], /) -> Graph:
+    """Return the tasks of the blocks; along lanes, each adds its sums to those of an earlier block."""
+    run = f"accumulate-run-{token}"
+    before: list[Key | None] = [None] * len(blocks)
+    if plan.lanes:
+        before = [*[None] * plan.lanes, *parts]
     shared = [TaskRef(key) for key in plan.shared]
-    for i, key in enumerate(keys):
-        where = f"block {i}" if math.isnan(starts[i + 1]) else f"rows [{starts[i]}:{starts[i + 1]}]"
+    graph: Graph = {run: plan.run}
+    for i, key in enumerate(blocks):
         arrays = map(refer, plan.blocks[i])
-        graph[key] = Task(key, Run.block, TaskRef(run), where, starts[i], refer(before[i]), *arrays, *shared)
-        if plan.within[i]:
-            graph[key] = Task(key, run_fused, *Task.fuse(graph[key], *plan.within[i]).args)
-    parts = parts[-lanes:]
-    added = 0
+        task = Task(key, Run.block, TaskRef(run), plan.places[i], refer(before[i]), *arrays, *shared)
+        graph[key] = fuse(task, plan.within[i]) if plan.within[i] else task
+    return graph
+
+
+def _sum_tree(token: str, parts: Sequence[Key], /) -> tuple[Graph, Key]:
+    """Return tasks that add the sums of a few parts at a time, and the key of their total."""
+    graph: Graph = {}
     while len(parts) > 1:
         groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
-        parts = [(total, added + i) for i in range(len(groups))]
+        parts = [(f"accumulate-total-{token}", len(graph) + i) for i in range(len(groups))]
         graph |= {key: Task(key, add, List(*map(TaskRef, group))) for key, group in zip(parts, groups, strict=True)}
-        added += len(groups)
-    layers = {**plan.lazy.layers, name: Blocks(graph, plan, block, len(keys) + added)}
+    return graph, parts[0]
+
+
+def _arrays(
+    token: str, plan: Plan, layer: Blocks, blocks: Sequence[Key], total: Key, /
+) -> tuple[list[DaskArray], DaskArray]:
+    """Return the results as lazy arrays over the layer of blocks, and one that is there when all blocks are done."""
+    name = f"accumulate-{token}"
+    layers = {**plan.lazy.layers, name: layer}
     within = {**plan.lazy.dependencies, name: set(plan.lazy.layers)}
 
-    def array(key: str, tasks: Sequence[Any], chunks: Sequence[Sizes], meta: Array) -> DaskArray:
+    def array(key: str, tasks: Sequence[Any], chunks: Sequence[Sizes], meta: Any) -> DaskArray:  # noqa: ANN401
         """Return a lazy array with tasks for its chunks, which follow one another along the first axis."""
         places = product(*(range(len(sizes)) for sizes in chunks))
-        layer = {(key, *place): task for place, task in zip(places, tasks, strict=True)}
-        high = HighLevelGraph({**layers, key: MaterializedLayer(layer)}, {**within, key: {name}})
+        of_chunks = {(key, *place): task for place, task in zip(places, tasks, strict=True)}
+        high = HighLevelGraph({**layers, key: MaterializedLayer(of_chunks)}, {**within, key: {name}})
         return da.Array(high, key, tuple(chunks), meta=meta)
 
     results: list[DaskArray] = []
@@ -83,11 +104,11 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
         if result is None:
             results.append(None)
             continue
-        tasks: list[Any] = [(sum_of, parts[0], i, result.meta.dtype)]
+        tasks: list[Any] = [(sum_of, total, i, result.meta.dtype)]
         sizes: list[Sizes] = [(size,) for size in result.shape]
         if result.keeps_rows:
-            tasks = [(rows_of, key, i) for key in keys]
+            tasks = [(rows_of, key, i) for key in blocks]
             sizes[0] = plan.chunks
         results.append(array(array_name(result, token), tasks, sizes, result.meta))
-    done = array(f"accumulate-done-{token}", [(is_done, parts[0])], ((1,),), np.empty(0, dtype=bool))
+    done = array(f"accumulate-done-{token}", [(is_done, total)], ((1,),), np.empty(0, dtype=bool))
     return results, done

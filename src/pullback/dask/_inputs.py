@@ -1,15 +1,22 @@
-"""What a step of `pullback.dask` returns, and what is learnt of that from a call on zero rows."""
+"""The arrays that a step of `pullback.dask` takes and returns, and the calls on rows of zeros that classify them."""
 
 import math
 import warnings
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import dask.array as da
+import numpy as np
 from array_api_compat import array_namespace, device
 
 from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
+from pullback.dask._compat import empty_block
+
+# Shared arrays of at most this size are copied when a graph is built.
+COPIED_BYTES = 64 * 2**20
+
+Outputs = tuple[Array | None, ...]
 
 
 class Result(NamedTuple):
@@ -18,10 +25,11 @@ class Result(NamedTuple):
     name: str
     keeps_rows: bool
     shape: tuple[int, ...]
-    """With no rows, where it keeps them."""
+    """The shape on zero rows."""
     dtype: DType
+    """The dtype that the step returns on blocks, in which narrow floats are widened."""
     meta: Array
-    """An empty array of the kind that the lazy result is of: sums of whole numbers take 64 bits."""
+    """An empty array of the kind of the lazy result: narrow floats stay narrow, sums of integers take 64 bits."""
 
     @property
     def row_bytes(self) -> int:
@@ -31,64 +39,108 @@ class Result(NamedTuple):
 
     @property
     def sum_bytes(self) -> int:
-        """Return the bytes of the sum in the dtype to add up in, 0 for rows."""
+        """Return the bytes of the sum in the accumulation dtype, 0 for rows."""
         if self.keeps_rows:
             return 0
         is_complex = array_namespace(self.meta).isdtype(self.dtype, "complex floating")
         return (16 if is_complex else 8) * math.prod(self.shape)
 
 
-def on_zero_rows(
-    step: Step, batch: Sequence[DaskArray], shared: Sequence[Array | DaskArray], /
-) -> tuple[Array | None, ...]:
-    """Call the step on zero rows: what comes back has the shapes and dtypes of its results."""
-    empty = [_zeros(x, (0, *x.shape[1:])) for x in batch]
-    stand_ins = [_zeros(x, x.shape) if isinstance(x, da.Array) else x for x in shared]
-    try:
+def own(x: Any, /) -> Any:  # noqa: ANN401 - an array, or another object that the step takes
+    """Join the chunks of a lazy shared array; copy a small array, so that changing it later changes no result."""
+    if isinstance(x, da.Array):
+        # Dask cannot rechunk blocks of PyTorch.
+        return x if x.npartitions == 1 else x.rechunk(-1)
+    if not hasattr(x, "dtype") or math.prod(x.shape) * x.dtype.itemsize > COPIED_BYTES:
+        return native(x)
+    return native(np.array(x, subok=True)) if isinstance(x, np.ndarray) else array_namespace(x).asarray(x, copy=True)
+
+
+def is_narrow(x: Any, /) -> bool:  # noqa: ANN401 - as above
+    """Whether an array has a real floating dtype of less than 32 bits."""
+    if not hasattr(x, "dtype"):
+        return False
+    xp = array_namespace(empty_block(x) if isinstance(x, da.Array) else x)
+    return bool(xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits < xp.finfo(xp.float32).bits)
+
+
+def widen(x: Any, /) -> Any:  # noqa: ANN401 - as above
+    """Return a narrow floating array as float32, and anything else as it is."""
+    if not is_narrow(x):
+        return x
+    if isinstance(x, da.Array):
+        return x.map_blocks(widen, meta=widen(empty_block(x)))
+    xp = array_namespace(x)
+    return xp.astype(x, xp.float32)
+
+
+def learn(
+    step: Step, batch: Sequence[DaskArray], shared: Sequence[Any], rows: Iterable[str | int] | None, /
+) -> tuple[Outputs, tuple[Result | None, ...]]:
+    """Call the step on zero rows; return what it returns, and what that says about the results of a block."""
+    shared = [_zeros(x, x.shape) if isinstance(x, da.Array) else x for x in shared]
+
+    def on_zeros(count: int, change: Callable[[Any], Any]) -> Outputs:
+        blocks = [_zeros(x, (count, *x.shape[1:])) for x in batch]
         with warnings.catch_warnings():
-            # A mean of no rows warns, and is reported below for what it is.
+            # A mean of no rows warns; `_classify` raises for it.
             warnings.simplefilter("ignore", RuntimeWarning)
-            out = step(*empty, *stand_ins)
+            return step(*map(change, (*blocks, *shared)))
+
+    try:
+        out = on_zeros(0, lambda x: x)
     except Exception as error:
         msg = (
             "accumulate: step must take zero rows, from which the shapes and dtypes of its results are learnt; "
             f"it raised {type(error).__name__}: {error}"
         )
         raise ValueError(msg) from error
-    return entries(out)
+    entries(out)
+    on_blocks = out
+    if any(map(is_narrow, (*batch, *shared))):
+        try:
+            on_blocks = on_zeros(0, widen)
+        except Exception as error:
+            msg = (
+                "accumulate: step must take float32 in place of narrower floats, which would overflow in sums; it "
+                f"raised {type(error).__name__}: {error}. Give the arrays that step itself holds in shared"
+            )
+            raise ValueError(msg) from error
+    return out, _classify(out, on_blocks, rows, lambda: on_zeros(1, widen))
 
 
-def entries(out: object, /) -> tuple[Array | None, ...]:
+def entries(out: object, /) -> Outputs:
     """Check that a step returned a tuple of arrays; return it."""
     if not isinstance(out, tuple):
         msg = f"accumulate: step must return a tuple or NamedTuple of arrays; got {type(out).__name__}"
         raise TypeError(msg)
     for i, x in enumerate(out):
         if x is not None and not (hasattr(x, "dtype") and hasattr(x, "shape")):
-            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {name_of(out, i)}"
+            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {_name(out, i)}"
             raise TypeError(msg)
     return out
 
 
-def name_of(out: tuple[object, ...], i: int, /) -> str:
+def _name(out: tuple[object, ...], i: int, /) -> str:
     """Return the field's name, or where there are no names the index."""
     return str(getattr(out, "_fields", range(len(out)))[i])
 
 
-def classify_outputs(out: tuple[Array | None, ...], rows: Collection[str | int], /) -> tuple[Result | None, ...]:
+def _classify(
+    out: Outputs, on_blocks: Outputs, rows: Iterable[str | int] | None, on_one_row: Callable[[], Outputs], /
+) -> tuple[Result | None, ...]:
     """Say of each entry whether it keeps rows or is summed, and check that it can be."""
-    names = [name_of(out, i) for i in range(len(out))]
-    unknown = [x for x in rows if x not in names and x not in range(len(out))]
-    if isinstance(rows, str) or unknown:
-        msg = f"accumulate: rows must be a tuple of names or indices of what step returns, {names}; got {rows!r}"
-        raise ValueError(msg)
+    names = [_name(out, i) for i in range(len(out))]
+    named = _named(rows, names)
     results: list[Result | None] = []
-    for i, (name, x) in enumerate(zip(names, out, strict=True)):
-        if x is None:
+    for i, (name, x, on_block) in enumerate(zip(names, out, on_blocks, strict=True)):
+        if x is None or on_block is None:
             results.append(None)
             continue
-        keeps_rows = name in rows or i in rows
+        keeps_rows = i in named
         has_rows = x.ndim > 0 and x.shape[0] == 0
+        if has_rows and not keeps_rows:
+            has_rows = _follows_rows(on_one_row, i)
         if keeps_rows != has_rows:
             advice = f"keeps the rows of the batch: name it in rows=({name!r},)" if has_rows else "does not keep rows"
             msg = f"accumulate: {name} has shape {tuple(x.shape)} on zero rows, and so {advice}"
@@ -96,19 +148,39 @@ def classify_outputs(out: tuple[Array | None, ...], rows: Collection[str | int],
         xp = array_namespace(x)
         if not keeps_rows and bool(xp.any(xp.astype(x, xp.bool))):
             msg = (
-                f"accumulate: {name} is added up over the rows, and must be 0 on zero rows; got {xp.max(x)}. "
-                "A mean is none such: let step return the sum, and divide by the number of rows afterwards"
+                f"accumulate: {name} is a sum over the rows, and must be 0 on zero rows; got {xp.max(x)}. "
+                "A mean is not: let step return the sum, and divide by the number of rows afterwards"
             )
             raise ValueError(msg)
-        whole_numbers = not keeps_rows and xp.isdtype(x.dtype, ("bool", "integral"))
-        dtype = sum_dtype(xp, x) if whole_numbers else x.dtype
-        meta = xp.empty((0,) * x.ndim, dtype=dtype, device=device(x))
-        results.append(Result(name, keeps_rows, tuple(x.shape), x.dtype, meta))
+        counts = not keeps_rows and xp.isdtype(x.dtype, ("bool", "integral"))
+        meta = xp.empty((0,) * x.ndim, dtype=sum_dtype(xp, x) if counts else x.dtype, device=device(x))
+        results.append(Result(name, keeps_rows, tuple(x.shape), on_block.dtype, meta))
     return tuple(results)
 
 
+def _named(rows: Iterable[str | int] | None, names: list[str], /) -> set[int]:
+    """Return the indices of the entries that `rows` names."""
+    given = tuple(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else None
+    if given is None or any(x not in names and x not in range(len(names)) for x in given):
+        msg = (
+            f"accumulate: rows must be a tuple of names or indices of what step returns, {names}; "
+            f"got {rows if given is None else given!r}"
+        )
+        raise ValueError(msg)
+    return {names.index(x) if isinstance(x, str) else x for x in given}
+
+
+def _follows_rows(on_one_row: Callable[[], Outputs], i: int, /) -> bool:
+    """Whether entry `i`, which has a first axis of size 0 on zero rows, has a row for a row: no sum of nothing."""
+    try:
+        x = on_one_row()[i]
+    except Exception:  # noqa: BLE001 - a step may refuse a row of zeros; a sum with a first axis of 0 is rare
+        return True
+    return x is None or x.shape[:1] != (0,)
+
+
 def sum_dtype(xp: Namespace, x: Array, /) -> DType:
-    """Return the dtype to add up in: float64's precision where the device has it, and 64 bits for whole numbers."""
+    """Return the accumulation dtype: float64's precision where the device has it, and 64 bits for integers."""
     if xp.isdtype(x.dtype, "unsigned integer"):
         return xp.uint64
     return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else accumulation_dtype(xp, x)
@@ -119,6 +191,13 @@ def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:
     if math.isnan(sum(shape)):
         msg = f"accumulate: every size but the number of rows must be known; got an array of shape {x.shape}"
         raise ValueError(msg)
-    meta = x._meta  # noqa: SLF001 - what libraries over Dask ask for the kind of blocks
-    out: Array = array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta))
+    meta = empty_block(x)
+    out: Array = native(array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta)))
     return out
+
+
+def native(x: Any, /) -> Any:  # noqa: ANN401 - as above
+    """Return a NumPy array row by row, aligned and in the machine's byte order: how products round depends on it."""
+    if not isinstance(x, np.ndarray) or (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative):
+        return x
+    return np.require(x, x.dtype.newbyteorder("="), requirements=("C", "A"))

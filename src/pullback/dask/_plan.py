@@ -1,25 +1,20 @@
 """How `pullback.dask` divides a batch into blocks, and what memory they take."""
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
+from itertools import accumulate as running
 from typing import Any, NamedTuple
 
 import dask.array as da
-from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_legacy_graph
-from dask.array.core import getter, getter_inline, getter_nofancy
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from pullback._core.typing import Array, DaskArray, Sizes, Step
-from pullback.dask._inputs import Result
-from pullback.dask._task import Run, join
+from pullback._core.typing import DaskArray, Sizes, Step
+from pullback.dask._compat import DataNode, GraphNode
+from pullback.dask._inputs import Result, is_narrow
+from pullback.dask._reads import Graph, Key, divide
+from pullback.dask._task import Place, Run
 
-Key = Hashable
-Graph = dict[Key, Any]
-
-# Dask's tasks that read a part of a source.
-_READS = getter, getter_inline, getter_nofancy
 # Starting a task takes some 0.2 ms, in which a core reads about a megabyte.
 TASK_BYTES = 8 * 2**20
 # A strip should stay in a cache, but must outweigh the sums that are added up after each; and a step's own float32 sums
@@ -31,6 +26,8 @@ _TREE_BYTES = 4 * 2**20
 FAN_IN = 8
 _LANES_BYTES = 512 * 2**20
 _LANES = 2, 16
+# Smaller chunks are joined to strips of this size: a call of a step takes as long as a copy of so much.
+_LEAST_BYTES = 256 * 2**10
 # What a step allocates on the way, in arrays of the size of its strip.
 _STEP_ARRAYS = 3
 
@@ -46,11 +43,18 @@ class Plan(NamedTuple):
     """For each block, the task of each array, or its key."""
     within: list[list[GraphNode]]
     """For each block, what it is made by where its arrays have that in common: a mask of rows, for one."""
-    chunks: Sizes
-    """The rows of each block; NaN where they are not known."""
+    places: list[Place]
+    """For each block, where it lies in the batch."""
     row_bytes: int
+    """The bytes of a row of all arrays of the batch, and `step_row_bytes` where narrow floats are widened."""
+    step_row_bytes: int
     lazy: HighLevelGraph
     """The graphs of shared arrays that are lazy."""
+
+    @property
+    def chunks(self) -> Sizes:
+        """Return the rows of each block; NaN where they are not known."""
+        return tuple(sum(place.sizes) for place in self.places)
 
     @property
     def sum_bytes(self) -> int:
@@ -69,7 +73,7 @@ class Plan(NamedTuple):
         """Predict the memory that a task takes for a block of so many rows."""
         kept = sum(x.row_bytes for x in self.run.results if x)
         # A chunk that is compressed is there twice while it is read.
-        strip = _STEP_ARRAYS * min(rows, self.run.strip) * (self.row_bytes + kept)
+        strip = _STEP_ARRAYS * min(rows, self.run.strip) * (self.step_row_bytes + kept)
         return rows * (2 * self.row_bytes + kept) + strip + 3 * self.sum_bytes
 
     def held_bytes(self) -> int:
@@ -79,114 +83,33 @@ class Plan(NamedTuple):
 
 
 def make(
-    step: Step,
-    batch: Sequence[DaskArray],
-    sizes: Sizes,
-    shared: Sequence[Array | DaskArray],
-    results: tuple[Result | None, ...],
-    /,
+    step: Step, batch: Sequence[DaskArray], sizes: Sizes, shared: Sequence[Any], results: tuple[Result | None, ...], /
 ) -> Plan:
     """Divide the batch into blocks, each with the tasks that read it."""
     row_bytes = sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in batch)
     several = 1 if math.isnan(sum(sizes)) else max(1, TASK_BYTES // max(max(sizes) * row_bytes, 1))
-    keys = [[(x.name, i, *(0 for _ in x.shape[1:])) for i in range(len(sizes))] for x in batch]
-    flat = [key for of_array in keys for key in of_array]
-    graph: Graph = convert_legacy_graph(_needed(batch, flat))
-    uses = Counter(key for task in graph.values() for key in task.dependencies)
-    uses.update(flat)
-    # What has no second use becomes a part of its block's task.
-    own = {key: _pop(graph, key, uses) for key in flat}
-    blocks = [
-        [_at_once([own[key] for key in of_array[i : i + several]]) for of_array in keys]
-        for i in range(0, len(sizes), several)
-    ]
-    own_only = [_take(graph, arrays, uses) for arrays in blocks]
+    nodes, blocks, within = divide(batch, several)
     shared_keys: list[Key] = []
     for x in shared:
         if isinstance(x, da.Array):
             shared_keys.append((x.name, *(0 for _ in x.shape)))
         else:
             shared_keys.append(f"shared-{tokenize(x)}")
-            graph[shared_keys[-1]] = x
+            # A node of its own: Dask would take a tuple with a function for a task.
+            nodes[shared_keys[-1]] = DataNode(shared_keys[-1], x)
     low, high = _STRIP_ROWS
     strip = min(max(low, _STRIP_BYTES // max(row_bytes, 1)), high)
+    least = min(max(1, _LEAST_BYTES // max(row_bytes, 1)), strip)
+    narrow = tuple(i for i, x in enumerate(batch) if is_narrow(x))
+    starts = list(running(sizes, initial=0))
     return Plan(
-        run=Run(step, results, len(batch), strip),
-        nodes=graph,
+        run=Run(step, results, len(batch), strip, least, narrow),
+        nodes=nodes,
         shared=shared_keys,
         blocks=blocks,
-        within=own_only,
-        chunks=tuple(sum(sizes[i : i + several]) for i in range(0, len(sizes), several)),
+        within=within,
+        places=[Place(i, starts[i], sizes[i : i + several]) for i in range(0, len(sizes), several)],
         row_bytes=row_bytes,
+        step_row_bytes=sum(max(x.dtype.itemsize, 4) * math.prod(x.shape[1:]) for x in batch),
         lazy=HighLevelGraph.merge(*(x.dask for x in shared if isinstance(x, da.Array))),
     )
-
-
-def _needed(batch: Sequence[DaskArray], keys: Sequence[Key], /) -> dict[Key, Any]:
-    """Return the tasks that lead to some keys, with slices and reads in one."""
-    if all({*x.dask.layers} <= {x.name, f"original-{x.name}"} for x in batch):
-        # Arrays that are only read: there is nothing to leave out or to join, and looking for it takes a third longer.
-        return {key: task for x in batch for layer in x.dask.layers.values() for key, task in layer.items()}
-    return dict(batch[0].__dask_optimize__(HighLevelGraph.merge(*(x.dask for x in batch)), keys))
-
-
-def _pop(graph: Graph, key: Key, uses: Mapping[Key, int], /) -> GraphNode | Key:
-    """Take the task of a key out of the graph, through its other names; return the key itself if it has more uses."""
-    while uses[key] == 1 and key in graph:
-        task = graph.pop(key)
-        if not isinstance(task, Alias):
-            return task
-        key = task.target
-    return key
-
-
-def _take(graph: Graph, arrays: Sequence[GraphNode | Key], uses: Mapping[Key, int], /) -> list[GraphNode]:
-    """Take the tasks out of the graph that are used for these arrays of a block and for nothing else."""
-    taken: list[GraphNode] = []
-    seen: Counter[Key] = Counter()
-    left = [key for x in arrays for key in (x.dependencies if isinstance(x, GraphNode) else (x,))]
-    while left:
-        key = left.pop()
-        seen[key] += 1
-        if seen[key] == uses[key] and key in graph:
-            taken.append(graph.pop(key))
-            left.extend(taken[-1].dependencies)
-    return taken
-
-
-def _at_once(tasks: list[Any], /) -> GraphNode | Key:
-    """Make one task of those of neighbouring chunks: one read of all their rows, if each reads rows of one source."""
-    first: Any = tasks[0]
-    if len(tasks) == 1:
-        return first
-    rows = _one_read(tasks)
-    if rows is None:
-        return Task(None, join, *map(refer, tasks))
-    index = (rows, *first.args[1].value[1:])
-    return Task(first.key, first.func, first.args[0], DataNode(None, index), **first.kwargs)
-
-
-def _one_read(tasks: list[Any], /) -> slice | None:
-    """Return the rows that tasks read if they follow one another in one source, and None if not."""
-    first = tasks[0]
-    if not all(isinstance(task, Task) and task.func in _READS for task in tasks):
-        return None
-    (rows, *features), stop = first.args[1].value, None
-    for task in tasks:
-        (place, *others), source = task.args[1].value, task.args[0]
-        alike = _same(source, first.args[0]) and others == features and task.kwargs == first.kwargs
-        if not alike or place.step is not None or (stop is not None and place.start != stop):
-            return None
-        stop = place.stop
-    return slice(rows.start, stop)
-
-
-def _same(source: Any, other: Any, /) -> bool:  # noqa: ANN401 - what a task reads, or the node or the name of that
-    """Whether two sources are one: nodes are compared by tokens, which take longer than a look at what they hold."""
-    held = isinstance(source, DataNode) and isinstance(other, DataNode) and source.value is other.value
-    return held or bool(source == other)
-
-
-def refer(task: GraphNode | Key | None, /) -> GraphNode | TaskRef | None:
-    """Return a reference to what is given by its key."""
-    return task if task is None or isinstance(task, GraphNode) else TaskRef(task)

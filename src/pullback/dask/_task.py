@@ -1,18 +1,19 @@
-"""What `pullback.dask` does inside a task: a step on the strips of a block of rows, and sums in the widest dtype."""
+"""The work of a task of `pullback.dask`: run a step on the strips of a block of rows, and accumulate its sums."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate as running
 from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, to_device
-from dask._task_spec import _execute_subgraph
+from array_api_compat import array_namespace, device, is_writeable_array, to_device
 
-from pullback._core.typing import Array, DType, Step, ZarrArray
-from pullback.dask._inputs import Result, entries, sum_dtype
+from pullback._core.typing import Array, DType, Sizes, Step, ZarrArray
+from pullback.dask._inputs import Outputs, Result, entries, native, sum_dtype, widen
 
 _ADDING = Lock()
 
@@ -24,16 +25,16 @@ class DeferredRows:
     shape: tuple[int, ...]
     dtype: DType
     opened: Callable[[], AbstractContextManager[Callable[[int, int, Array], Array]]]
-    """Opens the file for one task, and gives a function of the first row, the one after the last, and a flat array with
-    room for what is between them."""
+    """Opens the file for one task, and gives a function of the first row, the one after the last, and a flat array
+    that has space for the rows between them."""
 
     # No arithmetic. NumPy's way to say so also tells Dask to leave this as it is, and not to make it an array.
     __array_ufunc__ = None
 
     def memory(self, rows: int, /) -> Array:
-        """Return room for so many rows."""
-        room: Array = np.empty(rows * math.prod(self.shape[1:]), self.dtype)
-        return room
+        """Return memory for a number of rows."""
+        memory: Array = np.empty(rows * math.prod(self.shape[1:]), self.dtype)
+        return memory
 
     def __array__(self, dtype: DType = None, copy: object = None) -> Array:
         """Read all of it, for `numpy.asarray`."""
@@ -42,10 +43,51 @@ class DeferredRows:
 
 
 class Part(NamedTuple):
-    """What a block comes to; None stands for an entry that is of the other kind, or that the step does not give."""
+    """The results of a block; None stands for an entry of the other kind, or one that the step does not give."""
 
-    rows: tuple[Array | None, ...]
-    sums: tuple[Array | None, ...]
+    rows: Outputs
+    sums: Outputs
+
+
+class Place(NamedTuple):
+    """Where a block lies in the batch."""
+
+    chunk: int
+    """The index of its first chunk."""
+    row: float
+    """The index of its first row; NaN where it is not known."""
+    sizes: Sizes
+    """The rows of each of its chunks; NaN where they are not known, and then there is one chunk."""
+
+    def __str__(self) -> str:
+        """Return the rows, or where they are not known the chunk."""
+        end = self.row + sum(self.sizes)
+        return f"chunk {self.chunk}" if math.isnan(end) else f"rows [{self.row}:{end}]"
+
+    def check(self, batch: Sequence[Sequence[Any]], /) -> Sizes:
+        """Check that all arrays have the same, expected rows; return the rows that can be cut without a copy."""
+        found = [tuple(x.shape[0] for x in chunks) for chunks in batch]
+        rows = sum(self.sizes)
+        sizes = found[0] if math.isnan(rows) else self.sizes
+        # Chunks that follow one another in a source were read at once.
+        if any(counts not in (sizes, (rows,)) for counts in found):
+            raise ValueError(self._unequal(found))
+        return sizes if any(len(counts) > 1 for counts in found) else (sum(sizes),)
+
+    def _unequal(self, found: Sequence[Sizes], /) -> str:
+        """Return the message of an error, with the first chunk that differs and its rows in each array."""
+        by_chunk = [self.sizes if len(counts) != len(self.sizes) else counts for counts in found]
+        differ = [i for i, size in enumerate(self.sizes) if any(counts[i] != size for counts in by_chunk)]
+        chunk, expected, counts = self.chunk, sum(self.sizes), [sum(counts) for counts in found]
+        if differ:
+            chunk, expected, counts = chunk + differ[0], self.sizes[differ[0]], [x[differ[0]] for x in by_chunk]
+        got = " and ".join(f"{count:,} in array {i}" for i, count in enumerate(counts))
+        where = f"chunk {chunk}" + ("" if math.isnan(expected) else f", where Dask expects {expected:,}")
+        return (
+            "accumulate: each chunk must have the same number of rows in all arrays of the batch, and the one that "
+            f"Dask expects; got {got} in {where}. Filter all arrays alike; if Dask expects a wrong number, call "
+            "compute_chunk_sizes() on the array"
+        )
 
 
 class Run(NamedTuple):
@@ -56,45 +98,55 @@ class Run(NamedTuple):
     batch: int
     """The number of arrays in a batch; those after them are shared."""
     strip: int
-    """The rows to run the step on at a time: what it allocates on the way stays as small as that."""
+    """The most rows to run the step on at a time, so that what it allocates stays small."""
+    least: int
+    """The fewest rows to run the step on where chunks are smaller: they are joined to as many."""
+    narrow: tuple[int, ...]
+    """The arrays of a batch to widen."""
     targets: tuple[tuple[int, ZarrArray], ...] = ()
     """Where to write entries that keep rows, by index; they are not returned then."""
 
-    def block(self, where: str, first: int, before: Part | None, *arrays: Array) -> Part:
-        """Run the step on a block of rows of each array of the batch, and add its sums to those that came before.
-
-        `where` says in an error which rows these are, and `first` is the number of the first where that is known.
-        """
-        rows = arrays[0].shape[0]
-        shared = [_laid_out(x) for x in arrays[self.batch :]]
-        kept: list[Array | None] = [None] * len(self.results)
+    def block(self, place: Place, before: Part | None, *arrays: Any) -> Part:  # noqa: ANN401 - also lists of chunks
+        """Run the step on a block of rows of each array of the batch, and add its sums to those that came before."""
+        batch = [x if isinstance(x, list) else [x] for x in arrays[: self.batch]]
+        shared = [native(x) for x in arrays[self.batch :]]
+        sizes = place.check(batch)
+        targets = dict(self.targets)
+        kept = [
+            Rows(sum(sizes), borrow=i in targets) if result and result.keeps_rows else None
+            for i, result in enumerate(self.results)
+        ]
         sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
-        for start, stop, strip in _strips(arrays[: self.batch], self.strip):
-            try:
-                out = entries(self.step(*strip, *shared))
-                self._check(out, stop - start)
-            except Exception as error:
-                error.add_note(f"accumulate: while the step ran on {where}")
-                raise
-            # A large sum comes from another task: with it, ours and what the step gave there are three arrays of its
-            # size until we are done, and so one thread at a time does this.
-            with _ADDING if before and start == 0 else nullcontext():
-                for i, (result, x) in enumerate(zip(self.results, out, strict=True)):
-                    if result is None or x is None:
-                        continue
-                    if not result.keeps_rows:
-                        # Only a sum that began here may be added to in place: the one before belongs to another task.
-                        sums[i] = _add(sums[i], x, ours=start > 0)
-                    elif stop - start == rows:
-                        kept[i] = x
-                    else:
-                        kept[i] = _put(kept[i], x, start, rows)
-                out, x = (), None
+        with ExitStack() as files:
+            readers = [_reader(chunks, sizes, self.strip, files) for chunks in batch]
+            for start, stop in _strips(sizes, self.strip, self.least):
+                strip = [read(start, stop) for read in readers]
+                for i in self.narrow:
+                    strip[i] = widen(strip[i])
+                try:
+                    out = entries(self.step(*map(native, strip), *shared))
+                    self._check(out, stop - start)
+                except Exception as error:
+                    error.add_note(f"accumulate: while the step ran on {place}")
+                    raise
+                # A large sum comes from another task: with it, this one and the step's result are three arrays of its
+                # size until the addition is done, and so one thread at a time does this.
+                with _ADDING if before and start == 0 else nullcontext():
+                    for i, (rows, result, x) in enumerate(zip(kept, self.results, out, strict=True)):
+                        if result is None or x is None:
+                            continue
+                        if rows is None:
+                            # Only a sum that began here may be changed: the one before belongs to another task.
+                            sums[i] = _add(sums[i], x, ours=start > 0)
+                        else:
+                            rows.put(x, start, result.meta.dtype)
+                    out, x = (), None
+        wholes = [None if rows is None else rows.whole() for rows in kept]
         for i, target in self.targets:
-            if rows:
-                target[first : first + rows] = to_device(kept[i], "cpu")
-            kept[i] = None
-        return Part(tuple(kept), tuple(sums))
+            if sum(sizes):
+                target[place.row : place.row + sum(sizes)] = to_device(wholes[i], "cpu")
+            wholes[i] = None
+        return Part(tuple(wholes), tuple(sums))
 
     def _check(self, out: Sequence[Array | None], rows: int, /) -> None:
         """Check that a step returned on some rows what it returned on none."""
@@ -116,21 +168,39 @@ class Run(NamedTuple):
                 raise ValueError(msg)
 
 
-def join(*chunks: Array) -> Array:
-    """Return the rows of some chunks as one array: a step on many small ones would take longer than their copy."""
-    out: Array = array_namespace(chunks[0]).concat(chunks)
-    return out
+class Rows:
+    """The rows of one entry of a block, put together strip by strip."""
 
+    def __init__(self, count: int, *, borrow: bool) -> None:
+        self._count = count
+        self._borrow = borrow
+        """Whether a single strip need not be copied, for it is read before the step runs again."""
+        self._buffer: Any = None
+        self._pieces: list[Array] = []
+        """The strips of a library whose arrays cannot be written."""
 
-def run_fused(*args: object) -> Part:
-    """Run a block and the tasks that only it needs."""
-    # Dask's optimisation takes a task of its own kind for a chain, and merges the slices in it.
-    part: Part = _execute_subgraph(*args)
-    return part
+    def put(self, x: Array, start: int, dtype: DType) -> None:
+        """Put the rows of a strip, which may lie in memory that the step uses again, in the dtype of the result."""
+        xp = array_namespace(x)
+        whole = x.shape[0] == self._count
+        if self._buffer is None and not self._pieces and not (whole and self._borrow):
+            self._buffer = xp.empty((self._count, *x.shape[1:]), dtype=dtype, device=device(x))
+        if self._buffer is not None and is_writeable_array(self._buffer):
+            # A narrow result that overflows is infinity, and no warning: the reader sees it.
+            with np.errstate(over="ignore"):
+                self._buffer[start : start + x.shape[0], ...] = x
+        else:
+            self._buffer = None
+            self._pieces.append(xp.astype(x, dtype, copy=False))
+
+    def whole(self) -> Array:
+        """Return all rows."""
+        out: Array = self._pieces[0] if self._buffer is None else self._buffer
+        return out if len(self._pieces) <= 1 else array_namespace(out).concat(self._pieces)
 
 
 def add(parts: Iterable[Part], /) -> Part:
-    """Add up the sums of blocks."""
+    """Add the sums of blocks."""
     first, *others = parts
     sums = list(first.sums)
     for n, part in enumerate(others):
@@ -157,35 +227,61 @@ def is_done(_: Part, /) -> Array:
 def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
     """Return the sum of entry `i`."""
     total = part.sums[i]
-    out: Array = array_namespace(total).astype(total, dtype, copy=False)
+    # A sum that overflows is infinity, and no warning: the reader sees it.
+    with np.errstate(over="ignore"):
+        out: Array = array_namespace(total).astype(total, dtype, copy=False)
     return out
 
 
-def _strips(arrays: Sequence[Any], size: int, /) -> Iterator[tuple[int, int, list[Array]]]:
-    """Yield strips of so many rows of each array, with their first row and the one after their last."""
-    rows = arrays[0].shape[0]
-    with ExitStack() as files:
-        readers = [_reader(x, min(size, rows), files) for x in arrays]
-        for start in range(0, max(rows, 1), size):
-            stop = min(start + size, rows)
-            yield start, stop, [_laid_out(read(start, stop)) for read in readers]
+def _strips(sizes: Sizes, most: int, least: int, /) -> Iterator[tuple[int, int]]:
+    """Yield the first row of each strip and the one after its last.
+
+    A strip ends with a chunk, where that gives it the fewest rows or more, and at the most rows.
+    """
+    start = stop = 0
+    for size in sizes:
+        stop += size
+        while stop - start > most:
+            yield start, start + most
+            start += most
+        if stop - start >= least:
+            yield start, stop
+            start = stop
+    if start < stop or stop == 0:
+        yield start, stop
 
 
-def _reader(x: Array | DeferredRows, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
-    """Return what gives the rows from one to another, as many as said or fewer."""
+def _reader(chunks: Sequence[Any], sizes: Sizes, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
+    """Return a function that gives the rows from one to another of all chunks, at most as many as said."""
+    if len(chunks) == 1:
+        return _reader_of_one(chunks[0], rows, files)
+    readers = [_reader_of_one(x, rows, files) for x in chunks]
+    edges = list(running(sizes, initial=0))
+
+    def read(start: int, stop: int) -> Array:
+        first = bisect_right(edges, start, hi=len(sizes)) - 1
+        pieces: list[Array] = []
+        for i in range(first, len(sizes)):
+            low, high = edges[i], edges[i + 1]
+            if pieces and low >= stop:
+                break
+            pieces.append(readers[i](max(start, low) - low, min(stop, high) - low))
+        out: Array = pieces[0] if len(pieces) == 1 else array_namespace(pieces[0]).concat(pieces)
+        return out
+
+    return read
+
+
+def _reader_of_one(x: Array | DeferredRows, rows: int, files: ExitStack, /) -> Callable[[int, int], Array]:
+    """Return a function that gives the rows from one to another of a chunk."""
     if not isinstance(x, DeferredRows):
         return lambda start, stop: x[start:stop, ...]
-    read, memory = files.enter_context(x.opened()), x.memory(rows)
+    read, memory = files.enter_context(x.opened()), x.memory(min(rows, x.shape[0]))
     return lambda start, stop: read(start, stop, memory)
 
 
-def _laid_out(x: Array, /) -> Array:
-    """Return a NumPy array row by row and aligned, as not all are that have travelled: products round by the layout."""
-    return np.require(x, requirements=("C", "A")) if isinstance(x, np.ndarray) else x
-
-
 def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
-    """Return ``total + x`` in the dtype of sums, in place where the total is ours."""
+    """Return ``total + x`` in the accumulation dtype, in place where the total is ours."""
     xp = array_namespace(x)
     if total is None:
         new: Array = xp.astype(x, sum_dtype(xp, x), copy=True)
@@ -196,12 +292,3 @@ def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
         total += x
         return total
     return total + x
-
-
-def _put(out: Array | None, x: Array, start: int, rows: int, /) -> Array:
-    """Put the rows of a strip into the array of the block's."""
-    if out is None:
-        whole: Array = array_namespace(x).empty((rows, *x.shape[1:]), dtype=x.dtype, device=device(x))
-        return _put(whole, x, start, rows)
-    out[start : start + x.shape[0], ...] = x
-    return out

@@ -20,6 +20,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from pullback._core.typing import Array, DaskArray, ZarrArray
 from pullback.dask import _graph
+from pullback.dask._compat import empty_block
 from pullback.dask._plan import Plan
 
 Pair = tuple[DaskArray, ZarrArray]
@@ -137,7 +138,7 @@ def _redirect(x: DaskArray, moved: Mapping[str | None, DaskArray], /) -> DaskArr
             needs[name] = {new.name}
         else:
             left.extend(within[name])
-    return da.Array(HighLevelGraph(kept, needs), x.name, x.chunks, meta=x._meta)  # noqa: SLF001 - as Dask does
+    return da.Array(HighLevelGraph(kept, needs), x.name, x.chunks, meta=empty_block(x))
 
 
 def _unit(target: ZarrArray, /) -> int:
