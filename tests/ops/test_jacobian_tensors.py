@@ -153,7 +153,7 @@ def entry(k: int, l: int, n: int) -> Callable[..., Any]:  # noqa: E741
 
 
 @pytest.mark.parametrize("shape", ["2-d", "3-d", "1-d", "no rows"])
-def test_single_entry(backend: Backend, dtype: str, shape: str) -> None:
+def test_weight_jacobian_slice(backend: Backend, dtype: str, shape: str) -> None:
     held, exact = drawn(backend, AFFINE_SHAPES[shape], dtype)
     z = backend.rows(exact["z"], dtype) if exact["z"].ndim > 1 else held["z"]
     n = exact["w"].shape[1]
@@ -177,14 +177,14 @@ INDEX_ERRORS = [
 
 
 @pytest.mark.parametrize(("indices", "error", "message"), INDEX_ERRORS, ids=str)
-def test_single_entry_refuses_indices(
+def test_weight_jacobian_slice_refuses_indices(
     backend_one_device: Backend, indices: Any, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=f"^single_entry: {message}"):
+    with pytest.raises(error, match=f"^weight_jacobian_slice: {message}"):
         weight_jacobian_slice(backend_one_device.asarray(np.ones((4, 3))), *indices)
 
 
-def test_single_entry_refuses_a_number(backend_one_device: Backend) -> None:
-    message = r"^single_entry: z must have at least one axis, shape \(\.\.\., K\); got z \(\)$"
+def test_weight_jacobian_slice_refuses_a_number(backend_one_device: Backend) -> None:
+    message = r"^weight_jacobian_slice: z must have at least one axis, shape \(\.\.\., K\); got z \(\)$"
     with pytest.raises(ValueError, match=message):
         weight_jacobian_slice(backend_one_device.asarray(np.ones(())), 0, 0, 1)

@@ -267,9 +267,7 @@ def _reflected(rule: Arithmetic, record: Operator, /) -> Operator:
     return reflected
 
 
-def _with_scalar(
-    self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[Any, ...], /, *, plain: bool
-) -> Traced:
+def _with_scalar(self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[Any, ...], /, *, plain: bool) -> Traced:
     """Record an operation of an array and a Python number."""
     ns, i, value = self._namespace, self._index, self._value
     if i < 0:

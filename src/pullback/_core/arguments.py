@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from numbers import Number
 from typing import Any, SupportsFloat, SupportsIndex
 
 from array_api_compat import array_namespace
@@ -13,8 +14,10 @@ from pullback._core.typing import Array, Cast, DType, Elementwise, Namespace
 
 _LARGEST = sys.float_info.max
 
-# The namespaces of arrays of float32 and float64, by type and dtype: asking anew takes longer than a small product.
+# The namespaces of arrays of float32 and float64, by type and dtype: the checks take longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
+# The types and dtypes that passed `_check_entries`. Not Dask's, for its blocks may be of any type.
+_plain: set[tuple[type, DType]] = set()
 
 
 def validate_arrays(
@@ -29,20 +32,24 @@ def validate_arrays(
     if xp is not None:
         return xp, _as_it_is, _as_it_is, arrays
     xp = validate_library_and_device(function, names, *arrays)
+    checked: list[DType] = []
     for name, x in zip(names, arrays, strict=True):
-        if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+        if x.dtype in checked:
+            continue
+        if not is_dtype(xp, x.dtype, "real floating", "complex floating"):
             msg = (
                 f"{function}: {name} must have a floating dtype; got {x.dtype}. "
                 f"Cast it first, for example with xp.astype({name}, xp.float32)"
             )
             raise TypeError(msg)
-        if x.dtype in (xp.float32, xp.float64):
+        checked.append(x.dtype)
+        if x.dtype in (xp.float32, xp.float64) and (type(x), x.dtype) in _plain:
             _usual[type(x), x.dtype] = xp
-    promoted = compute = xp.result_type(*(x.dtype for x in arrays))
+    promoted = compute = _promoted(function, xp, names, arrays)
     conj: Elementwise = _as_it_is
-    if xp.isdtype(promoted, "complex floating"):
+    if is_dtype(xp, promoted, "complex floating"):
         conj = xp.conj
-    elif xp.finfo(promoted).bits < xp.finfo(xp.float32).bits:
+    elif promoted not in (xp.float32, xp.float64):
         # A narrow product has no BLAS behind it in NumPy, and a running sum of narrow numbers soon stops growing.
         compute = xp.float32
 
@@ -50,6 +57,30 @@ def validate_arrays(
         return _cast(xp, x, dtype)
 
     return xp, conj, cast_output, [_cast(xp, x, compute) for x in arrays]
+
+
+def is_dtype(xp: Namespace, dtype: DType, /, *kinds: str) -> bool:
+    """Whether a dtype is of one of the standard's kinds; ``ml_dtypes.bfloat16`` in a NumPy array is real floating."""
+    try:
+        known: bool = xp.isdtype(dtype, kinds)
+    except TypeError:
+        # Another package's dtype in a NumPy array. An integer promotes a floating dtype to itself only.
+        return "real floating" in kinds and _promotes_to(xp, dtype, xp.float32) and _promotes_to(xp, xp.int8, dtype)
+    return known
+
+
+def floating_bits(xp: Namespace, dtype: DType, /) -> int:
+    """Return the bits of a floating dtype, or of either part of a complex one."""
+    try:
+        bits: int = xp.finfo(dtype).bits
+    except (AttributeError, ValueError):
+        return 16  # another package's dtype in a NumPy array, which `is_dtype` takes only if float32 is wider
+    return bits
+
+
+def result_dtype(xp: Namespace, /, *arrays: Array) -> DType:
+    """Return the dtype of a result of the arrays, in which JAX's weak types count for nothing, as in JAX itself."""
+    return xp.result_type(*(x if getattr(x, "weak_type", False) else x.dtype for x in arrays))
 
 
 def cached_namespace(x: Array, /, *others: Array) -> Namespace | None:
@@ -81,7 +112,7 @@ def validate_real_arrays(
     xp, conj, cast_output, ready = validate_arrays(function, names, *arrays)
     given = dict(zip(names, arrays, strict=True))
     for name, x in given.items():
-        if conj is not _as_it_is and xp.isdtype(x.dtype, "complex floating"):
+        if conj is not _as_it_is and is_dtype(xp, x.dtype, "complex floating"):
             msg = f"{function}: {name} must have a real floating dtype; got {x.dtype}"
             raise TypeError(msg)
         if not same_shape(x.shape, arrays[0].shape):
@@ -97,11 +128,10 @@ def validate_library_and_device(function: str, names: tuple[str, ...], /, *array
         try:
             namespaces[name] = array_namespace(x)
         except TypeError:
-            msg = (
-                f"{function}: {name} must be an array; got {type(x).__name__}. "
-                f"Convert it first, for example with numpy.asarray({name})"
-            )
+            msg = f"{function}: {name} must be an array; got {type(x).__name__}{_conversion(name, x)}"
             raise TypeError(msg) from None
+        if (type(x), x.dtype) not in _plain:
+            _check_entries(function, name, x)
     xp = namespaces[names[0]]
     if any(namespace is not xp for namespace in namespaces.values()):
         libraries = [namespace.__name__.removeprefix("array_api_compat.") for namespace in namespaces.values()]
@@ -208,10 +238,68 @@ def _number(function: str, name: str, value: object, /) -> float:
 
 def real_like(xp: Namespace, x: Array, dtype: DType, /) -> Array:
     """Return `x`, or its real part where `x` is complex and `dtype` is real."""
-    if xp.isdtype(x.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
+    if is_dtype(xp, x.dtype, "complex floating") and not is_dtype(xp, dtype, "complex floating"):
         out: Array = xp.real(x)
         return out
     return x
+
+
+def _conversion(name: str, x: object, /) -> str:
+    """Return the way out for what is not an array, if there is one."""
+    for method in ("toarray", "todense", "to_numpy"):  # of scipy.sparse, of other sparse arrays, of tables
+        if hasattr(x, method):
+            return f". Convert it first, with {name}.{method}()"
+    if isinstance(x, Number | Sequence) and not isinstance(x, str | bytes):
+        return f". Convert it first, for example with numpy.asarray({name})"
+    return ""
+
+
+def _check_entries(function: str, name: str, x: Array, /) -> None:
+    """Check that an array holds numbers, none of them masked, and that its operators are the standard's."""
+    block = getattr(x, "_meta", x)  # Dask's empty array of the type of its blocks
+    if hasattr(block, "mask") or hasattr(block, "get_mask"):
+        ways = {"filled": f"{name}.filled(0)", "to_tensor": f"{name}.to_tensor(0)"}
+        fill = next((way for method, way in ways.items() if hasattr(x, method)), f"dask.array.ma.filled({name}, 0)")
+        rule, got, way = "not be masked", type(block).__name__, f"Fill it first, for example with {fill}"
+    elif hasattr(block, "A1"):
+        asarray = f"numpy.asarray({name})" if block is x else f"{name}.map_blocks(numpy.asarray)"
+        rule, got, way = "multiply entry by entry, as arrays do", "a matrix", f"Convert it first, with {asarray}"
+    elif x.dtype == object:
+        rule, got, way = "hold numbers", "an array of objects", f"Convert it first, with {name}.astype(float)"
+    else:
+        if block is x:
+            _plain.add((type(x), x.dtype))
+        return
+    msg = f"{function}: {name} must {rule}; got {got}. {way}"
+    raise TypeError(msg)
+
+
+def _promoted(function: str, xp: Namespace, names: tuple[str, ...], arrays: tuple[Array, ...], /) -> DType:
+    """Return the dtype of a result of the arrays, of at most 64 bits, or twice 64 if complex."""
+    try:
+        promoted = result_dtype(xp, *arrays)
+    except (TypeError, ValueError):
+        got = " and ".join(f"{name} {x.dtype}" for name, x in zip(names, arrays, strict=True))
+        msg = f"{function}: the dtypes of the arrays must have a common one; got {got}. Cast to one dtype first"
+        raise TypeError(msg) from None
+    if promoted not in (xp.float32, xp.float64, xp.complex64, xp.complex128) and floating_bits(xp, promoted) > 64:
+        name, x = next((name, x) for name, x in zip(names, arrays, strict=True) if floating_bits(xp, x.dtype) > 64)
+        widest = "complex128" if is_dtype(xp, x.dtype, "complex floating") else "float64"
+        msg = (
+            f"{function}: {name} must have a dtype no wider than {widest}; got {x.dtype}. "
+            f"Cast it first, for example with xp.astype({name}, xp.{widest})"
+        )
+        raise TypeError(msg)
+    return promoted
+
+
+def _promotes_to(xp: Namespace, dtype: DType, wide: DType, /) -> bool:
+    """Whether the two dtypes have `wide` for their common one."""
+    try:
+        promoted = xp.result_type(dtype, wide)
+    except TypeError:
+        return False
+    return bool(promoted == wide)
 
 
 def _differ(devices: dict[str, Any], /) -> bool:

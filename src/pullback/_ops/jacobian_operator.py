@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
+from pullback._core.arguments import check_factors, check_known, check_wrt, result_dtype, shapes, validate_arrays
 from pullback._core.typing import Array, DType, Namespace
 from pullback._ops.affine import affine_backward, affine_jvp
 
@@ -73,7 +73,7 @@ class JacobianOperator:
         of_inputs = {"z": z.shape, "w": w.shape, "b": w.shape[1:]}
         self._moving = {name: of_inputs[name] for name in _INPUTS if name in wrt}
         self.shape: tuple[int, int] = (math.prod(self._a), sum(map(math.prod, self._moving.values())))
-        self.dtype: DType = xp.result_type(z.dtype, w.dtype)
+        self.dtype: DType = result_dtype(xp, z, w)
 
     def matvec(self, v: Array, /) -> Array:
         """Multiply with a vector: `affine_jvp` on flat arrays.

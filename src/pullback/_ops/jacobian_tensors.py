@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 from array_api_compat import device
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
+from pullback._core.arguments import (
+    check_factors,
+    check_known,
+    check_wrt,
+    floating_bits,
+    is_dtype,
+    shapes,
+    validate_arrays,
+)
 from pullback._core.typing import Array, Namespace
 
 _INPUTS = ("z", "w", "b")
@@ -64,7 +72,7 @@ def affine_jacobians(
     See Also
     --------
     JacobianOperator : The same without forming anything.
-    single_entry : The slice that belongs to one weight.
+    weight_jacobian_slice : The slice that belongs to one weight.
 
     Notes
     -----
@@ -94,7 +102,7 @@ def affine_jacobians(
     # Entries are placed and not computed with, so that even narrow dtypes need no wider one.
     z, w = cast_output(z), cast_output(w)
     (k, n), batch, ones = w.shape, z.shape[:-1], (1,) * (z.ndim - 1)
-    bits = xp.finfo(z.dtype).bits * (2 if xp.isdtype(z.dtype, "complex floating") else 1)
+    bits = floating_bits(xp, z.dtype) * (2 if is_dtype(xp, z.dtype, "complex floating") else 1)
     dz = dw = db = None
     if "z" in wrt:
         _check_size("z", (*batch, n, *batch, k), bits // 8, max_bytes)
@@ -150,32 +158,34 @@ def weight_jacobian_slice(z: Array, k: int, l: int, n: int, /) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from pullback import single_entry
+    >>> from pullback import weight_jacobian_slice
     >>> weight_jacobian_slice(np.asarray([[1.0, 2.0], [3.0, 4.0]]), 0, 1, 3)
     array([[0., 1., 0.],
            [0., 3., 0.]])
     """
     xp, *_ = validate_arrays("weight_jacobian_slice", ("z",), z)
     if z.ndim == 0:
-        msg = f"single_entry: z must have at least one axis, shape (..., K); got {shapes(z=z)}"
+        msg = f"weight_jacobian_slice: z must have at least one axis, shape (..., K); got {shapes(z=z)}"
         raise ValueError(msg)
     for name, x in (("k", k), ("l", l), ("n", n)):
         if not isinstance(x, int):
-            msg = f"single_entry: {name} must be an integer of Python; got {type(x).__name__}. Pass int({name})"
+            msg = (
+                f"weight_jacobian_slice: {name} must be an integer of Python; got {type(x).__name__}. Pass int({name})"
+            )
             raise TypeError(msg)
     if k < 0 or (isinstance(z.shape[-1], int) and k >= z.shape[-1]):
-        msg = f"single_entry: k must be one of the columns of z, 0 … K - 1; got {k} and {shapes(z=z)}"
+        msg = f"weight_jacobian_slice: k must be one of the columns of z, 0 … K - 1; got {k} and {shapes(z=z)}"
         raise ValueError(msg)
     if not 0 <= l < n:
-        msg = f"single_entry: l must be one of the n columns, 0 … n - 1; got {l} and n = {n}"
+        msg = f"weight_jacobian_slice: l must be one of the n columns, 0 … n - 1; got {l} and n = {n}"
         raise ValueError(msg)
     out: Array = xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], 0.0)
     return out
 
 
-def _eye(xp: Namespace, n: int, cast_output: Array, /) -> Array:
+def _eye(xp: Namespace, n: int, like: Array, /) -> Array:
     """Return where rows and columns of an (n, n) matrix are equal."""
-    index = xp.arange(n, device=device(cast_output))
+    index = xp.arange(n, device=device(like))
     out: Array = index[:, None] == index
     return out
 

@@ -3,7 +3,14 @@
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pullback._core.arguments import cached_namespace, same_shape, shapes, validate_arrays, validate_library_and_device
+from pullback._core.arguments import (
+    cached_namespace,
+    is_dtype,
+    same_shape,
+    shapes,
+    validate_arrays,
+    validate_library_and_device,
+)
 from pullback._core.reductions import sum_all
 from pullback._core.typing import Array, Cast, Namespace
 
@@ -59,9 +66,9 @@ def _floating(function: str, xp: Namespace, given: dict[str, Array], /) -> dict[
         # Asking for the kind of a dtype takes as long as a small sum: once will do for all that have it.
         if not any(x.dtype == other.dtype for other in floating.values()):
             either = name in {"y", "weights"}
-            if either and xp.isdtype(x.dtype, "integral"):
+            if either and is_dtype(xp, x.dtype, "integral"):
                 continue
-            if not xp.isdtype(x.dtype, "real floating"):
+            if not is_dtype(xp, x.dtype, "real floating"):
                 kind = "a real floating dtype or an integer one" if either else "a real floating dtype"
                 msg = f"{function}: {name} must have {kind}; got {x.dtype}"
                 raise TypeError(msg)

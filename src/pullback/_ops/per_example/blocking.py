@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pullback._core.arguments import same_shape, shapes, validate_arrays
+from pullback._core.arguments import is_dtype, result_dtype, same_shape, shapes, validate_arrays
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
 from pullback._core.typing import Array, DType, Elementwise, Namespace
 
@@ -48,7 +48,7 @@ def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Ele
     if not same_shape(da.shape[:-1], z.shape[:-1]):
         msg = f"{function}: da and z must have the same shape but for the last axis; got {shapes(da=da, z=z)}"
         raise ValueError(msg)
-    return xp, conj, xp.result_type(da.dtype, z.dtype), ready
+    return xp, conj, result_dtype(xp, da, z), ready
 
 
 def gradients(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple[Array, Array]:
@@ -97,7 +97,7 @@ def positions(xp: Namespace, x: Array, /) -> Array:
 
 def squared(xp: Namespace, x: Array, /) -> Array:
     """Return ``|x|²``, which is real."""
-    if not xp.isdtype(x.dtype, "complex floating"):
+    if not is_dtype(xp, x.dtype, "complex floating"):
         return x * x
     real, imag = xp.real(x), xp.imag(x)
     out: Array = real * real + imag * imag
@@ -106,7 +106,7 @@ def squared(xp: Namespace, x: Array, /) -> Array:
 
 def real_dtype(xp: Namespace, dtype: DType, /) -> DType:
     """Return the dtype of the real part."""
-    if not xp.isdtype(dtype, "complex floating"):
+    if not is_dtype(xp, dtype, "complex floating"):
         return dtype
     return xp.float32 if dtype == xp.complex64 else xp.float64
 

@@ -1,5 +1,6 @@
 """Gradients of each example of an affine layer: themselves, their norms, and their clipped sum."""
 
+from pullback._core.arguments import is_dtype
 from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
 from pullback._core.typing import Array, Elementwise, Namespace
 from pullback._ops.per_example.blocking import (
@@ -235,4 +236,4 @@ def _formed_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, b
 
 def _real(xp: Namespace, x: Array, /) -> Array:
     """Return the real part, which of a real array is itself."""
-    return xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x
+    return xp.real(x) if is_dtype(xp, x.dtype, "complex floating") else x
