@@ -1,8 +1,9 @@
 """The tape: what a function did to the arrays it is differentiated for, as a list of nodes.
 
-A node is a tuple of edges, one for each active input of an operation. An edge is ``(index, pull, saved)``: the node of
-the input, and what takes the cotangent of the output to that of the input, ``pull(xp, cotangent, *saved)``. A node of
-the function's own arguments has no edges. An operation with several outputs has a node for each: the first is a
+A node is a sequence of edges, one for each active input of an operation. An edge is ``(index, pull, saved)``: the node
+of the input, and what takes the cotangent of the output to that of the input, ``pull(xp, cotangent, *saved)``. Where
+one pull returns the cotangents of several inputs, `index` is a tuple. A node of the function's own arguments has no
+edges. An operation with several outputs has a node for each: the first is a
 `Joint`, whose pulls take a tuple of cotangents, and the others are empty.
 
 A cotangent may have any shape that broadcasts to that of its primal: the pull of a sum hands on what it gets.
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
 
-Edge: TypeAlias = tuple[int, Callable[..., Any], tuple[Any, ...]]
+Edge: TypeAlias = tuple[int | tuple[int, ...], Callable[..., Any], tuple[Any, ...]]
 Node: TypeAlias = tuple[Edge, ...]
 
 
@@ -96,5 +97,10 @@ def pull_back(
             cotangents[k] = None
         for i, pull, saved in node:
             v = pull(xp, g, *saved) if lift is None else pull(xp, g, *map(lift, saved))
-            c = cotangents[i]
-            cotangents[i] = v if c is None else c + v
+            if type(i) is int:
+                c = cotangents[i]
+                cotangents[i] = v if c is None else c + v
+                continue
+            for j, part in zip(i, v, strict=True):
+                c = cotangents[j]
+                cotangents[j] = part if c is None else c if part is None else c + part

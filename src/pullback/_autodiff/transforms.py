@@ -1,159 +1,355 @@
-"""What users call: gradients, Jacobians and products with them of functions of arrays."""
+"""What users call: gradients of functions of arrays, and products with their Jacobians and Hessians."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from array_api_compat import array_namespace, is_array_api_obj
-
 from pullback._autodiff import trees
-from pullback._autodiff.namespace import TracedNamespace, namespace_of_level
-from pullback._autodiff.shapes import Like, cast, full, like
-from pullback._autodiff.tape import LostGradientError, Tape, pull_back
+from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.traced import Traced
 
 Function = Callable[..., Any]
 
 
-class _Recorded:
-    """A function recorded at some arguments: its output, and the nodes that pull cotangents of it back."""
+def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Function:
+    """Return a function that computes the gradient of a scalar function of arrays.
 
-    def __init__(self, name: str, function: Function, primals: Sequence[Any], /, *, has_aux: bool = False) -> None:
-        self.name = name
-        tape = Tape()
-        with tape:
-            self.specs: list[tuple[TracedNamespace, Like, Any]] = []
-            arguments = [trees.rebuild(primal, lambda x: self._open(tape, x)) for primal in primals]
-            result = function(*arguments)
-            if has_aux:
-                result, aux = _pair(name, result)
-                self.aux = trees.rebuild(aux, lambda x: _plain(tape, x))
-            floats = {id(number): (index, number) for number, index, _ in tape.floats}
-            self.outputs: list[tuple[int, Any]] = []
-            self.out = trees.rebuild(result, lambda x: self._close(tape, x, floats))
-            returned = {index for index, _ in self.outputs}
-            for _, index, where in tape.floats:
-                if index not in returned:
-                    msg = (
-                        f"{name}: float() of an active array at {where} left the traced world, so that its gradient "
-                        "would be lost. Keep it an array, or write float(stop_gradient(x)) if its gradient is meant "
-                        "to be zero"
-                    )
-                    raise LostGradientError(msg)
-            self.nodes = tape.nodes
+    Parameters
+    ----------
+    function : callable
+        ``function(*args, **kwargs)`` returns a real scalar, an array of shape ``()``. It is written against the array
+        API standard: operators, methods, and functions of ``array_namespace(x)``. Arguments may be arrays, or nested
+        tuples, lists, dicts, NamedTuples and dataclasses of arrays.
+    argnums : int or tuple of int, default 0
+        The positional arguments to differentiate for. Their arrays have a real or complex floating dtype.
+    has_aux : bool, default False
+        Whether the function returns ``(value, auxiliary)``, where the auxiliary output is not differentiated.
 
-    def _open(self, tape: Tape, x: Any, /) -> Traced:
-        """Make an active array of an argument."""
-        if not _is_array(x):
-            msg = (
-                f"{self.name}: an argument to differentiate must be an array or a container of arrays; got "
-                f"{type(x).__name__}. Convert it first, for example with numpy.asarray"
-            )
-            raise TypeError(msg)
-        raw = x._namespace.raw if type(x) is Traced else array_namespace(x)
-        ns = namespace_of_level(raw, tape.depth)
-        value = ns.lower(x)
-        if not raw.isdtype(x.dtype, ("real floating", "complex floating")):
-            msg = (
-                f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
-                "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
-            )
-            raise TypeError(msg)
-        self.specs.append((ns, like(value), value))
-        return Traced(value, tape, tape.input(), ns)
+    Returns
+    -------
+    callable
+        ``gradient(*args, **kwargs)`` returns the gradient for the argument in `argnums`: in the structure of the
+        argument, each array in the library, shape, dtype and device of its primal. It is a tuple of gradients where
+        `argnums` is one, and ``(gradient, auxiliary)`` with `has_aux`.
 
-    def _close(self, tape: Tape, x: Any, floats: dict[int, Any], /) -> Any:
-        """Return an output as the caller gets it, and note its node."""
-        if type(x) is float and id(x) in floats:
-            self.outputs.append((floats[id(x)][0], None))
-            return x
-        if not _is_array(x):
-            if type(x) in (int, float, complex, bool):
-                self.outputs.append((-1, None))
-                return x
-            msg = (
-                f"{self.name}: the function must return arrays, or containers of arrays; got {type(x).__name__}. "
-                "Return anything else as auxiliary output with has_aux=True"
-            )
-            raise TypeError(msg)
-        value = _plain(tape, x)
-        active = type(x) is Traced and x._tape is tape
-        self.outputs.append((x._index if active else -1, like(value)))
-        return value
+    Raises
+    ------
+    TypeError
+        When called: if the function does not return a real scalar, an argument to differentiate is no array or has no
+        floating dtype, or an array that is differentiated leaves the array world (``float``, ``numpy.asarray``).
+    ValueError
+        When called: if `argnums` names no positional argument.
 
-    def pull(self, cotangents: list[Any], *, last: bool) -> list[Any]:
-        """Pull cotangents of the outputs back to the arguments; the nodes are freed if this was the `last` time."""
-        xp, lift = self._namespace_of(cotangents)
-        places: list[Any] = [None] * len(self.nodes)
-        for (index, spec), seed in zip(self.outputs, cotangents, strict=True):
-            if index >= 0:
-                g = seed if lift is None else lift(seed)
-                g = g if spec is None else cast(xp, g, spec.dtype)
-                places[index] = g if places[index] is None else places[index] + g
-        pull_back(xp, self.nodes, places, len(self.specs), lift)
-        if last:
-            self.nodes = []
-        gradients: list[Any] = []
-        for (_, spec, value), g in zip(self.specs, places, strict=False):
-            gradients.append(_owned(xp, g, spec, value, [*cotangents, *gradients]))
-        return gradients
+    See Also
+    --------
+    value_and_grad : The value, too, at no cost.
+    vjp : For outputs that are no scalars.
 
-    def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
-        """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
-        level = self._level()
-        deepest = level.base
-        for g in cotangents:
-            if type(g) is Traced and g._namespace.depth > getattr(deepest, "depth", 0):
-                deepest = g._namespace
-        return deepest, None if deepest is level.base and level.depth == 1 else _lifter(deepest)
+    Notes
+    -----
+    The function runs once, on arrays that record what is done to them. The record is then pulled back: each operation
+    takes the cotangent of its output to those of its inputs. An argument that does not reach the output has gradient
+    zero. At a kink the derivative is the limit where there is one; else 0 for ``abs`` and ``sign``, and equal shares
+    for tied maxima. A cotangent that is exactly 0 contributes 0, also where the derivative is infinite.
 
-    def _level(self) -> TracedNamespace:
-        """Return the namespace of the level at which the function was recorded."""
-        return self.specs[0][0]
+    For complex arguments, minus the gradient is the direction of steepest descent (PyTorch's convention).
+
+    Derivatives of any order come by nesting: ``grad(lambda x: grad(f)(x)[0])``. Arrays that the function takes from
+    around it are constants; one that the caller overwrites before the gradient is computed cannot be noticed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from array_api_compat import array_namespace
+    >>> from pullback import grad
+    >>> def loss(w, z, y):
+    ...     xp = array_namespace(w)
+    ...     return xp.mean((xp.tanh(z @ w) - y) ** 2)
+    >>> z, y = np.asarray([[1.0, 2.0], [3.0, 4.0]]), np.asarray([0.0, 1.0])
+    >>> grad(loss)(np.zeros(2), z, y)
+    array([-3., -4.])
+    """
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        of_chosen, chosen = _bind("grad", function, argnums, args, kwargs)
+        recorded = Recorded("grad", of_chosen, chosen, has_aux=has_aux)
+        found = _pull_one("grad", recorded, chosen, argnums)
+        return (found, recorded.aux) if has_aux else found
+
+    return gradient
 
 
-def _owned(xp: Any, g: Any, spec: Like, value: Any, others: list[Any], /) -> Any:
-    """Return a gradient in the shape and dtype of its primal, in memory that nobody else has."""
-    if g is None:
-        return xp.zeros_like(value if getattr(xp, "depth", 0) == 0 else xp.lift(value))
-    if tuple(g.shape) != spec.shape:
-        g = xp.asarray(full(xp, g, spec), copy=True)
-    elif any(g is other for other in others):
-        g = xp.asarray(g, copy=True)
-    return cast(xp, g, spec.dtype)
+def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Function:
+    """Return a function that computes the value of a scalar function of arrays and its gradient.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*args, **kwargs)`` returns a real scalar, as for `grad`.
+    argnums : int or tuple of int, default 0
+        The positional arguments to differentiate for.
+    has_aux : bool, default False
+        Whether the function returns ``(value, auxiliary)``.
+
+    Returns
+    -------
+    callable
+        ``evaluate(*args, **kwargs)`` returns ``(value, gradient)``, with the gradient as `grad` returns it; with
+        `has_aux` ``((value, auxiliary), gradient)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When called, as for `grad`.
+
+    See Also
+    --------
+    grad : The gradient alone. Its notes say what is differentiated, and how.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import value_and_grad
+    >>> value, gradient = value_and_grad(lambda x: x @ x)(np.asarray([1.0, 2.0]))
+    >>> float(value), gradient
+    (5.0, array([2., 4.]))
+    """
+
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        of_chosen, chosen = _bind("value_and_grad", function, argnums, args, kwargs)
+        recorded = Recorded("value_and_grad", of_chosen, chosen, has_aux=has_aux)
+        found = _pull_one("value_and_grad", recorded, chosen, argnums)
+        return ((recorded.out, recorded.aux) if has_aux else recorded.out), found
+
+    return evaluate
 
 
-def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
-    """Return what lifts the arrays among the things that a node saved."""
+def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """Compute a function, and return what pulls a cotangent of its output back to its arguments.
 
-    def lift(x: Any) -> Any:
-        if type(x) is Traced or is_array_api_obj(x):
-            return ns.lift(x)
-        if isinstance(x, Like):
-            return x if x.array is None else x._replace(array=ns.lift(x.array))
-        if isinstance(x, tuple | list) and not isinstance(x, Like):
-            items = [lift(item) for item in x]
-            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-        return x
+    Parameters
+    ----------
+    function : callable
+        ``function(*primals)`` returns arrays, or nested containers of arrays.
+    *primals
+        Arrays or nested containers of arrays, of floating dtypes; all are differentiated.
+    has_aux : bool, default False
+        Whether the function returns ``(output, auxiliary)``.
 
-    return lift
+    Returns
+    -------
+    out
+        The output of the function.
+    pull : callable
+        ``pull(cotangent)`` takes a cotangent in the structure, shapes and dtypes of the output, and returns a tuple of
+        cotangents, one for each primal in its structure. It may be called any number of times.
+    aux
+        The auxiliary output, only with `has_aux`.
+
+    Raises
+    ------
+    TypeError
+        If a primal is no array or has no floating dtype, or an output is no array.
+    ValueError
+        If a cotangent does not have the structure and the shapes of the output.
+
+    See Also
+    --------
+    jvp : The other direction.
+
+    Notes
+    -----
+    With the Jacobian J at the primals, `pull` computes ``Jᴴ g``: ``Re ⟨g, J t⟩ = Re ⟨pull(g), t⟩`` for each tangent t.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import vjp
+    >>> out, pull = vjp(lambda x, y: x * y, np.asarray([1.0, 2.0]), np.asarray([3.0, 4.0]))
+    >>> pull(np.ones(2))
+    (array([3., 4.]), array([1., 2.]))
+    """
+    recorded = Recorded("vjp", function, primals, has_aux=has_aux)
+    out = recorded.out
+
+    def pull(cotangent: Any, /) -> Any:
+        seeds = _matching("vjp", "the cotangent must have the structure and shapes of the output", out, cotangent)
+        return tuple(trees.fill(primals, recorded.pull(seeds, last=False)))
+
+    return (out, pull, recorded.aux) if has_aux else (out, pull)
 
 
-def _is_array(x: Any, /) -> bool:
-    return type(x) is Traced or is_array_api_obj(x)
+def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
+    """Compute a function, and return what pushes tangents of its arguments to a tangent of its output.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*primals)`` returns arrays, or nested containers of arrays.
+    *primals
+        Arrays or nested containers of arrays, of floating dtypes.
+
+    Returns
+    -------
+    out
+        The output of the function.
+    push : callable
+        ``push(*tangents)`` takes a tangent for each primal, in its structure and shapes, and returns the tangent of the
+        output. It may be called any number of times, and costs about what a pull costs.
+
+    Raises
+    ------
+    TypeError
+        If a primal is no array or has no floating dtype, or an output is no array.
+    ValueError
+        If a tangent does not have the structure and the shapes of its primal.
+
+    See Also
+    --------
+    jvp : For a single tangent.
+
+    Notes
+    -----
+    The pull ``g ↦ Jᴴ g`` is linear. It is recorded in turn, and its own pull is the push ``t ↦ J t``: rules of one
+    direction give both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import linearize
+    >>> out, push = linearize(lambda x: x * x, np.asarray([1.0, 2.0]))
+    >>> push(np.asarray([1.0, 0.5]))
+    array([2., 2.])
+    """
+    recorded = Recorded("linearize", function, primals)
+    space = recorded.level().base
+
+    def pull(*seeds: Any) -> list[Any]:
+        return recorded.pull(list(seeds), last=False)
+
+    transposed = Recorded("linearize", pull, [space.zeros_like(x) for x in trees.leaves(recorded.out)])
+
+    def push(*tangents: Any) -> Any:
+        given = _matching(
+            "linearize", "a tangent must have the structure and shapes of its argument", primals, tangents
+        )
+        return trees.fill(recorded.out, transposed.pull(given, last=False))
+
+    return recorded.out, push
 
 
-def _plain(tape: Tape, x: Any, /) -> Any:
-    """Return an array of a tape's level as the level below has it; whatever is no array stays as it is."""
-    if type(x) is Traced and x._namespace.depth == tape.depth:
-        return x._value
-    return x
+def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Compute a function and its derivative along tangents of its arguments.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*primals)`` returns arrays, or nested containers of arrays.
+    primals : tuple
+        The arguments: arrays or nested containers of arrays, of floating dtypes.
+    tangents : tuple
+        A tangent for each primal, in its structure and shapes.
+
+    Returns
+    -------
+    out, tangent
+        The output of the function, and its tangent ``J t`` in the same structure.
+
+    Raises
+    ------
+    TypeError
+        If a primal is no array or has no floating dtype, or an output is no array.
+    ValueError
+        If a tangent does not have the structure and the shapes of its primal.
+
+    See Also
+    --------
+    vjp : The other direction.
+    linearize : For several tangents at the same primals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import jvp
+    >>> jvp(lambda x: x * x, (np.asarray([1.0, 2.0]),), (np.asarray([1.0, 0.5]),))
+    (array([1., 4.]), array([2., 2.]))
+    """
+    out, push = linearize(function, *primals)
+    return out, push(*tangents)
 
 
-def _pair(name: str, result: Any, /) -> tuple[Any, Any]:
-    if not (isinstance(result, tuple) and len(result) == 2):
-        msg = f"{name}: with has_aux=True the function must return (output, auxiliary); got {type(result).__name__}"
-        raise TypeError(msg)
-    return result
+def hvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Multiply the Hessian of a scalar function by a vector.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*primals)`` returns a real scalar.
+    primals : tuple
+        The arguments: arrays or nested containers of arrays, of floating dtypes.
+    tangents : tuple
+        The vector: a tangent for each primal, in its structure and shapes.
+
+    Returns
+    -------
+    tuple
+        ``H t``, an entry for each primal in its structure.
+
+    Raises
+    ------
+    TypeError
+        If the function does not return a real scalar, or a primal is no array or has no floating dtype.
+    ValueError
+        If a tangent does not have the structure and the shapes of its primal.
+
+    See Also
+    --------
+    hessian_operator : The same as a linear operator, for ``scipy.sparse.linalg``.
+    hessian : The matrix.
+
+    Notes
+    -----
+    It is the gradient of ``⟨grad f, t⟩``, at about twice the cost of a gradient: the Hessian is symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import hvp
+    >>> hvp(lambda x: x @ x * x[0], (np.asarray([1.0, 2.0]),), (np.asarray([1.0, 0.0]),))
+    (array([6., 4.]),)
+    """
+    _, pull = vjp(grad(function, argnums=tuple(range(len(primals)))), *primals)
+    return pull(tuple(tangents))
+
+
+def stop_gradient(x: Any, /) -> Any:
+    """Return arrays whose gradient is zero.
+
+    Parameters
+    ----------
+    x
+        An array, or a nested container of arrays, inside a function that is differentiated; elsewhere it is returned as
+        it is.
+
+    Returns
+    -------
+    Any
+        The same values as constants.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import grad, stop_gradient
+    >>> grad(lambda x: x @ stop_gradient(x))(np.asarray([1.0, 2.0]))
+    array([1., 2.])
+    """
+
+    def stop(leaf: Any) -> Any:
+        if type(leaf) is not Traced:
+            return leaf
+        ns = leaf._namespace
+        return Traced(stop(leaf._value), None, -1, ns)
+
+    return trees.rebuild(x, stop)
 
 
 def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:
@@ -163,10 +359,16 @@ def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...
         if type(n) is not int or not -len(args) <= n < len(args):
             msg = f"{name}: argnums must be positions of the {len(args)} positional arguments; got {argnums!r}"
             raise ValueError(msg)
-    return tuple(n % len(args) for n in numbers)
+    positions = tuple(n % len(args) for n in numbers)
+    if len(set(positions)) < len(positions):
+        msg = f"{name}: argnums must name each argument once; got {argnums!r}"
+        raise ValueError(msg)
+    return positions
 
 
-def _bind(function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, /) -> Any:
+def _bind(
+    name: str, function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
+) -> tuple[Function, tuple[Any, ...]]:
     """Return a function of the arguments in `argnums` alone, and these; the others are constants."""
     numbers = _chosen(name, argnums, args)
 
@@ -176,135 +378,36 @@ def _bind(function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[
             every[n] = x
         return function(*every, **kwargs)
 
-    return of_chosen, [args[n] for n in numbers]
+    return of_chosen, tuple(args[n] for n in numbers)
 
 
-def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Function:
-    """Return a function that computes the value of `function` and its gradient."""
-
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        recorded = _Recorded(
-            "value_and_grad", *_bind(function, argnums, args, kwargs, "value_and_grad"), has_aux=has_aux
-        )
-        gradients = _gradient("value_and_grad", recorded, argnums, args)
-        value = recorded.out
-        return ((value, recorded.aux), gradients) if has_aux else (value, gradients)
-
-    return evaluate
-
-
-def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Function:
-    """Return a function that computes the gradient of `function`, which returns a real scalar."""
-
-    def evaluate(*args: Any, **kwargs: Any) -> Any:
-        recorded = _Recorded("grad", *_bind(function, argnums, args, kwargs, "grad"), has_aux=has_aux)
-        gradients = _gradient("grad", recorded, argnums, args)
-        return (gradients, recorded.aux) if has_aux else gradients
-
-    return evaluate
-
-
-def _gradient(name: str, recorded: _Recorded, argnums: Any, args: tuple[Any, ...], /) -> Any:
-    """Pull 1 back from a real scalar to the arguments in `argnums`."""
-    out = recorded.out
-    level = recorded._level()
+def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: Any, /) -> Any:
+    """Pull 1 back from a real scalar, and return the gradient in the structure of the arguments."""
+    out, level = recorded.out, recorded.level()
     if type(out) is float:
-        one = level.base.asarray(1.0, dtype=recorded.specs[0][2].dtype)
-    elif not _is_array(out) or tuple(out.shape) != () or not level.raw.isdtype(out.dtype, "real floating"):
-        got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if _is_array(out) else type(out).__name__
-        msg = (
-            f"{name}: the function must return a real scalar, an array of shape (); got {got}. Use vjp for other "
-            "outputs"
-        )
-        raise TypeError(msg)
-    else:
+        one = level.base.asarray(1.0, dtype=recorded.specs[0][1].dtype)
+    elif is_array(out) and tuple(out.shape) == () and level.raw.isdtype(out.dtype, "real floating"):
         one = level.base.ones_like(out)
-    found = recorded.pull([one], last=True)
-    return _in_structure(found, argnums, args)
-
-
-def _in_structure(gradients: list[Any], argnums: Any, args: tuple[Any, ...], /) -> Any:
-    """Give gradients the structure of the arguments in `argnums`."""
-    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
-    filled = tuple(trees.fill(tuple(args[n] for n in numbers), gradients))
+    else:
+        got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
+        msg = f"{name}: the function must return a real scalar, an array of shape (); got {got}. Use vjp for other outputs"
+        raise TypeError(msg)
+    filled = trees.fill(chosen, recorded.pull([one], last=True))
     return filled if isinstance(argnums, tuple) else filled[0]
 
 
-def vjp(function: Function, *primals: Any, has_aux: bool = False) -> Any:
-    """Return the output of `function` and what pulls a cotangent of it back to cotangents of all arguments."""
-    recorded = _Recorded("vjp", function, primals, has_aux=has_aux)
-    structure = recorded.out
-
-    def pull(cotangent: Any, /) -> Any:
-        seeds = _seeds("vjp", structure, cotangent)
-        found = trees.fill(primals, recorded.pull(seeds, last=False))
-        return tuple(found)
-
-    return (recorded.out, pull, recorded.aux) if has_aux else (recorded.out, pull)
-
-
-def _seeds(name: str, structure: Any, cotangent: Any, /) -> list[Any]:
-    """Check that a cotangent has the structure and shapes of the output; return its leaves."""
-    seeds = trees.leaves(cotangent)
-    expected = trees.leaves(structure)
-    shapes = [tuple(getattr(x, "shape", ())) for x in expected]
-    if len(seeds) != len(expected) or any(
-        not same_sizes(tuple(getattr(x, "shape", ())), shape) for x, shape in zip(seeds, shapes, strict=True)
-    ):
-        got = [tuple(getattr(x, "shape", ())) for x in seeds]
-        msg = f"{name}: the cotangent must have the structure and shapes of the output, {shapes}; got {got}"
+def _matching(name: str, rule: str, expected: Any, given: Any, /) -> list[Any]:
+    """Return the leaves of a tree that has the structure and the shapes of another one."""
+    ours, theirs = trees.leaves(expected), trees.leaves(given)
+    shapes, got = ([tuple(getattr(x, "shape", ())) for x in leaves] for leaves in (ours, theirs))
+    if len(shapes) != len(got) or not all(map(_same_sizes, shapes, got)):
+        msg = f"{name}: {rule}, {shapes}; got {got}"
         raise ValueError(msg)
-    return seeds
+    return theirs
 
 
-def same_sizes(shape: tuple[Any, ...], other: tuple[Any, ...], /) -> bool:
-    """Whether two shapes can be equal."""
+def _same_sizes(shape: tuple[Any, ...], other: tuple[Any, ...], /) -> bool:
+    """Whether two shapes can be equal; a size that is not known agrees with all."""
     return len(shape) == len(other) and all(
         a == b or not (type(a) is int and type(b) is int) for a, b in zip(shape, other, strict=True)
-    )
-
-
-def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
-    """Return the output of `function` and what pushes tangents of its arguments to a tangent of the output."""
-    recorded = _Recorded("linearize", function, primals)
-    expected = trees.leaves(recorded.out)
-
-    # The pull is linear in its cotangent. Recorded once and pulled back, it is the push.
-    def pull(*seeds: Any) -> list[Any]:
-        return recorded.pull(list(seeds), last=False)
-
-    level = recorded._level()
-    zeros_out = [level.base.zeros_like(x) for x in expected]
-    transposed = _Recorded("linearize", pull, zeros_out)
-
-    def push(*tangents: Any) -> Any:
-        given = trees.leaves(tangents)
-        shapes = [spec.shape for _, spec, _ in recorded.specs]
-        if len(given) != len(shapes) or any(
-            not same_sizes(tuple(x.shape), shape) for x, shape in zip(given, shapes, strict=True)
-        ):
-            got = [tuple(x.shape) for x in given]
-            msg = f"linearize: tangents must have the shapes of the arguments, {shapes}; got {got}"
-            raise ValueError(msg)
-        return trees.fill(recorded.out, transposed.pull(given, last=False))
-
-    return recorded.out, push
-
-
-def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return the output of `function` and its tangent along tangents of the arguments."""
-    out, push = linearize(function, *primals)
-    return out, push(*tangents)
-
-
-def hvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-    """Multiply the Hessian of a scalar function by a vector: the gradient of its derivative along `tangents`."""
-    _, pull = vjp(grad(function, argnums=tuple(range(len(primals)))), *primals)
-    return pull(tuple(tangents))
-
-
-def stop_gradient(x: Any, /) -> Any:
-    """Return the value of an array as a constant."""
-    return trees.rebuild(
-        x, lambda leaf: Traced(leaf._value, None, -1, leaf._namespace) if type(leaf) is Traced else leaf
     )

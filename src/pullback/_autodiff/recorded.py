@@ -1,0 +1,156 @@
+"""A function recorded at some arguments."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from array_api_compat import array_namespace, is_array_api_obj
+
+from pullback._autodiff import trees
+from pullback._autodiff.namespace import TracedNamespace, namespace_of_level
+from pullback._autodiff.shapes import Like, cast, full, like
+from pullback._autodiff.tape import LostGradientError, Tape, pull_back
+from pullback._autodiff.traced import Traced
+
+Function = Callable[..., Any]
+
+
+class Recorded:
+    """A function recorded at some arguments: its output, and the nodes that pull cotangents of it back."""
+
+    def __init__(self, name: str, function: Function, primals: Sequence[Any], /, *, has_aux: bool = False) -> None:
+        self.name = name
+        tape = Tape()
+        with tape:
+            self.specs: list[tuple[TracedNamespace, Like, Any]] = []
+            arguments = [trees.rebuild(primal, lambda x: self._open(tape, x)) for primal in primals]
+            result = function(*arguments)
+            if has_aux:
+                result, aux = _pair(name, result)
+                self.aux = trees.rebuild(aux, lambda x: _plain(tape, x))
+            floats = {id(number): (index, number) for number, index, _ in tape.floats}
+            self.outputs: list[tuple[int, Any]] = []
+            self.out = trees.rebuild(result, lambda x: self._close(tape, x, floats))
+            returned = {index for index, _ in self.outputs}
+            for _, index, where in tape.floats:
+                if index not in returned:
+                    msg = (
+                        f"{name}: float() of an active array at {where} left the traced world, so that its gradient "
+                        "would be lost. Keep it an array, or write float(stop_gradient(x)) if its gradient is meant "
+                        "to be zero"
+                    )
+                    raise LostGradientError(msg)
+            self.nodes = tape.nodes
+
+    def _open(self, tape: Tape, x: Any, /) -> Traced:
+        """Make an active array of an argument."""
+        if not is_array(x):
+            msg = (
+                f"{self.name}: an argument to differentiate must be an array or a container of arrays; got "
+                f"{type(x).__name__}. Convert it first, for example with numpy.asarray"
+            )
+            raise TypeError(msg)
+        raw = x._namespace.raw if type(x) is Traced else array_namespace(x)
+        ns = namespace_of_level(raw, tape.depth)
+        value = ns.lower(x)
+        if not raw.isdtype(x.dtype, ("real floating", "complex floating")):
+            msg = (
+                f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
+                "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
+            )
+            raise TypeError(msg)
+        self.specs.append((ns, like(value), value))
+        return Traced(value, tape, tape.input(), ns)
+
+    def _close(self, tape: Tape, x: Any, floats: dict[int, Any], /) -> Any:
+        """Return an output as the caller gets it, and note its node."""
+        if type(x) is float and id(x) in floats:
+            self.outputs.append((floats[id(x)][0], None))
+            return x
+        if not is_array(x):
+            if type(x) in (int, float, complex, bool):
+                self.outputs.append((-1, None))
+                return x
+            msg = (
+                f"{self.name}: the function must return arrays, or containers of arrays; got {type(x).__name__}. "
+                "Return anything else as auxiliary output with has_aux=True"
+            )
+            raise TypeError(msg)
+        value = _plain(tape, x)
+        active = type(x) is Traced and x._tape is tape
+        self.outputs.append((x._index if active else -1, like(value)))
+        return value
+
+    def pull(self, cotangents: list[Any], *, last: bool) -> list[Any]:
+        """Pull cotangents of the outputs back to the arguments; the nodes are freed if this was the `last` time."""
+        xp, lift = self._namespace_of(cotangents)
+        places: list[Any] = [None] * len(self.nodes)
+        for (index, spec), seed in zip(self.outputs, cotangents, strict=True):
+            if index >= 0:
+                g = seed if lift is None else lift(seed)
+                g = g if spec is None else cast(xp, g, spec.dtype)
+                places[index] = g if places[index] is None else places[index] + g
+        pull_back(xp, self.nodes, places, len(self.specs), lift)
+        if last:
+            self.nodes = []
+        gradients: list[Any] = []
+        for (_, spec, value), g in zip(self.specs, places, strict=False):
+            gradients.append(_owned(xp, g, spec, value, [*cotangents, *gradients]))
+        return gradients
+
+    def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
+        """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
+        level = self.level()
+        deepest = level.base
+        for g in cotangents:
+            if type(g) is Traced and g._namespace.depth > getattr(deepest, "depth", 0):
+                deepest = g._namespace
+        return deepest, None if deepest is level.base and level.depth == 1 else _lifter(deepest)
+
+    def level(self) -> TracedNamespace:
+        """Return the namespace of the level at which the function was recorded."""
+        return self.specs[0][0]
+
+
+def _owned(xp: Any, g: Any, spec: Like, value: Any, others: list[Any], /) -> Any:
+    """Return a gradient in the shape and dtype of its primal, in memory that nobody else has."""
+    if g is None:
+        return xp.zeros_like(value if getattr(xp, "depth", 0) == 0 else xp.lift(value))
+    if tuple(g.shape) != spec.shape:
+        g = xp.asarray(full(xp, g, spec), copy=True)
+    elif any(g is other for other in others):
+        g = xp.asarray(g, copy=True)
+    return cast(xp, g, spec.dtype)
+
+
+def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
+    """Return what lifts the arrays among the things that a node saved."""
+
+    def lift(x: Any) -> Any:
+        if type(x) is Traced or is_array_api_obj(x):
+            return ns.lift(x)
+        if isinstance(x, Like):
+            return x if x.array is None else x._replace(array=ns.lift(x.array))
+        if isinstance(x, tuple | list) and not isinstance(x, Like):
+            items = [lift(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        return x
+
+    return lift
+
+
+def is_array(x: Any, /) -> bool:
+    return type(x) is Traced or is_array_api_obj(x)
+
+
+def _plain(tape: Tape, x: Any, /) -> Any:
+    """Return an array of a tape's level as the level below has it; whatever is no array stays as it is."""
+    if type(x) is Traced and x._namespace.depth == tape.depth:
+        return x._value
+    return x
+
+
+def _pair(name: str, result: Any, /) -> tuple[Any, Any]:
+    if not (isinstance(result, tuple) and len(result) == 2):
+        msg = f"{name}: with has_aux=True the function must return (output, auxiliary); got {type(result).__name__}"
+        raise TypeError(msg)
+    return result
