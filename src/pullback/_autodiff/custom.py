@@ -1,8 +1,9 @@
 """Functions with a derivative of their own: `custom_vjp`, and `checkpoint`, whose derivative is computed twice."""
 
 import functools
+import inspect
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from pullback._autodiff import trees
 from pullback._autodiff.namespace import TracedNamespace
@@ -93,64 +94,148 @@ def _recompute(xp: Namespace, gs: tuple[Any, ...], function: Callable[..., Any],
     return recorded.pull(list(gs), last=True)
 
 
+class _Custom(NamedTuple):
+    """What a function with a derivative of its own is made of."""
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    needs: Collection[str] | None
+    jvp: Callable[..., Any] | None
+    names: tuple[str, ...]
+
+    def saved(self, inputs: tuple[Any, ...], out: Any, /) -> tuple[Any, ...]:
+        """Return what the backward takes after the cotangents."""
+        if self.needs is None:
+            return inputs
+        known = {**dict(zip(self.names, inputs, strict=False)), "output": out}
+        return tuple(known[name] for name in self.needs)
+
+
 def custom_vjp(
     forward: Callable[..., Any],
     backward: Callable[..., Any],
     /,
     *,
-    needs: Collection[int | str] | None = None,
+    needs: Collection[str] | None = None,
     jvp: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Return `forward` with the derivative that `backward` computes."""
-    del jvp
+    """Return a function with a derivative of its own: a pair of a forward and a backward, as one operation.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(*inputs, **options)`` returns an array or a tuple of arrays. It gets plain arrays, so that it may be
+        compiled code.
+    backward : callable
+        ``backward(*cotangents, *needed, **options)`` takes a cotangent for each output, and what `needs` names. It
+        returns a gradient for each input: an array for a single input, else a tuple, with None for what has none.
+    needs : collection of str, default all inputs
+        What the backward takes: names of the forward's parameters, and ``"output"`` for its output.
+    jvp : callable, optional
+        ``jvp(*inputs, *tangents)`` returns the tangent of each output, given one for each input. With it, `jvp` and
+        `linearize` work also where the backward is compiled code.
+
+    Returns
+    -------
+    callable
+        ``function(*inputs, **options)``: `forward`, differentiated by `backward`.
+
+    Raises
+    ------
+    TypeError
+        When pulled back: if the backward returns None for an input that is differentiated.
+    ValueError
+        If `needs` names no parameter of the forward; when pulled back, if the backward returns another number of
+        gradients than there are inputs.
+
+    See Also
+    --------
+    check_pair : Checks the pair against the laws that every pair obeys.
+
+    Notes
+    -----
+    Second derivatives differentiate the backward, if it is written against the array API standard. Compiled code raises
+    an error there, and no derivative is silently lost.
+
+    Examples
+    --------
+    A function of NumPy alone, whose adjoint is known:
+
+    >>> import numpy as np
+    >>> from pullback import custom_vjp, grad
+    >>> reverse = custom_vjp(lambda x: np.flip(x), lambda g: np.flip(g), needs=())
+    >>> grad(lambda x: reverse(x)[0] ** 2)(np.asarray([1.0, 2.0, 3.0]))
+    array([0., 0., 6.])
+    """
+    custom = _Custom(forward, backward, needs, jvp, tuple(inspect.signature(forward).parameters))
+    unknown = [name for name in needs or () if name not in custom.names and name != "output"]
+    if unknown:
+        msg = f"custom_vjp: needs must name parameters of the forward, {custom.names}, or 'output'; got {unknown}"
+        raise ValueError(msg)
 
     @functools.wraps(forward)
     def call(*inputs: Any, **options: Any) -> Any:
         ns = deepest(list(inputs))
         if ns is None:
-            return forward(*inputs, **options)
-        inputs = tuple(ns.lift(x) if ns.is_array(x) else x for x in inputs)
+            return forward(*(_constant_value(x) for x in inputs), **options)
         values = tuple(map(ns.lower, inputs))
         out = call(*values, **options)
-        active = [i for i, x in enumerate(inputs) if type(x) is Traced and x._index >= 0]
-        positions = _needed(forward, needs, len(inputs))
-        saved = tuple(out if i == "output" else values[i] for i in positions)
+        active = tuple(i for i, x in enumerate(inputs) if type(x) is Traced and x._index >= 0 and x._namespace is ns)
         return record_call(
-            ns, out, [inputs[i] for i in active], _custom, (backward, tuple(active), options, len(inputs), *saved)
+            ns,
+            out,
+            [inputs[i] for i in active],
+            _pull_custom,
+            ((custom, active, options), values if jvp else (None,) * len(values), *custom.saved(values, out)),
         )
 
     return call
 
 
-def _needed(forward: Callable[..., Any], needs: Collection[int | str] | None, count: int, /) -> list[Any]:
-    """Return the positions of the inputs that a backward takes, or "output"."""
-    import inspect  # noqa: PLC0415
-
-    if needs is None:
-        return list(range(count))
-    names = list(inspect.signature(forward).parameters)
-    return [n if isinstance(n, int) or n == "output" else names.index(n) for n in needs]
+def _constant_value(x: Any, /) -> Any:
+    """Return the plain array of a constant."""
+    while type(x) is Traced:
+        x = x._value
+    return x
 
 
-def _custom(
-    xp: Namespace,
-    gs: tuple[Any, ...],
-    backward: Callable[..., Any],
-    active: tuple[int, ...],
-    options: Any,
-    count: int,
-    /,
-    *needed: Any,
+def _pull_custom(
+    _: Namespace, gs: tuple[Any, ...], call: tuple[_Custom, tuple[int, ...], Any], inputs: Any, /, *needed: Any
 ) -> list[Any]:
     """Call a backward, and pick the gradients of the active inputs."""
-    del xp
-    found = backward(*gs, *needed, **options)
+    custom, active, options = call
+    level = deepest(list(gs))
+    if custom.jvp is not None and level is not None and deepest([*inputs, *needed]) is not level:
+        # Linear in the cotangents: one operation, whose derivative is the JVP.
+        values = tuple(map(level.lower, inputs))
+        found = _pull_custom(level.base, tuple(map(level.lower, gs)), call, values, *map(level.lower, needed))
+        moving = [g for g in gs if type(g) is Traced and g._index >= 0 and g._namespace is level]
+        where = tuple(i for i, g in enumerate(gs) if any(g is other for other in moving))
+        return record_call(level, found, moving, _push_custom, (call, where, values))
+    found = custom.backward(*gs, *needed, **options)
     gradients = list(found) if isinstance(found, tuple | list) else [found]
-    if len(gradients) != count:
-        msg = f"custom_vjp: the backward must return a gradient for each of the {count} inputs; got {len(gradients)}"
+    if len(gradients) != len(inputs):
+        msg = f"custom_vjp: the backward must return a gradient for each of {len(inputs)} inputs; got {len(gradients)}"
         raise ValueError(msg)
     for i in active:
         if gradients[i] is None:
             msg = f"custom_vjp: the backward returned None for input {i}, which is differentiated"
             raise TypeError(msg)
     return [gradients[i] for i in active]
+
+
+def _push_custom(
+    xp: Namespace,
+    tangents: tuple[Any, ...],
+    call: tuple[_Custom, tuple[int, ...], Any],
+    where: tuple[int, ...],
+    inputs: Any,
+    /,
+) -> list[Any]:
+    """Push tangents of the active inputs forward, and pick those outputs whose cotangents were active."""
+    custom, active, options = call
+    given = dict(zip(active, tangents, strict=True))
+    every = [given[i] if i in given else xp.zeros_like(x) for i, x in enumerate(inputs)]
+    found = custom.jvp(*inputs, *every, **options)  # type: ignore[misc] # there is one where this is recorded
+    pushed = list(found) if isinstance(found, tuple | list) else [found]
+    return [pushed[i] for i in where]

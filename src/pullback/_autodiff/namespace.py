@@ -4,6 +4,7 @@ There is one for each array library and level of differentiation. At the first l
 one, the namespace of the level below, so that derivatives are differentiated in turn.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -13,6 +14,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, is_array_api_obj, is_lazy_array
 
+from pullback._autodiff.hot import HOT
 from pullback._autodiff.rules.registry import REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
@@ -61,9 +63,10 @@ class TracedNamespace:
         # A name of its own: with the library's, helpers would take it for the library's namespace.
         self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
         self.lazy = False
-        self.real_dtypes = frozenset(
-            dtype for name in ("float16", "bfloat16", "float32", "float64") if (dtype := _dtype(raw, name)) is not None
-        )
+        self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
+        # Those that a sum keeps.
+        self.full_dtypes = _dtypes(raw, "float32", "float64")
+        self.floating = self.real_dtypes | _dtypes(raw, "complex64", "complex128")
 
     def __repr__(self) -> str:
         return (
@@ -86,16 +89,18 @@ class TracedNamespace:
             return Extension(self, name, getattr(self.base, name))
         if name in CONSTANTS or name in DTYPES:
             return getattr(self.raw, name)
-        if name in CREATION:
-            return constant_function(self, getattr(self.base, name))
-        if name in OPERATORS:
-            return operator_function(self, name, OPERATORS[name])
         if name in INSPECTION:
             return inspecting_function(getattr(self.raw, name))
+        if name in CREATION:
+            return constant_function(self, getattr(self.base, name))
         return self.function(name, getattr(self.base, name, None))
 
     def function(self, name: str, plain: Callable[..., Any] | None) -> Callable[..., Any]:
         """Return a recording function, by its name in the rules and the function of the level below."""
+        if name in HOT:
+            return HOT[name](self, call_rule)
+        if name in OPERATORS:
+            return operator_function(self, name, OPERATORS[name])
         if plain is not None and name in UNARY:
             return unary_function(self, plain, UNARY[name][0], saves_out=UNARY[name][1])
         if name in RULES and plain is not None:
@@ -128,11 +133,11 @@ class TracedNamespace:
                     "gradient is not followed. Return it from the function that it was made in"
                 )
                 raise TypeError(msg)
-            library = ns.raw
+            raw = ns.raw
         else:
-            library = _namespace_of(x)
-        if library is not self.raw:
-            msg = f"arrays of {library.__name__} and {self.raw.__name__} do not mix. Convert them to one library first"
+            raw = library(x)
+        if raw is not self.raw:
+            msg = f"arrays of {raw.__name__} and {self.raw.__name__} do not mix. Convert them to one library first"
             raise TypeError(msg)
         return Traced(self.base.lift(x) if self.depth > 1 else x, None, -1, self)
 
@@ -217,15 +222,14 @@ class Extension:
         return value
 
 
-def _dtype(raw: Namespace, name: str, /) -> Any:
-    """Return a dtype in the form that arrays have it; None where the library lacks it."""
-    dtype = getattr(raw, name, None)
-    if dtype is None:
-        return None
-    try:
-        return raw.empty((0,), dtype=dtype).dtype
-    except Exception:  # noqa: BLE001 - a library that names a dtype and cannot make it
-        return None
+def _dtypes(raw: Namespace, /, *names: str) -> frozenset[Any]:
+    """Return those dtypes that a library has, as its arrays show them."""
+    found = set()
+    for name in names:
+        if (dtype := getattr(raw, name, None)) is not None:
+            with contextlib.suppress(Exception):  # a library may name a dtype that it cannot make
+                found.add(raw.empty((0,), dtype=dtype).dtype)
+    return frozenset(found)
 
 
 @functools.cache
@@ -239,9 +243,15 @@ def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
     return made
 
 
-def _namespace_of(x: Array, /) -> Namespace:
-    """Return the library's namespace of a plain array."""
-    return array_namespace(x)
+_libraries: dict[type, Namespace] = {}
+
+
+def library(x: Array, /) -> Namespace:
+    """Return the library's namespace of a plain array; by its type, since asking takes as long as a small product."""
+    found = _libraries.get(type(x))
+    if found is None:
+        found = _libraries[type(x)] = array_namespace(x)
+    return found
 
 
 def unary_function(
@@ -271,7 +281,7 @@ def unary_function(
         if value.dtype in real:
             nodes.append(((i, pull, saved),))
         else:
-            nodes.append(((i, *adapted(pull, saved, like(out), like(value))),))
+            nodes.append(((i, *adapted(ns, pull, saved, like(out), like(value))),))
         return Traced(out, tape, len(nodes) - 1, ns)
 
     function.__name__ = plain.__name__
@@ -353,40 +363,65 @@ def _parameters(rule: Callable[..., Any], /) -> tuple[str, ...]:
 
 def call_rule(ns: TracedNamespace, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
     """Carry out an operation by its rule, and record it if one of its arrays is active."""
-    ns = _deepest(args, kwargs, ns)
-    given = args if not kwargs else (*args, *(kwargs.get(name) for name in _parameters(rule)[len(args) :]))
+    values: list[Any] = []
     leaves: list[Any] = []
-    for x in given:
-        if isinstance(x, list | tuple):
-            leaves.extend(x)
-        else:
+    for x in args:
+        if type(x) is Traced and x._namespace is ns:
+            values.append(x._value)
             leaves.append(x)
+        elif type(x) in _PLAIN:
+            values.append(x)
+            leaves.append(None)
+        else:
+            return _call_mixed(ns, rule, args, kwargs)
+    if kwargs and not all(type(v) in _PLAIN for v in kwargs.values()):
+        return _call_mixed(ns, rule, args, kwargs)
+    return _record(ns, rule(ns.base, *values, **kwargs), leaves)
+
+
+def _call_mixed(ns: TracedNamespace, rule: Callable[..., Any], args: Any, kwargs: dict[str, Any], /) -> Any:
+    """Carry out an operation whose arguments are of several levels, plain arrays, containers or keywords."""
+    ns = _deepest(args, kwargs, ns)
+    leaves = list(_flat(ns, (*args, *(kwargs.get(name) for name in _parameters(rule)[len(args) :]))))
     values = [_lowered(ns, x) for x in args]
-    options = {k: _lowered(ns, v) for k, v in kwargs.items()}
-    out, *pulls = rule(ns.base, *values, **options)
-    tape = None
-    for leaf in leaves:
-        if type(leaf) is Traced and leaf._index >= 0 and leaf._namespace is ns:
-            tape = leaf._tape
+    return _record(ns, rule(ns.base, *values, **{k: _lowered(ns, v) for k, v in kwargs.items()}), leaves)
+
+
+def _record(ns: TracedNamespace, result: Any, leaves: list[Any], /) -> Any:
+    """Record what a rule returned, if one of the arrays that it took is active."""
+    out, *pulls = result
+    several = isinstance(out, tuple | list)
+    pull_rule = _pull_joint if several else _pull_rule
+    tape, spec, edges = None, None, []
+    for leaf, pull in zip(leaves, pulls, strict=False):
+        if leaf is not None and leaf._index >= 0 and pull is not None:
+            if tape is None:
+                tape = leaf._tape
+                spec = tuple(map(like, out)) if several else like(out)
+            edges.append((leaf._index, pull_rule, (spec, like(leaf._value), *pull)))
     if tape is None:
         return ns.constants(out)
     nodes = tape.nodes
-    several = isinstance(out, tuple | list)
-    spec: Any = tuple(map(like, out)) if several else like(out)
-    edges = []
-    for leaf, pull in zip(leaves, pulls, strict=False):
-        if pull is not None and type(leaf) is Traced and leaf._index >= 0:
-            edges.append((leaf._index, _pull_joint if several else _pull_rule, (spec, like(leaf._value), *pull)))
-    if not edges:
-        return ns.constants(out)
-    if not several:
-        nodes.append(tuple(edges))
-        return Traced(out, tape, len(nodes) - 1, ns)
     first = len(nodes)
+    if not several:
+        nodes.append(edges)
+        return Traced(out, tape, first, ns)
     nodes.append(Joint(len(out), tuple(edges)))
     nodes.extend([()] * (len(out) - 1))
     items = [Traced(x, tape, first + i, ns) for i, x in enumerate(out)]
     return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
+
+
+_PLAIN = frozenset({bool, int, float, complex, str, type(None)})
+
+
+def _flat(ns: TracedNamespace, args: Any, /) -> Iterator[Traced | None]:
+    """Go through the arguments, and those in lists and tuples: traced arrays at this level, None for others."""
+    for x in args:
+        if isinstance(x, list | tuple):
+            yield from _flat(ns, x)
+        else:
+            yield ns.lift(x) if type(x) is Traced else None
 
 
 def _pull_rule(xp: Namespace, g: Any, out: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:
@@ -431,3 +466,12 @@ def _lowered(ns: TracedNamespace, x: Any, /) -> Any:
     if isinstance(x, slice):
         return slice(*(_lowered(ns, part) for part in (x.start, x.stop, x.step)))
     return ns.lower(x)
+
+
+def space_of(arrays: Any, /) -> Namespace:
+    """Return the namespace of arrays of one library: that of the deepest level, where some are traced."""
+    found = None
+    for x in arrays:
+        if type(x) is Traced and (found is None or x._namespace.depth > found.depth):
+            found = x._namespace
+    return library(arrays[0]) if found is None else found

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import is_array_api_obj
 
 from pullback._autodiff import trees
-from pullback._autodiff.namespace import TracedNamespace, namespace_of_level
+from pullback._autodiff.namespace import TracedNamespace, library, namespace_of_level
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back
 from pullback._autodiff.traced import Traced
@@ -49,15 +49,14 @@ class Recorded:
                 f"{type(x).__name__}. Convert it first, for example with numpy.asarray"
             )
             raise TypeError(msg)
-        raw = x._namespace.raw if type(x) is Traced else array_namespace(x)
-        ns = namespace_of_level(raw, tape.depth)
-        value = ns.lower(x)
-        if not raw.isdtype(x.dtype, ("real floating", "complex floating")):
+        ns = namespace_of_level(x._namespace.raw if type(x) is Traced else library(x), tape.depth)
+        if x.dtype not in ns.floating:
             msg = (
                 f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
                 "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
             )
             raise TypeError(msg)
+        value = ns.lower(x)
         self.specs.append((ns, like(value), value))
         return Traced(value, tape, tape.input(), ns)
 
@@ -85,17 +84,15 @@ class Recorded:
         xp, lift = self._namespace_of(cotangents)
         places: list[Any] = [None] * len(self.nodes)
         for (index, spec), seed in zip(self.outputs, cotangents, strict=True):
-            if index >= 0:
+            if index >= 0 and seed is not None:
                 g = seed if lift is None else lift(seed)
                 g = g if spec is None else cast(xp, g, spec.dtype)
                 places[index] = g if places[index] is None else places[index] + g
         pull_back(xp, self.nodes, places, len(self.specs), lift)
         if last:
             self.nodes = []
-        gradients: list[Any] = []
-        for (_, spec, value), g in zip(self.specs, places, strict=False):
-            gradients.append(_owned(xp, g, spec, value, [*cotangents, *gradients]))
-        return gradients
+        taken = set(map(id, cotangents))
+        return [_owned(xp, g, spec, value, taken) for (_, spec, value), g in zip(self.specs, places, strict=False)]
 
     def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
         """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
@@ -111,14 +108,15 @@ class Recorded:
         return self.specs[0][0]
 
 
-def _owned(xp: Any, g: Any, spec: Like, value: Any, others: list[Any], /) -> Any:
+def _owned(xp: Any, g: Any, spec: Like, value: Any, taken: set[int], /) -> Any:
     """Return a gradient in the shape and dtype of its primal, in memory that nobody else has."""
     if g is None:
         return xp.zeros_like(value if getattr(xp, "depth", 0) == 0 else xp.lift(value))
     if tuple(g.shape) != spec.shape:
         g = xp.asarray(full(xp, g, spec), copy=True)
-    elif any(g is other for other in others):
+    elif id(g) in taken:
         g = xp.asarray(g, copy=True)
+    taken.add(id(g))
     return cast(xp, g, spec.dtype)
 
 

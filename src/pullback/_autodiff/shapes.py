@@ -19,16 +19,15 @@ class Like(NamedTuple):
 
 
 def like(x: Array, /) -> Like:
-    """Describe an array without keeping its memory; a lazy one of unknown size is kept."""
-    shape = tuple(x.shape)
-    return Like(shape, x.dtype, None if all(type(size) is int for size in shape) else x)
+    """Describe an array without keeping its memory; a chunked one, whose sizes may be unknown, is kept."""
+    return Like(tuple(x.shape), x.dtype, x if hasattr(x, "chunks") else None)
 
 
 def full(xp: Namespace, g: Array, spec: Like, /) -> Array:
     """Broadcast a cotangent to the shape of its primal."""
     if tuple(g.shape) == spec.shape:
         return g
-    if spec.array is not None:
+    if spec.array is not None and not all(type(size) is int for size in spec.shape):
         return g + xp.zeros_like(spec.array, dtype=g.dtype)
     return xp.broadcast_to(g, spec.shape)
 

@@ -48,6 +48,11 @@ class _Depth(threading.local):
 _depth = _Depth()
 
 
+def open_depth() -> int:
+    """Return the number of tapes that are open in this thread."""
+    return _depth.value
+
+
 class Tape:
     """Records the operations of one call of a function. As a context manager it is open for recording."""
 

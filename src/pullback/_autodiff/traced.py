@@ -70,6 +70,11 @@ class Traced:
         """The array with its last two axes swapped."""
         return self._namespace.matrix_transpose(self)
 
+    @property
+    def chunks(self) -> Any:
+        """The chunks of a chunked array; other arrays have no such attribute."""
+        return self._value.chunks
+
     def to_device(self, device: Any, /, *, stream: Any = None) -> "Traced":
         """Move to a device; the cotangent moves back."""
         return self._namespace.to_device(self, device, stream=stream)
@@ -219,9 +224,9 @@ def _recorder(rule: Arithmetic, /) -> Operator:
         else:
             spec = like(out)
             if i >= 0:
-                edges.append((i, *adapted(pull_x, saves_x(x, y, out), spec, like(x))))
+                edges.append((i, *adapted(ns, pull_x, saves_x(x, y, out), spec, like(x))))
             if j >= 0:
-                edges.append((j, *adapted(pull_y, saves_y(x, y, out), spec, like(y))))
+                edges.append((j, *adapted(ns, pull_y, saves_y(x, y, out), spec, like(y))))
         nodes = tape.nodes
         nodes.append(edges)
         return Traced(out, tape, len(nodes) - 1, ns)
@@ -277,21 +282,26 @@ def _with_scalar(self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[
     if plain and value.dtype in ns.real_dtypes:
         nodes.append(((i, pull, saved),))
     else:
-        nodes.append(((i, *adapted(pull, saved, like(out), like(value))),))
+        nodes.append(((i, *adapted(ns, pull, saved, like(out), like(value))),))
     return Traced(out, tape, len(nodes) - 1, ns)
 
 
-def adapted(pull: Callable[..., Any], saved: tuple[Any, ...], out: Any, x: Any, /) -> tuple[Callable[..., Any], Any]:
+def adapted(
+    ns: Any, pull: Callable[..., Any], saved: tuple[Any, ...], out: Any, x: Any, /
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """Wrap a pull of equal shapes and real dtypes for shapes that broadcast and dtypes that promote."""
-    return _adapted, (pull, out, x, *saved)
+    wrapper = _adapted if out.dtype in ns.real_dtypes else _adapted_complex
+    return wrapper, (pull, out, x, *saved)
 
 
 def _adapted(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
-    g = full(xp, g, out)
-    if xp.isdtype(out.dtype, "complex floating"):
-        # `pull` multiplies by a derivative d, and a complex cotangent takes its conjugate: g conj(d) = conj(conj(g) d).
-        return fit(xp, xp.conj(pull(xp, xp.conj(cast(xp, g, out.dtype)), *saved)), x)
-    return fit(xp, pull(xp, g, *saved), x)
+    return fit(xp, pull(xp, full(xp, g, out), *saved), x)
+
+
+def _adapted_complex(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
+    # `pull` multiplies by a derivative d, and a complex cotangent takes its conjugate: g conj(d) = conj(conj(g) d).
+    g = cast(xp, full(xp, g, out), out.dtype)
+    return fit(xp, xp.conj(pull(xp, xp.conj(g), *saved)), x)
 
 
 def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], Callable[..., Any]]:

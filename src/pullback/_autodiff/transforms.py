@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pullback._autodiff import trees
+from pullback._autodiff.namespace import library, namespace_of_level
 from pullback._autodiff.recorded import Recorded, is_array
+from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
 
 Function = Callable[..., Any]
@@ -70,7 +72,7 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     """
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = _bind("grad", function, argnums, args, kwargs)
+        of_chosen, chosen = bind("grad", function, argnums, args, kwargs)
         recorded = Recorded("grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("grad", recorded, chosen, argnums)
         return (found, recorded.aux) if has_aux else found
@@ -115,7 +117,7 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     """
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = _bind("value_and_grad", function, argnums, args, kwargs)
+        of_chosen, chosen = bind("value_and_grad", function, argnums, args, kwargs)
         recorded = Recorded("value_and_grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("value_and_grad", recorded, chosen, argnums)
         return ((recorded.out, recorded.aux) if has_aux else recorded.out), found
@@ -352,6 +354,48 @@ def stop_gradient(x: Any, /) -> Any:
     return trees.rebuild(x, stop)
 
 
+def constant(x: Any, /) -> Any:
+    """Lift plain arrays into the function that is being differentiated, as constants.
+
+    Parameters
+    ----------
+    x
+        An array, or a nested container of arrays, that the function takes from around it.
+
+    Returns
+    -------
+    Any
+        The same values with the traced namespace; outside of a function that is differentiated, `x` itself.
+
+    Notes
+    -----
+    Most libraries' arrays may stand on either side of an operator beside an array that is differentiated. Those of
+    array-api-strict raise an error on the left of one, and functions of a plain namespace refuse arrays that are
+    differentiated: a constant works in all places.
+
+    Examples
+    --------
+    >>> import array_api_strict as xp
+    >>> from pullback import constant, grad
+    >>> z = xp.asarray([1.0, 2.0])
+    >>> grad(lambda w: constant(z) @ w)(xp.asarray([3.0, 4.0]))
+    Array([1., 2.], dtype=array_api_strict.float64)
+    """
+    depth = open_depth()
+    if depth == 0:
+        return x
+
+    def lift(leaf: Any) -> Any:
+        return leaf if not is_array(leaf) else namespace_of_level(_library(leaf), depth).lift(leaf)
+
+    return trees.rebuild(x, lift)
+
+
+def _library(x: Any, /) -> Any:
+    """Return the namespace of the library of a plain or traced array."""
+    return x._namespace.raw if type(x) is Traced else library(x)
+
+
 def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:
     """Return the positions of the arguments to differentiate."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
@@ -366,7 +410,7 @@ def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...
     return positions
 
 
-def _bind(
+def bind(
     name: str, function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
 ) -> tuple[Function, tuple[Any, ...]]:
     """Return a function of the arguments in `argnums` alone, and these; the others are constants."""
@@ -386,11 +430,11 @@ def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: A
     out, level = recorded.out, recorded.level()
     if type(out) is float:
         one = level.base.asarray(1.0, dtype=recorded.specs[0][1].dtype)
-    elif is_array(out) and tuple(out.shape) == () and level.raw.isdtype(out.dtype, "real floating"):
-        one = level.base.ones_like(out)
+    elif is_array(out) and tuple(out.shape) == () and out.dtype in level.real_dtypes:
+        one = out**0 if level.depth == 1 else level.base.ones_like(out)
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
-        msg = f"{name}: the function must return a real scalar, an array of shape (); got {got}. Use vjp for other outputs"
+        msg = f"{name}: the function must return a real scalar, shape (); got {got}. Use vjp for other outputs"
         raise TypeError(msg)
     filled = trees.fill(chosen, recorded.pull([one], last=True))
     return filled if isinstance(argnums, tuple) else filled[0]

@@ -14,17 +14,25 @@ def leaves(tree: Any, /) -> list[Any]:
 
 def rebuild(tree: Any, function: Callable[[Any], Any], /) -> Any:
     """Return a tree of the same structure, with `function` applied to each leaf."""
+    kind = type(tree)
+    if kind in _LEAVES:
+        return function(tree)
     if tree is None:
         return None
     if isinstance(tree, tuple | list):
         items = [rebuild(x, function) for x in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+        return kind(*items) if hasattr(tree, "_fields") else kind(items)
     if isinstance(tree, dict):
-        return type(tree)((key, rebuild(x, function)) for key, x in tree.items())
+        return kind((key, rebuild(x, function)) for key, x in tree.items())
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         fields = {f.name: rebuild(getattr(tree, f.name), function) for f in dataclasses.fields(tree) if f.init}
         return dataclasses.replace(tree, **fields)
+    _LEAVES.add(kind)
     return function(tree)
+
+
+# Types that are no containers: asking anew takes as long as a small product.
+_LEAVES: set[type] = set()
 
 
 def fill(tree: Any, values: Iterable[Any], /) -> Any:

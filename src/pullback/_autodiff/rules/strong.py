@@ -6,7 +6,7 @@ So ``where(x > 0, log(x), 0)`` has the gradient 0 at x = 0, though the derivativ
 from typing import Any
 
 from pullback._autodiff.typing import Array
-from pullback._core.typing import Namespace
+from pullback._core.typing import DType, Namespace
 
 
 def strong_multiply(xp: Namespace, g: Array, d: Array, /) -> Array:
@@ -48,4 +48,17 @@ def _denominator(xp: Namespace, h: Array, d: Array, out: Array, /) -> Array:
 
 def conj(xp: Namespace, x: Array, /) -> Array:
     """Return the complex conjugate; `x` itself where that is real."""
-    return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
+    return xp.conj(x) if is_complex(xp, x.dtype) else x
+
+
+# By the type of the dtype, too: those of array-api-strict warn when they are compared with NumPy's.
+_complex: dict[tuple[type, DType], bool] = {}
+
+
+def is_complex(xp: Namespace, dtype: DType, /) -> bool:
+    """Whether a dtype is complex. Asking for the kind of a dtype takes as long as a small product: it is cached."""
+    key = (type(dtype), dtype)
+    found = _complex.get(key)
+    if found is None:
+        found = _complex[key] = bool(xp.isdtype(dtype, "complex floating"))
+    return found

@@ -1,0 +1,79 @@
+"""Functions that most small programs spend their time in, with a way past the general rule for the usual arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pullback._autodiff.rules.accurate import contract_rows
+from pullback._autodiff.rules.registry import RULES
+from pullback._autodiff.traced import Traced
+from pullback._autodiff.typing import Array
+from pullback._core.typing import Namespace
+
+
+def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `sum`, fast over all axes or over one."""
+    plain, rule = ns.base.sum, RULES["sum"]
+
+    def function(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+        usual = type(x) is Traced and x._namespace is ns and dtype is None and (axis is None or type(axis) is int)
+        if not usual or x._value.dtype not in ns.full_dtypes:
+            return call_rule(ns, rule, (x,), {"axis": axis, "dtype": dtype, "keepdims": keepdims})
+        value, i = x._value, x._index
+        out = plain(value, axis=axis, keepdims=keepdims)
+        if i < 0:
+            return Traced(out, None, -1, ns)
+        nodes = x._tape.nodes
+        right = None if axis is None or keepdims else (value.ndim - 1 - axis if axis >= 0 else -1 - axis)
+        nodes.append(((i, _spread, (right,)),))
+        return Traced(out, x._tape, len(nodes) - 1, ns)
+
+    return function
+
+
+def _spread(xp: Namespace, g: Array, right: int | None, /) -> Array:
+    """Give a cotangent the axis back that was summed, which had `right` axes on its right; it broadcasts from there."""
+    if right is None or g.ndim <= right:
+        return g
+    return xp.expand_dims(g, axis=g.ndim - right)
+
+
+def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `matmul`, fast for real matrices of one dtype."""
+    rule, real = RULES["matmul"], ns.real_dtypes
+
+    def function(x1: Any, x2: Any, /) -> Any:
+        if type(x1) is not Traced or type(x2) is not Traced or x1._namespace is not ns or x2._namespace is not ns:
+            return call_rule(ns, rule, (x1, x2), {})
+        x, y, i, j = x1._value, x2._value, x1._index, x2._index
+        dtype = x.dtype
+        if x.ndim != 2 or y.ndim != 2 or dtype != y.dtype or dtype not in real or ns.lazy:
+            return call_rule(ns, rule, (x1, x2), {})
+        out = x @ y
+        if i < 0 and j < 0:
+            return Traced(out, None, -1, ns)
+        tape = x1._tape if i >= 0 else x2._tape
+        edges = []
+        if i >= 0:
+            edges.append((i, _left, (y, out.shape)))
+        if j >= 0:
+            edges.append((j, _right, (x, out.shape)))
+        nodes = tape.nodes
+        nodes.append(edges)
+        return Traced(out, tape, len(nodes) - 1, ns)
+
+    return function
+
+
+def _left(xp: Namespace, g: Array, y: Array, shape: tuple[int, ...], /) -> Array:
+    if g.shape != shape:
+        g = xp.broadcast_to(g, shape)
+    return g @ y.T
+
+
+def _right(xp: Namespace, g: Array, x: Array, shape: tuple[int, ...], /) -> Array:
+    if g.shape != shape:
+        g = xp.broadcast_to(g, shape)
+    return contract_rows(xp, x, g)
+
+
+HOT = {"matmul": make_matmul, "sum": make_sum}
