@@ -18,11 +18,10 @@ class Checked(NamedTuple):
 
     def part(self, law: str, /) -> str:
         """Return the largest error that a law found, as a part of its tolerance; "-" if there is none."""
-        double = "(double backward)"
         parts = [
             finding.error / finding.tolerance
             for finding in self.findings
-            if finding.tolerance > 0 and law == (double if finding.of.endswith(double) else finding.law)
+            if finding.tolerance > 0 and law == ("double backward" if finding.second_order else finding.law)
         ]
         return f"{max(parts):.3f}" if parts else "-"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _REFERENCE = "numpy"
 # The laws that compare numbers, and what a column of the table has room for.
-_LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "(double backward)": "double"}
+_LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "double backward": "double"}
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 

@@ -1,24 +1,27 @@
-"""What the laws of a pair found, with both numbers."""
+"""The findings of the laws of a pair, and the report of a check."""
 
 import math
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What one law found of one array or function.
+    """The result of one law for one array or function.
 
     Attributes
     ----------
     law : str
-        ``"structure"``, ``"purity"``, ``"laziness"``, ``"adjoint identity"`` or ``"central difference"``.
+        Name of the law: ``"structure"``, ``"finiteness"``, ``"purity"``, ``"repeatability"``, ``"laziness"``,
+        ``"linearity"``, ``"adjoint identity"`` or ``"central difference"``.
     of : str
-        What it was found of: a gradient such as ``"dw"``, an argument, or a function of the pair.
+        The gradient, such as ``"dw"``, the argument, or the function of the pair.
     got : float or str
-        What the pair gave: a number, or words for what no number says.
+        The result: a number, or a description.
     expected : float or str
-        What it should have given.
+        The right result.
     tolerance : float
-        How far two numbers may lie apart; 0 for words, which must be the same.
+        The largest allowed distance of two numbers; 0 for descriptions, which must be equal.
+    second_order : bool
+        Whether the finding is about the double backward.
     """
 
     law: str
@@ -26,30 +29,31 @@ class Finding(NamedTuple):
     got: float | str
     expected: float | str
     tolerance: float = 0.0
+    second_order: bool = False
 
     @property
     def error(self) -> float:
-        """How far the numbers lie apart; infinity for words that differ."""
+        """The distance of the two numbers; infinity for words that differ."""
         if isinstance(self.got, str) or isinstance(self.expected, str):
             return 0.0 if self.got == self.expected else math.inf
         return abs(self.got - self.expected)
 
     @property
     def holds(self) -> bool:
-        """Whether the law holds; it does not where a number is NaN."""
-        return self.error <= self.tolerance
+        """Whether the law holds; it does not where a number or the tolerance is infinite or NaN."""
+        return self.error <= self.tolerance < math.inf
 
     def __str__(self) -> str:
         """Return the finding in one line."""
+        what = f"{self.law} of {self.of}{' (double backward)' if self.second_order else ''}"
         if isinstance(self.got, str) or isinstance(self.expected, str):
-            line = f"{self.law} of {self.of}: {self.got}"
-            return line if self.holds else f"{line}, expected {self.expected}"
+            return f"{what}: {self.got}" if self.holds else f"{what}: {self.got}, expected {self.expected}"
         numbers = f"got {self.got:.9g}, expected {self.expected:.9g}"
-        return f"{self.law} of {self.of}: {numbers}, error {self.error:.1e}, tolerance {self.tolerance:.1e}"
+        return f"{what}: {numbers}, error {self.error:.1e}, tolerance {self.tolerance:.1e}"
 
 
 class PairReport(NamedTuple):
-    """What the laws found of a pair; as text, a line for each.
+    """The findings for a pair; ``str`` gives one line for each.
 
     Attributes
     ----------
@@ -68,7 +72,7 @@ class PairReport(NamedTuple):
         return tuple(finding for finding in self.findings if not finding.holds)
 
     def __str__(self) -> str:
-        """Return a line that counts, and then those of laws that are broken before the others."""
+        """Return a line with the counts, then the broken findings, then those that hold."""
         count, broken = len(self.findings), self.broken
         verdict = f"{len(broken)} of {count} findings break a law" if broken else f"all {count} findings hold"
         held = [finding for finding in self.findings if finding.holds]

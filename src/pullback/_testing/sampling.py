@@ -16,9 +16,8 @@ from pullback._core.typing import Array
 Numbers: TypeAlias = list[complex]
 """The entries of one array or of several, in order; those of real arrays have no imaginary part."""
 
-
-class ComputedError(Exception):
-    """A block of a lazy array was computed where nothing should be."""
+LARGEST = 1e150
+"""Bound on the numbers of a check: the sum of the products of two does not overflow."""
 
 
 def read_numbers(*arrays: Array) -> Numbers:
@@ -73,19 +72,6 @@ def draw_tangent(random: Random, x: Array, numbers: Numbers, /) -> Array:
     return _put([part * (abs(number) or usual) for part, number in zip(parts, numbers, strict=True)], x, shape)
 
 
-def watched(x: Array, /) -> Array:
-    """Return a lazy array whose blocks raise `ComputedError` when they are computed; another array as it is."""
-    map_blocks = getattr(x, "map_blocks", None)
-    return x if map_blocks is None else map_blocks(_refuse, dtype=x.dtype)
-
-
-def _refuse(block: Any, /) -> Any:  # noqa: ANN401 - a block of any library
-    """Refuse a block; not one without entries, which a library makes to learn the result's type."""
-    if math.prod(block.shape):
-        raise ComputedError
-    return block
-
-
 def _shape(x: Array, /) -> tuple[tuple[int, ...], bool]:
     """Return the shape of an array, 1 for a size that is not known; and whether all are known."""
     shape = tuple(size if isinstance(size, int) else 1 for size in x.shape)
@@ -120,17 +106,19 @@ def best_step(measure: Callable[[float], tuple[float, float]], got: float, least
 
     A step of 1 is exact for what is affine or quadratic in the input. Elsewhere, an error that falls with h² is three
     times smaller than the change from the step before. That change must have fallen as h² itself: two differences can
-    agree by chance.
+    agree by chance. The error is infinity if no step gives finite numbers.
     """
     h, change = 1.0, math.inf
     last, rounding = measure(h)
-    if abs(last - got) <= rounding:
+    if abs(last - got) <= rounding < math.inf:
         return last, rounding
     best = last, math.inf
     while h > least and not rounding >= best[1]:
         h /= 2
         value, rounding = measure(h)
         before, change = change, abs(value - last)
+        if math.isnan(change):  # one of the two steps leaves the domain
+            change = math.inf
         error = rounding + max(change, before / 4)
         if error < best[1]:
             best = value, error
