@@ -1,22 +1,11 @@
-"""The pairs under test, each with its map in NumPy and a table of named shapes."""
+"""The records of the linear pairs, each with its map in NumPy and a table of named shapes."""
 
 from typing import Any
 
 import numpy as np
 
-from pullback import (
-    affine_backward,
-    affine_forward,
-    frobenius_inner,
-    frobenius_inner_backward,
-    matmul_backward,
-    matmul_forward,
-    quadratic_form,
-    quadratic_form_backward,
-    trace_of_product,
-    trace_of_product_backward,
-)
-from tests.harness.pair_laws import Arrays, Pair
+from pullback._ops import affine, forms, matmul
+from tests.harness.pair_laws import Arrays, ReferencedPair
 
 Shape = tuple[int, ...]
 
@@ -39,8 +28,8 @@ def _matmul_batch(arrays: Arrays) -> set[str]:
     return {*own, "da"} if own else set()
 
 
-AFFINE = Pair("affine", ("z", "w", "b"), ("z", "w"), affine_forward, affine_backward, _affine, _affine_batch)
-MATMUL = Pair("matmul", ("x1", "x2"), ("x1", "x2"), matmul_forward, matmul_backward, np.matmul, _matmul_batch)
+AFFINE = ReferencedPair(**vars(affine.AFFINE), reference=_affine, batch=_affine_batch)
+MATMUL = ReferencedPair(**vars(matmul.MATMUL), reference=np.matmul, batch=_matmul_batch)
 
 
 def affine_shapes(*z: int, n: int) -> dict[str, Shape]:
@@ -122,16 +111,8 @@ def _no_batch(_: Arrays) -> set[str]:
     return set()
 
 
-FROBENIUS = Pair(
-    "frobenius inner",
-    ("x", "y"),
-    ("x", "y"),
-    frobenius_inner,
-    frobenius_inner_backward,
-    _frobenius,
-    _frobenius_batch,
-)
-TRACE = Pair("trace of product", ("x", "w"), ("x", "w"), trace_of_product, trace_of_product_backward, _trace, _no_batch)
+FROBENIUS = ReferencedPair(**vars(forms.FROBENIUS_INNER), reference=_frobenius, batch=_frobenius_batch)
+TRACE = ReferencedPair(**vars(forms.TRACE_OF_PRODUCT), reference=_trace, batch=_no_batch)
 
 FROBENIUS_SHAPES: dict[str, dict[str, Shape]] = {
     "2-d": {"x": (4, 3), "y": (4, 3)},
@@ -154,7 +135,7 @@ def _form(x: Any, A: Any, y: Any) -> Any:  # noqa: N803 - the letter of the form
     return np.sum((x @ A) * y, axis=-1)
 
 
-class _Quadratic(Pair):
+class _Quadratic(ReferencedPair):
     """A form that is bilinear, with one vector in both places: it changes by what it does for each place."""
 
     def linear(self, arrays: Arrays, **changed: Any) -> Any:
@@ -170,13 +151,7 @@ def _quadratic_batch(arrays: Arrays) -> set[str]:
 
 
 QUADRATIC = _Quadratic(
-    "quadratic form",
-    ("x", "A"),
-    ("x", "A"),
-    quadratic_form,
-    quadratic_form_backward,
-    lambda x, matrix: _form(x, matrix, x),
-    _quadratic_batch,
+    **vars(forms.QUADRATIC_FORM), reference=lambda x, matrix: _form(x, matrix, x), batch=_quadratic_batch
 )
 
 QUADRATIC_SHAPES: dict[str, dict[str, Shape]] = {

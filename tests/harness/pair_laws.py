@@ -1,6 +1,6 @@
 """The laws that every pair obeys, whatever its operation, array library, dtype and shape.
 
-Those that need no reference are `pullback.check_pair`'s; here stand the others. A pair is affine in each of its inputs,
+The laws of `pullback.check_pair` need no reference; the others are here. A pair is affine in each of its inputs,
 over the real numbers at least: so its exact gradient is the adjoint of a matrix that the forward itself gives, column
 by column, and no law needs a formula of the gradient.
 
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pullback import check_pair
+from pullback._core.pair import Pair
+from pullback._testing.check import check_record
 from tests.harness.backend import Backend
 
 C = 4.0
@@ -35,14 +36,10 @@ EPS = {
 Arrays = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A forward and its backward, with the same map in NumPy as the reference."""
+@dataclass(frozen=True, kw_only=True)
+class ReferencedPair(Pair):
+    """The record of a pair, with the same map in NumPy as the reference."""
 
-    name: str
-    inputs: tuple[str, ...]
-    needs: tuple[str, ...]  # what the backward takes after the upstream gradient
-    forward: Callable[..., Any]
     backward: Callable[..., Any]
     reference: Callable[..., Any]
     batch: Callable[[Arrays], set[str]]  # the inputs whose first axis is rows, of unknown number where a backend says
@@ -94,7 +91,7 @@ class Given:
     eps_out: float
 
 
-def given(backend: Backend, pair: Pair, shapes: dict[str, tuple[int, ...]], dtype: str) -> Given:
+def given(backend: Backend, pair: ReferencedPair, shapes: dict[str, tuple[int, ...]], dtype: str) -> Given:
     """Draw the inputs, a tangent of each and an upstream gradient, from a seed of their own."""
     rng = np.random.default_rng(20)
     drawn = {x: _draw(rng, shape, dtype) for x, shape in shapes.items()}
@@ -120,14 +117,14 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
     return x + 1j * rng.standard_normal(shape) if dtype.startswith("complex") else x
 
 
-def require(ok: Any, law: str, pair: Pair, backend: Any, what: str, got: Any, expected: Any) -> None:  # noqa: PLR0913, PLR0917
+def require(ok: Any, law: str, pair: ReferencedPair, backend: Any, what: str, got: Any, expected: Any) -> None:  # noqa: PLR0913, PLR0917
     """Fail with operation, backend, law and both numbers, unless `ok`."""
     if not ok:
         msg = f"{pair.name} on {backend} breaks the law of {law}: {what} is\n{got}\nand should be\n{expected}"
         raise AssertionError(msg)
 
 
-def value(backend: Backend, pair: Pair, case: Given) -> None:
+def value(backend: Backend, pair: ReferencedPair, case: Given) -> None:
     """Require the output and the gradients of the reference in float64."""
     got = dict(zip(pair.inputs, backend.numpy(pair.run_backward(backend, case.arrays)), strict=True))
     got["a"] = backend.numpy(pair.run_forward(backend, case.arrays))
@@ -142,24 +139,12 @@ def value(backend: Backend, pair: Pair, case: Given) -> None:
         require(np.all(ok), "value", pair, backend, x, array, right)
 
 
-def check(
-    backend: Backend,
-    pair: Pair,
-    case: Given,
-    jvp: Callable[..., Any] | None = None,
-    double_backward: Callable[..., Any] | None = None,
-) -> None:
-    """Require what `check_pair` does, of functions that are called as the backend calls them."""
+def check(backend: Backend, pair: ReferencedPair, case: Given) -> None:
+    """Require the laws of `check_pair`, of functions that are called as the backend calls them."""
+    functions = ("forward", "backward", "jvp", "double_backward")
+    called: dict[str, Any] = {x: getattr(pair, x) and partial(backend.call, getattr(pair, x)) for x in functions}
     try:
-        check_pair(
-            partial(backend.call, pair.forward),
-            partial(backend.call, pair.backward),
-            *(case.arrays[x] for x in pair.inputs),
-            names=pair.inputs,
-            needs=pair.needs,
-            jvp=jvp and partial(backend.call, jvp),
-            double_backward=double_backward and partial(backend.call, double_backward),
-        )
+        check_record(replace(pair, **called), *(case.arrays[x] for x in pair.inputs))
     except AssertionError as error:
         msg = f"{pair.name} on {backend}: {error}"
         raise AssertionError(msg) from None
@@ -177,17 +162,17 @@ def structure_of(x: Any) -> tuple[Any, ...]:
     return array_namespace(x).__name__, shape, x.dtype, str(device(x))
 
 
-def subsets(backend: Backend, pair: Pair, case: Given) -> None:
+def subsets(backend: Backend, pair: ReferencedPair, case: Given) -> None:
     """Require None where `wrt` does not name an input, and elsewhere the value that it has with all."""
     full = backend.numpy(pair.run_backward(backend, case.arrays))
-    for wrt in [(), *itertools.combinations(pair.inputs, 1), pair.inputs[::-1]]:
+    for wrt in [(), *itertools.combinations(pair.inputs, 1), tuple(pair.inputs)[::-1]]:
         some = backend.numpy(pair.run_backward(backend, case.arrays, wrt=wrt))
         for x, got, expected in zip(pair.inputs, some, full, strict=True):
             ok = np.array_equal(got, expected) if x in wrt else got is None
             require(ok, "wrt", pair, backend, f"d{x} with wrt={wrt}", got, expected if x in wrt else None)
 
 
-def spread(backend: Backend, pair: Pair, case: Given) -> None:
+def spread(backend: Backend, pair: ReferencedPair, case: Given) -> None:
     """Require that a NaN or an infinity shows up where the formula sends it, and nowhere else."""
     ones = {x: np.ones_like(array) for x, array in case.exact.items()}
     for x in ("da", *pair.needs):
@@ -204,7 +189,7 @@ def spread(backend: Backend, pair: Pair, case: Given) -> None:
             require(ok, f"NaN and infinity in {x}", pair, backend, f"d{y}, not finite at", got, expected)
 
 
-def layouts(layout: str, backend: Backend, pair: Pair, case: Given) -> None:
+def layouts(layout: str, backend: Backend, pair: ReferencedPair, case: Given) -> None:
     """Strided, transposed, reversed, broadcast and otherwise chunked arrays give what contiguous ones give."""
     value(backend, pair, relaid(layout, backend, case))
 
@@ -258,7 +243,7 @@ def _dtype_name(x: Any) -> str:
     return str(x.dtype).rpartition(".")[2]
 
 
-LAWS: dict[str, Callable[[Backend, Pair, Given], None]] = {
+LAWS: dict[str, Callable[[Backend, ReferencedPair, Given], None]] = {
     "value": value,
     "check": check,
     "wrt": subsets,

@@ -15,9 +15,9 @@ from pullback import (
 )
 from tests.harness.backend import Backend
 from tests.harness.pair_cases import FROBENIUS, FROBENIUS_SHAPES, TRACE, TRACE_SHAPES, Shape
-from tests.harness.pair_laws import LAWS, LAYOUTS, SHAPE_LAWS, Pair, given, layouts
+from tests.harness.pair_laws import LAWS, LAYOUTS, SHAPE_LAWS, ReferencedPair, given, layouts
 
-SHAPES: list[tuple[Pair, dict[str, Shape]]] = [
+SHAPES: list[tuple[ReferencedPair, dict[str, Shape]]] = [
     *((FROBENIUS, shapes) for shapes in FROBENIUS_SHAPES.values()),
     *((TRACE, shapes) for shapes in TRACE_SHAPES.values()),
 ]
@@ -25,20 +25,20 @@ PAIRS = [(FROBENIUS, FROBENIUS_SHAPES["3-d"]), (TRACE, TRACE_SHAPES["wide"])]
 
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
-@pytest.mark.parametrize(("pair", "shapes"), SHAPES, ids=lambda x: x.name if isinstance(x, Pair) else str(x))
-def test_shapes(backend_one_device: Backend, pair: Pair, shapes: dict[str, Shape], law: str) -> None:
+@pytest.mark.parametrize(("pair", "shapes"), SHAPES, ids=lambda x: x.name if isinstance(x, ReferencedPair) else str(x))
+def test_shapes(backend_one_device: Backend, pair: ReferencedPair, shapes: dict[str, Shape], law: str) -> None:
     LAWS[law](backend_one_device, pair, given(backend_one_device, pair, shapes, "float32"))
 
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(("pair", "shapes"), PAIRS, ids=["frobenius", "trace"])
-def test_dtypes(backend: Backend, dtype: str, pair: Pair, shapes: dict[str, Shape], law: str) -> None:
+def test_dtypes(backend: Backend, dtype: str, pair: ReferencedPair, shapes: dict[str, Shape], law: str) -> None:
     LAWS[law](backend, pair, given(backend, pair, shapes, dtype))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("pair", "shapes"), PAIRS, ids=["frobenius", "trace"])
-def test_layouts(backend_one_device: Backend, pair: Pair, shapes: dict[str, Shape], layout: str) -> None:
+def test_layouts(backend_one_device: Backend, pair: ReferencedPair, shapes: dict[str, Shape], layout: str) -> None:
     layouts(layout, backend_one_device, pair, given(backend_one_device, pair, shapes, "complex64"))
 
 
