@@ -11,13 +11,15 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
 import pullback
+from pullback._core.pair import Pair
+from pullback._ops import PAIRS
 from tests.harness.backend import Backend, load
 from tests.harness.pair_laws import EPS, C
 
@@ -155,19 +157,19 @@ def matmul(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
 def frobenius(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
     """Draw two arrays of one shape."""
     shape = tuple(rng.integers(1, 4, rng.integers(4)).tolist())
-    return {"x": (shape, "first"), "y": (shape, "second"), "dvalue": ((), "both")}
+    return {"x": (shape, "first"), "y": (shape, "second"), "da": ((), "both")}
 
 
 def trace(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
     """Draw two matrices whose product is square."""
     n, k = rng.integers(1, 5, 2).tolist()
-    return {"x": ((n, k), "first"), "w": ((k, n), "second"), "dvalue": ((), "both")}
+    return {"x": ((n, k), "first"), "w": ((k, n), "second"), "da": ((), "both")}
 
 
 def quadratic(rng: np.random.Generator) -> dict[str, tuple[Shape, str]]:
     """Draw vectors and a matrix."""
     batch, k = BATCHES[rng.integers(len(BATCHES))], int(rng.integers(1, 5))
-    return {"x": ((*batch, k), "first"), "A": ((k, k), "second"), "dvalue": (batch, "both")}
+    return {"x": ((*batch, k), "first"), "A": ((k, k), "second"), "da": (batch, "both")}
 
 
 def run_fused(peer: Any, f: Function) -> Function:
@@ -225,33 +227,52 @@ def joined(*arrays: Any) -> Any:
     return array_namespace(*arrays).concat([flat(x) for x in arrays])
 
 
+# For each pair: the shapes to draw, and the map as peers write it.
+MAPS: dict[str, tuple[Callable[[np.random.Generator], dict[str, tuple[Shape, str]]], Function]] = {
+    "affine": (affine, affine_map),
+    "matmul": (matmul, product),
+    "frobenius_inner": (frobenius, inner_product),
+    "trace_of_product": (trace, trace_map),
+    "quadratic_form": (quadratic, form),
+}
+
 # For each function: the shapes to draw, whether both primals have one dtype, what is called here, and what a peer does.
 Check = tuple[Callable[[np.random.Generator], dict[str, tuple[Shape, str]]], bool, Function, Callable[[Any, Case], Any]]
+
+
+def checks_of(pair: Pair) -> dict[str, Check]:
+    """Return a check of each function of a pair."""
+    shapes, f = MAPS[pair.name]
+    names, functions = list(pair.inputs), cast("Any", pair)
+
+    def inputs(c: Case, which: Sequence[str] = names, prefix: str = "") -> list[Any]:
+        return [getattr(c, prefix + name) for name in which]
+
+    def jvp(c: Case) -> Any:
+        tangents = {f"{name}_tangent": getattr(c, f"dd{name}") for name in names}
+        return functions.jvp(*inputs(c, pair.needs), **tangents)
+
+    def double(peer: Any, c: Case) -> Any:
+        gradients = grad_of_grad(peer, run_fused(peer, f), inputs(c, prefix="dd"), c.da, *inputs(c))
+        return gradients[: 1 + len(pair.needs)]
+
+    checks: dict[Any, tuple[Function, Callable[[Any, Case], Any]]] = {
+        pair.forward: (lambda c: pair.forward(*inputs(c)), lambda peer, c: run_fused(peer, f)(*inputs(c))),
+        pair.backward: (
+            lambda c: functions.backward(c.da, *inputs(c, pair.needs)),
+            lambda peer, c: peer.vjp(run_fused(peer, f), inputs(c), c.da),
+        ),
+        pair.jvp: (jvp, lambda peer, c: peer.jvp(run_fused(peer, f), inputs(c), inputs(c, prefix="dd"))),
+        pair.double_backward: (
+            lambda c: functions.double_backward(*inputs(c, prefix="dd"), c.da, *inputs(c, pair.needs)),
+            double,
+        ),
+    }
+    return {x.__name__: (shapes, False, *check) for x, check in checks.items() if x is not None}
+
+
 CHECKS: dict[str, Check] = {
-    "affine_forward": (
-        affine,
-        False,
-        lambda c: pullback.affine_forward(c.z, c.w, c.b),
-        lambda peer, c: run_fused(peer, affine_map)(c.z, c.w, c.b),
-    ),
-    "affine_backward": (
-        affine,
-        False,
-        lambda c: pullback.affine_backward(c.da, c.z, c.w),
-        lambda peer, c: peer.vjp(run_fused(peer, affine_map), (c.z, c.w, c.b), c.da),
-    ),
-    "affine_jvp": (
-        affine,
-        False,
-        lambda c: pullback.affine_jvp(c.z, c.w, z_tangent=c.ddz, w_tangent=c.ddw, b_tangent=c.ddb),
-        lambda peer, c: peer.jvp(run_fused(peer, affine_map), (c.z, c.w, c.b), (c.ddz, c.ddw, c.ddb)),
-    ),
-    "affine_double_backward": (
-        affine,
-        False,
-        lambda c: pullback.affine_double_backward(c.ddz, c.ddw, c.ddb, c.da, c.z, c.w),
-        lambda peer, c: grad_of_grad(peer, run_fused(peer, affine_map), (c.ddz, c.ddw, c.ddb), c.da, c.z, c.w, c.b)[:3],
-    ),
+    **{name: check for pair in PAIRS if not pair.real for name, check in checks_of(pair).items()},
     "affine_jacobians": (
         affine,
         True,
@@ -275,66 +296,6 @@ CHECKS: dict[str, Check] = {
         True,
         lambda c: pullback.JacobianOperator(c.z, c.w).rmatvec(flat(c.da)),
         lambda peer, c: joined(*peer.vjp(affine_map, (c.z, c.w, c.b), c.da)),
-    ),
-    "matmul_forward": (
-        matmul,
-        False,
-        lambda c: pullback.matmul_forward(c.x1, c.x2),
-        lambda peer, c: run_fused(peer, product)(c.x1, c.x2),
-    ),
-    "matmul_backward": (
-        matmul,
-        False,
-        lambda c: pullback.matmul_backward(c.da, c.x1, c.x2),
-        lambda peer, c: peer.vjp(run_fused(peer, product), (c.x1, c.x2), c.da),
-    ),
-    "matmul_jvp": (
-        matmul,
-        False,
-        lambda c: pullback.matmul_jvp(c.x1, c.x2, x1_tangent=c.ddx1, x2_tangent=c.ddx2),
-        lambda peer, c: peer.jvp(run_fused(peer, product), (c.x1, c.x2), (c.ddx1, c.ddx2)),
-    ),
-    "matmul_double_backward": (
-        matmul,
-        False,
-        lambda c: pullback.matmul_double_backward(c.ddx1, c.ddx2, c.da, c.x1, c.x2),
-        lambda peer, c: grad_of_grad(peer, run_fused(peer, product), (c.ddx1, c.ddx2), c.da, c.x1, c.x2),
-    ),
-    "frobenius_inner": (
-        frobenius,
-        False,
-        lambda c: pullback.frobenius_inner(c.x, c.y),
-        lambda peer, c: run_fused(peer, inner_product)(c.x, c.y),
-    ),
-    "frobenius_inner_backward": (
-        frobenius,
-        False,
-        lambda c: pullback.frobenius_inner_backward(c.dvalue, c.x, c.y),
-        lambda peer, c: peer.vjp(run_fused(peer, inner_product), (c.x, c.y), c.dvalue),
-    ),
-    "trace_of_product": (
-        trace,
-        False,
-        lambda c: pullback.trace_of_product(c.x, c.w),
-        lambda peer, c: run_fused(peer, trace_map)(c.x, c.w),
-    ),
-    "trace_of_product_backward": (
-        trace,
-        False,
-        lambda c: pullback.trace_of_product_backward(c.dvalue, c.x, c.w),
-        lambda peer, c: peer.vjp(run_fused(peer, trace_map), (c.x, c.w), c.dvalue),
-    ),
-    "quadratic_form": (
-        quadratic,
-        False,
-        lambda c: pullback.quadratic_form(c.x, c.A),
-        lambda peer, c: run_fused(peer, form)(c.x, c.A),
-    ),
-    "quadratic_form_backward": (
-        quadratic,
-        False,
-        lambda c: pullback.quadratic_form_backward(c.dvalue, c.x, c.A),
-        lambda peer, c: peer.vjp(run_fused(peer, form), (c.x, c.A), c.dvalue),
     ),
 }
 
