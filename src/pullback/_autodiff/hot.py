@@ -76,4 +76,28 @@ def _right(xp: Namespace, g: Array, x: Array, shape: tuple[int, ...], /) -> Arra
     return contract_rows(xp, x, g)
 
 
-HOT = {"matmul": make_matmul, "sum": make_sum}
+def make_asarray(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `asarray`, which hands on the array itself where it can."""
+    rule = RULES["asarray"]
+
+    def function(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
+        if type(obj) is Traced and obj._namespace is ns and not copy and device is None:
+            if dtype is None or dtype == obj._value.dtype:
+                return obj
+        return call_rule(ns, rule, (obj,), {"dtype": dtype, "device": device, "copy": copy})
+
+    return function
+
+
+def make_astype(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `astype`, which hands on the array itself where it may and can."""
+    rule = RULES["astype"]
+
+    def function(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+        same = type(x) is Traced and x._namespace is ns and not copy and device is None and dtype == x._value.dtype
+        return x if same else call_rule(ns, rule, (x, dtype), {"copy": copy, "device": device})
+
+    return function
+
+
+HOT = {"asarray": make_asarray, "astype": make_astype, "matmul": make_matmul, "sum": make_sum}

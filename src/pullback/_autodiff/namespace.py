@@ -15,35 +15,27 @@ from typing import Any
 from array_api_compat import array_namespace, is_array_api_obj, is_lazy_array
 
 from pullback._autodiff.hot import HOT
-from pullback._autodiff.rules.registry import REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE
+from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
+from pullback._autodiff.rules.arithmetic import Arithmetic
+from pullback._autodiff.rules.registry import METHODS, REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE, Unary
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
-from pullback._autodiff.traced import Traced, adapted
+from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
-CONSTANTS = ("e", "inf", "nan", "newaxis", "pi")
+CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "__array_api_version__")
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float32", "float64", "complex64", "complex128"),
     *("float16", "bfloat16"),  # not in the standard; where the library has them, so does its namespace here
 )
-CREATION = (
-    "arange",
-    "empty",
-    "empty_like",
-    "eye",
-    "from_dlpack",
-    "linspace",
-    "ones",
-    "ones_like",
-    "zeros",
-    "zeros_like",
-)
+CREATION = ("empty", "empty_like", "eye", "ones", "ones_like", "zeros", "zeros_like")
 INSPECTION = ("broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "result_type")
-OPERATORS = {"add": operator.add, "divide": operator.truediv, "multiply": operator.mul, "subtract": operator.sub}
+ARITHMETIC = {"add": "add", "divide": "truediv", "multiply": "mul", "subtract": "sub"}
 EXTENSIONS = ("fft", "linalg", "special")
 _CHAPTERS = (
+    "creation",
     "elementwise",
     "fft",
     "indexing",
@@ -92,21 +84,23 @@ class TracedNamespace:
         if name in INSPECTION:
             return inspecting_function(getattr(self.raw, name))
         if name in CREATION:
-            return constant_function(self, getattr(self.base, name))
+            return constant_function(self, name, getattr(self.base, name))
+        if name.startswith("operator."):
+            return self.function(name, getattr(operator, name.removeprefix("operator.")))
         return self.function(name, getattr(self.base, name, None))
 
     def function(self, name: str, plain: Callable[..., Any] | None) -> Callable[..., Any]:
         """Return a recording function, by its name in the rules and the function of the level below."""
         if name in HOT:
             return HOT[name](self, call_rule)
-        if name in OPERATORS:
-            return operator_function(self, name, OPERATORS[name])
+        if name in ARITHMETIC:
+            return arithmetic_function(self, name, ARITHMETIC_RULES[ARITHMETIC[name]])
         if plain is not None and name in UNARY:
-            return unary_function(self, plain, UNARY[name][0], saves_out=UNARY[name][1])
-        if name in RULES and plain is not None:
+            return unary_function(self, name, plain, UNARY[name])
+        if plain is not None and name in RULES and name not in METHODS:
             return general_function(self, name, RULES[name])
-        if name in WITHOUT_DERIVATIVE and plain is not None:
-            return constant_function(self, plain)
+        if plain is not None and name in WITHOUT_DERIVATIVE:
+            return constant_function(self, name, plain)
         if name in REFUSED:
             return refusing_function(self, name, plain)
         msg = (
@@ -114,6 +108,11 @@ class TracedNamespace:
             f"{self.raw.__name__} has"
         )
         raise AttributeError(msg)
+
+    def named(self, name: str, /) -> Any:
+        """Return a function by its name in the rules, which is that of its extension and its own."""
+        extension, _, function = name.partition(".")
+        return getattr(getattr(self, extension), function) if extension in EXTENSIONS else getattr(self, name)
 
     # Arrays of this level.
 
@@ -145,9 +144,13 @@ class TracedNamespace:
         """Return the value of an array at the level below; whatever is no array stays as it is."""
         if type(x) is Traced:
             return (x if x._namespace is self else self.lift(x))._value
-        if self.depth > 1 and is_array_api_obj(x):
+        if self.depth > 1 and self.holds(x):
             return self.base.lift(x)
         return x
+
+    def holds(self, x: Any, /) -> bool:
+        """Whether this is a plain array of the library."""
+        return is_array_api_obj(x) and library(x) is self.raw
 
     def constants(self, x: Any, /) -> Any:
         """Lift all arrays of a result, which may be a tuple of them, as constants."""
@@ -174,18 +177,16 @@ class TracedNamespace:
 
     def getitem(self, x: Traced, key: Any, /) -> Traced:
         """Return ``x[key]``."""
-        return call_rule(self, RULES["getitem"], (x, self.lowered_key(key)), {})
+        return call_rule(self, RULES["getitem"], (x, key), {})
 
     def setitem(self, x: Traced, key: Any, value: Any, /) -> None:
         """Carry out ``x[key] = value``: a new value and a new node for the same object."""
-        value = value if type(value) in (bool, int, float, complex) else self.lift(value)
-        x._become(call_rule(self, RULES["setitem"], (x, value, self.lowered_key(key)), {}))
+        value = value if type(value) in SCALARS else self.asarray(value)
+        x._become(call_rule(self, RULES["setitem"], (x, value, key), {}))
 
-    def lowered_key(self, key: Any, /) -> Any:
-        """Return an index with the values of its arrays."""
-        if isinstance(key, tuple):
-            return tuple(map(self.lower, key))
-        return self.lower(key)
+    def moved(self, x: Traced, device: Any, stream: Any, /) -> Traced:
+        """Return ``x.to_device(device)``."""
+        return call_rule(self, RULES["to_device"], (x, device), {"stream": stream})
 
     def mutable(self, x: Traced, /) -> bool:
         """Whether the library's arrays change in place."""
@@ -254,21 +255,15 @@ def library(x: Array, /) -> Namespace:
     return found
 
 
-def unary_function(
-    ns: TracedNamespace,
-    plain: Callable[..., Any],
-    pull: Callable[..., Any],
-    /,
-    *,
-    saves_out: bool,
-) -> Callable[..., Traced]:
+def unary_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], entry: Unary, /) -> Callable[..., Any]:
     """Return an elementwise function of one array."""
     real = ns.real_dtypes
+    pull, saves, complex_pull = entry
 
-    def function(x: Any, /) -> Traced:
+    def function(x: Any, /) -> Any:
         if type(x) is not Traced or x._namespace is not ns:
             if type(x) is Traced and x._namespace.depth > ns.depth:
-                return getattr(x._namespace, plain.__name__)(x)
+                return x._namespace.named(name)(x)
             x = ns.lift(x)
         value = x._value
         out = plain(value)
@@ -277,40 +272,49 @@ def unary_function(
             return Traced(out, None, -1, ns)
         tape = x._tape
         nodes = tape.nodes
-        saved = (out if saves_out else value,)
+        saved = (value,) if saves == "x" else (out,) if saves == "out" else ()
         if value.dtype in real:
             nodes.append(((i, pull, saved),))
-        else:
+        elif complex_pull is None:
             nodes.append(((i, *adapted(ns, pull, saved, like(out), like(value))),))
+        else:
+            nodes.append(((i, _pull_rule, (like(out), like(value), complex_pull, *saved)),))
         return Traced(out, tape, len(nodes) - 1, ns)
-
-    function.__name__ = plain.__name__
-    return function
-
-
-def operator_function(ns: TracedNamespace, name: str, op: Callable[[Any, Any], Any], /) -> Callable[..., Traced]:
-    """Return an operator as a function."""
-
-    def function(x1: Any, x2: Any, /) -> Traced:
-        if type(x1) is not Traced and type(x2) is not Traced:
-            x1 = ns.lift(x1)
-        return op(x1, x2)
 
     function.__name__ = name
     return function
 
 
-def constant_function(ns: TracedNamespace, plain: Callable[..., Any], /) -> Callable[..., Any]:
+def arithmetic_function(ns: TracedNamespace, name: str, rule: Arithmetic, /) -> Callable[..., Traced]:
+    """Return the function of the namespace that does what an operator does."""
+    forward, reflected = binary(rule._replace(op=getattr(ns.base, name)))
+
+    def function(x1: Any, x2: Any, /) -> Any:
+        deeper = _deepest((x1, x2), {}, ns)
+        if deeper is not ns:
+            return deeper.named(name)(x1, x2)
+        out = reflected(x2, x1) if type(x1) in SCALARS and type(x2) is Traced else forward(ns.lift(x1), x2)
+        if out is NotImplemented:
+            msg = f"{name}: the arguments must be arrays or Python numbers; got {type(x1).__name__} and {type(x2).__name__}"
+            raise TypeError(msg)
+        return out
+
+    function.__name__ = name
+    return function
+
+
+def constant_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function whose results are constant."""
 
-    @functools.wraps(plain, assigned=("__name__", "__doc__"))
     def function(*args: Any, **kwargs: Any) -> Any:
         deeper = _deepest(args, kwargs, ns)
         if deeper is not ns:
-            return constant_function(deeper, getattr(deeper.base, plain.__name__))(*args, **kwargs)
+            return deeper.named(name)(*args, **kwargs)
         args = tuple(_lowered(ns, a) for a in args)
         return ns.constants(plain(*args, **{k: _lowered(ns, v) for k, v in kwargs.items()}))
 
+    function.__name__ = name
+    function.__doc__ = plain.__doc__
     return function
 
 
@@ -339,7 +343,7 @@ def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any] 
         if plain is None:
             msg = f"{ns.raw.__name__} has no {name}"
             raise AttributeError(msg)
-        return constant_function(ns, plain)(*args, **kwargs)
+        return constant_function(ns, name, plain)(*args, **kwargs)
 
     function.__name__ = name
     return function
@@ -408,7 +412,9 @@ def _record(ns: TracedNamespace, result: Any, leaves: list[Any], /) -> Any:
         return Traced(out, tape, first, ns)
     nodes.append(Joint(len(out), tuple(edges)))
     nodes.extend([()] * (len(out) - 1))
-    items = [Traced(x, tape, first + i, ns) for i, x in enumerate(out)]
+    items = [
+        Traced(x, tape, first + i, ns) if x.dtype in ns.floating else Traced(x, None, -1, ns) for i, x in enumerate(out)
+    ]
     return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
 
 

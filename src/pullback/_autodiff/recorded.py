@@ -124,7 +124,7 @@ def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
     """Return what lifts the arrays among the things that a node saved."""
 
     def lift(x: Any) -> Any:
-        if type(x) is Traced or is_array_api_obj(x):
+        if type(x) is Traced or ns.holds(x):
             return ns.lift(x)
         if isinstance(x, Like):
             return x if x.array is None else x._replace(array=ns.lift(x.array))

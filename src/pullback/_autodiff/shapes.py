@@ -35,7 +35,7 @@ def full(xp: Namespace, g: Array, spec: Like, /) -> Array:
 def zeros(xp: Namespace, spec: Like, g: Array, /) -> Array:
     """Return zeros of a shape and dtype, on the device of `g`."""
     if spec.array is not None:
-        return xp.zeros_like(spec.array)
+        return xp.zeros_like(spec.array, dtype=spec.dtype)
     return xp.zeros(spec.shape, dtype=spec.dtype, device=device(g))
 
 

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from array_api_compat import device
+
 from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.shapes import cast, fit, full, like
 from pullback._autodiff.tape import LostGradientError
 from pullback._core.typing import Namespace
 
-_SCALARS = frozenset({bool, int, float, complex})
+SCALARS = frozenset({bool, int, float, complex})
 _PLACES = frozenset({type(None), int, slice, type(Ellipsis)})
 
 
@@ -43,7 +45,7 @@ class Traced:
     @property
     def device(self) -> Any:
         """The device of the value, where the backend tells it."""
-        return self._value.device
+        return device(self._value)
 
     @property
     def ndim(self) -> int:
@@ -77,7 +79,7 @@ class Traced:
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> "Traced":
         """Move to a device; the cotangent moves back."""
-        return self._namespace.to_device(self, device, stream=stream)
+        return self._namespace.moved(self, device, stream)
 
     def __repr__(self) -> str:
         state = "active" if self._index >= 0 else "constant"
@@ -190,17 +192,22 @@ def _operand(namespace: Any, x: Any, /) -> Any:
 Operator = Callable[[Traced, Any], Any]
 
 
-def _binary(rule: Arithmetic, /) -> tuple[Operator, Operator, Operator]:
-    """Return the operator, the reflected one and the one in place."""
+def binary(rule: Arithmetic, /) -> tuple[Operator, Operator]:
+    """Return an operator that records, and the reflected one."""
     record = _recorder(rule)
-    forward = _forward(rule, record)
+    return _forward(rule, record), _reflected(rule, record)
+
+
+def _operators(rule: Arithmetic, /) -> tuple[Operator, Operator, Operator]:
+    """Return the operator, the reflected one and the one in place."""
+    forward, reflected = binary(rule)
 
     def in_place(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
         out = forward(self, other)
         return ns.assign(self, out) if type(out) is Traced and ns.mutable(self) else out
 
-    return forward, _reflected(rule, record), in_place
+    return forward, reflected, in_place
 
 
 def _recorder(rule: Arithmetic, /) -> Operator:
@@ -241,7 +248,7 @@ def _forward(rule: Arithmetic, record: Operator, /) -> Operator:
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
         kind = type(other)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             x = self._value
             out = op(x, other)
             return _with_scalar(self, out, pull, saves(x, other, out), plain=kind is not complex)
@@ -262,7 +269,7 @@ def _reflected(rule: Arithmetic, record: Operator, /) -> Operator:
 
     def reflected(self: Traced, other: Any, /) -> Any:
         kind = type(other)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             y = self._value
             out = op(other, y)
             return _with_scalar(self, out, pull, saves(other, y, out), plain=kind is not complex)
@@ -309,7 +316,7 @@ def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], 
 
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
-        if type(other) not in _SCALARS:
+        if type(other) not in SCALARS:
             if type(other) is Traced and other._namespace.depth > ns.depth:
                 return op(other._namespace.lift(self), other)
             other = _operand(ns, other)
@@ -319,7 +326,7 @@ def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], 
         return Traced(op(self._value, other), None, -1, ns)
 
     def reflected(self: Traced, other: Any, /) -> Any:
-        if type(other) not in _SCALARS:
+        if type(other) not in SCALARS:
             other = _operand(self._namespace, other)
             if other is NotImplemented:
                 return NotImplemented
@@ -334,7 +341,7 @@ def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], 
 
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
-        if type(other) not in _SCALARS:
+        if type(other) not in SCALARS:
             if type(other) is Traced and other._namespace.depth > ns.depth:
                 ns = other._namespace
             elif (other := _operand(ns, other)) is NotImplemented:
@@ -342,7 +349,7 @@ def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], 
         return getattr(ns, name)(self, other)
 
     def reflected(self: Traced, other: Any, /) -> Any:
-        if type(other) not in _SCALARS and (other := _operand(self._namespace, other)) is NotImplemented:
+        if type(other) not in SCALARS and (other := _operand(self._namespace, other)) is NotImplemented:
             return NotImplemented
         return getattr(self._namespace, name)(other, self)
 
@@ -365,10 +372,11 @@ def _unary(name: str, /) -> Callable[[Traced], Traced]:
 def _install() -> None:
     """Give `Traced` the operators of the standard."""
     for name, rule in arithmetic.OPERATORS.items():
-        forward, reflected, in_place = _binary(rule)
+        forward, reflected, in_place = _operators(rule)
         for prefix, method in (("", forward), ("r", reflected), ("i", in_place)):
             setattr(Traced, f"__{prefix}{name}__", method)
-    for name, function in (("pow", "pow"), ("matmul", "matmul"), ("floordiv", "floor_divide"), ("mod", "remainder")):
+    by_name = ("matmul", "matmul"), *((name, f"operator.{name}") for name in ("pow", "floordiv", "mod"))
+    for name, function in by_name:
         for prefix, method in zip(("", "r", "i"), _by_function(function), strict=True):
             setattr(Traced, f"__{prefix}{name}__", method)
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):

@@ -1,25 +1,129 @@
 """Indexing: ``x[key]``, ``x[key] = v``, `take` and `take_along_axis`."""
 
+import math
 from typing import Any
 
+from array_api_compat import device
+
 from pullback._autodiff.rules.registry import rule
+from pullback._autodiff.rules.scatter import add_at
 from pullback._autodiff.shapes import Like, like, zeros
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
+_PLACES = frozenset({int, slice, type(None), type(Ellipsis)})
+_WHOLE = slice(None)
+
 
 @rule
 def getitem(xp: Namespace, x: Array, key: Any, /) -> Any:
-    del xp
-    return x[key], (_scatter, like(x), key)
+    out, items = x[key], key if isinstance(key, tuple) else (key,)
+    if all(type(item) in _PLACES for item in items):
+        return out, (_set_basic, like(x), items)
+    key = tuple(item if type(item) in _PLACES else _index_array(xp, x, item) for item in items)
+    arrays = [item for item in key if type(item) not in _PLACES]
+    if len(arrays) == 1 and xp.isdtype(arrays[0].dtype, "bool"):
+        return out, (_set_mask, like(x), key)
+    if len(arrays) == 1 and all(
+        item is Ellipsis or (type(item) is slice and item == _WHOLE) for item in key if item is not arrays[0]
+    ):
+        place = next(i for i, item in enumerate(key) if item is arrays[0])
+        axis = place if all(item is not Ellipsis for item in key[:place]) else x.ndim - (len(key) - place)
+        return out, (_add_along, like(x), axis, arrays[0])
+    return out, (_add_anywhere, like(x), key)
 
 
-def _scatter(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
-    """Return zeros with `g` at `key`."""
-    return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), key, g)
+def _index_array(xp: Namespace, x: Array, item: Any, /) -> Array:
+    """Return a part of an index as an array of the library, where it is a list or an array of NumPy."""
+    own = type(item) is type(x) or hasattr(item, "__array_namespace__")
+    return item if own else xp.asarray(item, device=device(x))
 
 
-def put(xp: Namespace, x: Array, key: Any, value: Array, /) -> Array:
+def _set_basic(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) -> Array:
+    """Return zeros with `g` at the place of integers and slices."""
+    items = _for_each_axis(items, len(spec.shape))
+    new = tuple(a for a, item in enumerate(item for item in items if type(item) is not int) if item is None)
+    g = xp.squeeze(g, axis=new) if new else g
+    items = tuple(item for item in items if item is not None)
+    if not all(type(size) is int for size in spec.shape):
+        return _gathered(xp, g, spec, items)
+    return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), items or ..., g)
+
+
+def _for_each_axis(items: tuple[Any, ...], ndim: int, /) -> tuple[Any, ...]:
+    """Write an index of integers, slices and None out: what it leaves out is a slice of all."""
+    rest = ndim - sum(item is not None and item is not Ellipsis for item in items)
+    place = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
+    return (*items[:place], *(_WHOLE,) * rest, *items[place + 1 :])
+
+
+def _gathered(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) -> Array:
+    """Do what an assignment does, which an array of unknown size does not have."""
+    for axis, (item, size) in enumerate(zip(items, spec.shape, strict=True)):
+        if type(item) is int:
+            g = xp.expand_dims(g, axis=axis)
+        if item == _WHOLE:
+            continue
+        if type(size) is not int:
+            msg = (
+                f"x[{item}]: an axis of unknown size cannot be indexed by numbers where gradients are followed. Compute "
+                "the chunk sizes first, or use where() with a mask"
+            )
+            raise NotImplementedError(msg)
+        taken = [item % size] if type(item) is int else list(range(*item.indices(size)))
+        if not taken:
+            g = xp.sum(g, axis=axis, keepdims=True)
+            taken = [size]
+        source = [taken.index(i) if i in taken else 0 for i in range(size)]
+        shape = (*(1,) * axis, size, *(1,) * (len(items) - axis - 1))
+        chosen = xp.reshape(xp.asarray([i in taken for i in range(size)]), shape)
+        g = xp.where(chosen, xp.take(g, xp.asarray(source), axis=axis), 0)
+    return g
+
+
+def _set_mask(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
+    """Return zeros with `g` where a mask is true."""
+    if not all(type(size) is int for size in g.shape):
+        msg = (
+            "x[mask]: a selection of unknown size cannot be pulled back. Use where(mask, x, 0) in place of x[mask], or "
+            "compute the sizes first"
+        )
+        raise NotImplementedError(msg)
+    return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), key if len(key) > 1 else key[0], g)
+
+
+def _add_along(xp: Namespace, g: Array, spec: Like, axis: int, indices: Array, /) -> Array:
+    """Add `g` up at indices along an axis, which may occur more than once."""
+    shape = spec.shape
+    n = shape[axis]
+    flat = xp.reshape(indices, (-1,))
+    if indices.ndim != 1:
+        g = xp.reshape(g, (*shape[:axis], flat.shape[0], *shape[axis + 1 :]))
+    return add_at(xp, g, _from_start(xp, flat, n), axis, n)
+
+
+def _from_start(xp: Namespace, indices: Array, n: int, /) -> Array:
+    """Count negative indices from 0 on."""
+    indices = xp.astype(indices, xp.arange(1).dtype, copy=False)
+    return xp.where(indices < 0, indices + n, indices)
+
+
+def _add_anywhere(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
+    """Add `g` up at any index that has arrays."""
+    return _add_flat(xp, g, spec, _places(xp, g, spec)[key])
+
+
+def _places(xp: Namespace, g: Array, spec: Like, /) -> Array:
+    """Return the place of each entry among all of the array."""
+    return xp.reshape(xp.arange(math.prod(spec.shape), device=device(g)), spec.shape)
+
+
+def _add_flat(xp: Namespace, g: Array, spec: Like, places: Array, /) -> Array:
+    added = add_at(xp, xp.reshape(g, (-1,)), xp.reshape(places, (-1,)), 0, math.prod(spec.shape))
+    return xp.reshape(added, spec.shape)
+
+
+def put(xp: Namespace, x: Array, key: Any, value: Any, /) -> Array:
     """Return `x`, which nothing else holds, with `value` at `key`."""
     at = getattr(x, "at", None)
     if at is not None:  # arrays that do not change in place, as JAX's
@@ -31,15 +135,46 @@ def put(xp: Namespace, x: Array, key: Any, value: Array, /) -> Array:
 @rule
 def setitem(xp: Namespace, x: Array, value: Any, key: Any, /) -> Any:
     out = put(xp, xp.asarray(x, copy=True), key, value)
-    return out, (_without, key), (_gather, key)
+    items = key if isinstance(key, tuple) else (key,)
+    if all(type(item) in _PLACES or (_is_mask(xp, item)) for item in items):
+        return out, (_without, key), (_gather, key)
+    return out, (_without, key), (_gather_last, key)
+
+
+def _is_mask(xp: Namespace, item: Any, /) -> bool:
+    return not isinstance(item, list) and xp.isdtype(item.dtype, "bool")
 
 
 def _without(xp: Namespace, g: Array, key: Any, /) -> Array:
     """Return `g` with zeros at `key`."""
-    out = xp.asarray(g, copy=True)
-    return put(xp, out, key, xp.zeros_like(out[key]))
+    return put(xp, xp.asarray(g, copy=True), key, 0)
 
 
-def _gather(xp: Namespace, g: Array, key: Any, /) -> Array:
-    del xp
+def _gather(_: Namespace, g: Array, key: Any, /) -> Array:
     return g[key]
+
+
+def _gather_last(xp: Namespace, g: Array, key: Any, /) -> Array:
+    """Return `g` at indices, and 0 for an entry that a later one overwrote."""
+    taken = g[key]
+    spec = like(g)
+    order = xp.reshape(xp.arange(math.prod(taken.shape), device=device(g)), taken.shape)
+    last = put(xp, xp.asarray(_places(xp, g, spec), copy=True), key, order)
+    return xp.where(last[key] == order, taken, 0)
+
+
+@rule
+def take(xp: Namespace, x: Array, indices: Array, /, *, axis: Any = None) -> Any:
+    out = xp.take(x, indices, axis=axis)
+    if axis is None and x.ndim != 1:
+        return out, (_add_flat, like(x), _from_start(xp, indices, math.prod(x.shape)))
+    return out, (_add_along, like(x), 0 if axis is None else axis % x.ndim, indices)
+
+
+@rule
+def take_along_axis(xp: Namespace, x: Array, indices: Array, /, *, axis: int = -1) -> Any:
+    return xp.take_along_axis(x, indices, axis=axis), (_add_along_axis, like(x), indices, axis)
+
+
+def _add_along_axis(xp: Namespace, g: Array, spec: Like, indices: Array, axis: int, /) -> Array:
+    return _add_flat(xp, g, spec, xp.take_along_axis(_places(xp, g, spec), indices, axis=axis))

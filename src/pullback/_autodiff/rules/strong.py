@@ -1,6 +1,7 @@
 """Strong zeros: a cotangent that is exactly 0 contributes 0, whatever the derivative.
 
 So ``where(x > 0, log(x), 0)`` has the gradient 0 at x = 0, though the derivative of the logarithm is infinite there.
+Each function is linear in its first argument, also where that is 0, and so are its derivatives of all orders.
 """
 
 from typing import Any
@@ -10,19 +11,35 @@ from pullback._core.typing import DType, Namespace
 
 
 def strong_multiply(xp: Namespace, g: Array, d: Array, /) -> Array:
-    """Return ``g d``, and 0 where `g` is 0. It is linear in `g`, also where that is 0."""
+    """Return ``g d``, and 0 where `g` is 0."""
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_multiply, g, d)
-    return g * xp.where(g == 0, xp.zeros_like(d), d)
+    return g * xp.where(g == 0, 0, d)
 
 
 def strong_divide(xp: Namespace, g: Array, d: Array, /) -> Array:
-    """Return ``g / d``, and 0 where `g` is 0. It is linear in `g`, also where that is 0."""
+    """Return ``g / d``, and 0 where `g` is 0."""
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_divide, g, d)
-    return g / xp.where(g == 0, xp.ones_like(d), d)
+    return g / xp.where(g == 0, 1, d)
+
+
+def strong_power(xp: Namespace, g: Array, x: Array, exponent: Any, /) -> Array:
+    """Return ``g x^exponent``, and 0 where `g` is 0."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_power, g, x, exponent)
+    return g * xp.where(g == 0, 1, x) ** exponent
+
+
+def strong_log(xp: Namespace, g: Array, x: Array, /) -> Array:
+    """Return ``g log(x)``, and 0 where `g` is 0."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_log, g, x)
+    return g * xp.log(xp.where(g == 0, 1, x))
 
 
 def _multiply(xp: Namespace, g: Array, d: Array, /) -> Any:
@@ -46,8 +63,39 @@ def _denominator(xp: Namespace, h: Array, d: Array, out: Array, /) -> Array:
     return -strong_divide(xp, h * conj(xp, out), conj(xp, d))
 
 
-def conj(xp: Namespace, x: Array, /) -> Array:
-    """Return the complex conjugate; `x` itself where that is real."""
+def _power(xp: Namespace, g: Array, x: Array, exponent: Any, /) -> Any:
+    out = strong_power(xp, g, x, exponent)
+    return out, (_factor, x, exponent), (_base, g, x, exponent), (_exponent, x, out)
+
+
+def _factor(xp: Namespace, h: Array, x: Array, exponent: Any, /) -> Array:
+    return strong_power(xp, h, conj(xp, x), conj(xp, exponent))
+
+
+def _base(xp: Namespace, h: Array, g: Array, x: Array, exponent: Any, /) -> Array:
+    return strong_power(xp, h * conj(xp, g * exponent), conj(xp, x), conj(xp, exponent) - 1)
+
+
+def _exponent(xp: Namespace, h: Array, x: Array, out: Array, /) -> Array:
+    return strong_log(xp, h * conj(xp, out), conj(xp, x))
+
+
+def _log(xp: Namespace, g: Array, x: Array, /) -> Any:
+    return strong_log(xp, g, x), (_log_factor, x), (_log_argument, g, x)
+
+
+def _log_factor(xp: Namespace, h: Array, x: Array, /) -> Array:
+    return strong_log(xp, h, conj(xp, x))
+
+
+def _log_argument(xp: Namespace, h: Array, g: Array, x: Array, /) -> Array:
+    return strong_divide(xp, h * conj(xp, g), conj(xp, x))
+
+
+def conj(xp: Namespace, x: Any, /) -> Any:
+    """Return the complex conjugate of an array or a number; `x` itself where that is real."""
+    if isinstance(x, int | float | complex):
+        return x.conjugate()
     return xp.conj(x) if is_complex(xp, x.dtype) else x
 
 
