@@ -81,9 +81,9 @@ def make_asarray(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any
     rule = RULES["asarray"]
 
     def function(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
-        if type(obj) is Traced and obj._namespace is ns and not copy and device is None:
-            if dtype is None or dtype == obj._value.dtype:
-                return obj
+        own = type(obj) is Traced and obj._namespace is ns and not copy and device is None
+        if own and (dtype is None or dtype == obj._value.dtype):
+            return obj
         return call_rule(ns, rule, (obj,), {"dtype": dtype, "device": device, "copy": copy})
 
     return function

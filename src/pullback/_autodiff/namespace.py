@@ -118,7 +118,7 @@ class TracedNamespace:
 
     def is_array(self, x: Any, /) -> bool:
         """Whether this is an array of any library, or a traced one."""
-        return type(x) is Traced or is_array_api_obj(x)
+        return type(x) is Traced or is_plain_array(x)
 
     def lift(self, x: Any, /) -> Traced:
         """Return an array at this level: a plain one, or one of a level below, as a constant."""
@@ -150,14 +150,14 @@ class TracedNamespace:
 
     def holds(self, x: Any, /) -> bool:
         """Whether this is a plain array of the library."""
-        return is_array_api_obj(x) and library(x) is self.raw
+        return is_plain_array(x) and library(x) is self.raw
 
     def constants(self, x: Any, /) -> Any:
         """Lift all arrays of a result, which may be a tuple of them, as constants."""
         if isinstance(x, tuple | list):
             items = [self.constants(item) for item in x]
             return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-        return Traced(x, None, -1, self) if type(x) is Traced or is_array_api_obj(x) else x
+        return Traced(x, None, -1, self) if type(x) is Traced or is_plain_array(x) else x
 
     def call_internal(self, rule: Callable[..., Any], *args: Any) -> Any:
         """Record an operation that is no function of the standard, by its rule."""
@@ -244,6 +244,11 @@ def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
     return made
 
 
+def is_plain_array(x: Any, /) -> bool:
+    """Whether this is an array of a library; the classes of NumPy's scalars, which are dtypes too, are none."""
+    return is_array_api_obj(x) and not isinstance(x, type)
+
+
 _libraries: dict[type, Namespace] = {}
 
 
@@ -295,7 +300,8 @@ def arithmetic_function(ns: TracedNamespace, name: str, rule: Arithmetic, /) -> 
             return deeper.named(name)(x1, x2)
         out = reflected(x2, x1) if type(x1) in SCALARS and type(x2) is Traced else forward(ns.lift(x1), x2)
         if out is NotImplemented:
-            msg = f"{name}: the arguments must be arrays or Python numbers; got {type(x1).__name__} and {type(x2).__name__}"
+            got = f"{type(x1).__name__} and {type(x2).__name__}"
+            msg = f"{name}: the arguments must be arrays or Python numbers; got {got}"
             raise TypeError(msg)
         return out
 

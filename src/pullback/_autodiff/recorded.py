@@ -3,10 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from array_api_compat import is_array_api_obj
-
 from pullback._autodiff import trees
-from pullback._autodiff.namespace import TracedNamespace, library, namespace_of_level
+from pullback._autodiff.namespace import TracedNamespace, is_plain_array, library, namespace_of_level
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back
 from pullback._autodiff.traced import Traced
@@ -137,7 +135,7 @@ def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
 
 
 def is_array(x: Any, /) -> bool:
-    return type(x) is Traced or is_array_api_obj(x)
+    return type(x) is Traced or is_plain_array(x)
 
 
 def _plain(tape: Tape, x: Any, /) -> Any:

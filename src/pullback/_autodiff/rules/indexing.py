@@ -66,8 +66,8 @@ def _gathered(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) ->
             continue
         if type(size) is not int:
             msg = (
-                f"x[{item}]: an axis of unknown size cannot be indexed by numbers where gradients are followed. Compute "
-                "the chunk sizes first, or use where() with a mask"
+                f"x[{item}]: an axis of unknown size cannot be indexed by numbers where gradients are followed. "
+                "Compute the chunk sizes first, or use where() with a mask"
             )
             raise NotImplementedError(msg)
         taken = [item % size] if type(item) is int else list(range(*item.indices(size)))

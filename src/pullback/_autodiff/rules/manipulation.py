@@ -155,13 +155,14 @@ def _restack(xp: Namespace, gs: tuple[Array, ...], axis: int, /) -> Array:
 
 @rule
 def diff(xp: Namespace, x: Array, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
-    out = xp.diff(x, axis=axis, n=n, prepend=prepend, append=append)
+    ends = {name: end for name, end in (("prepend", prepend), ("append", append)) if end is not None}
+    out = xp.diff(x, axis=axis, n=n, **ends)
     a, stop, pulls = axis % x.ndim, 0, []
     for part in (prepend, x, append):
         start, stop = stop, stop + (0 if part is None else part.shape[a])
         pulls.append((_diff, a, n, start, stop))
     before, own, after = pulls
-    return out, own, before, after
+    return out, own, None, None, before, after
 
 
 def _diff(xp: Namespace, g: Array, axis: int, n: int, start: int, stop: int, /) -> Array:
@@ -262,11 +263,11 @@ def _tile(xp: Namespace, g: Array, repetitions: tuple[int, ...], spec: Like, /) 
 
 @rule
 def astype(xp: Namespace, x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
+    floating = xp.isdtype(dtype, ("real floating", "complex floating"))
     if device is None:
-        out, pull = xp.astype(x, dtype, copy=copy), (same,)
-    else:
-        out, pull = xp.astype(x, dtype, copy=copy, device=device), (to_its_device, array_api_compat.device(x))
-    return out, pull if xp.isdtype(dtype, ("real floating", "complex floating")) else None
+        return xp.astype(x, dtype, copy=copy), (same,) if floating else None
+    out = xp.astype(x, dtype, copy=copy, device=device)
+    return out, (to_its_device, array_api_compat.device(x)) if floating else None
 
 
 @rule

@@ -4,7 +4,6 @@ from typing import Any
 
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule
 from pullback._autodiff.rules.scatter import unsort
-
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
