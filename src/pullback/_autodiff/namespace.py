@@ -12,16 +12,18 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from array_api_compat import array_namespace, is_array_api_obj, is_lazy_array
+from array_api_compat import array_namespace, is_array_api_obj
 
 from pullback._autodiff.hot import HOT
 from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
 from pullback._autodiff.rules.arithmetic import Arithmetic
+from pullback._autodiff.rules.manipulation import INVERSES
 from pullback._autodiff.rules.registry import METHODS, REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE, Unary
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
 from pullback._autodiff.typing import Array
+from pullback._autodiff.views import changed, has_views, is_basic, link
 from pullback._core.typing import Namespace
 
 CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "__array_api_version__")
@@ -54,7 +56,9 @@ class TracedNamespace:
         self.base, self.raw, self.depth = base, raw, depth
         # A name of its own: with the library's, helpers would take it for the library's namespace.
         self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
-        self.lazy = False
+        self.lazy = hasattr(raw.empty((0,)), "chunks")
+        self.views = has_views(raw)
+        self.transpose_function = general_function(self, "T", RULES["T"])
         self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
         # Those that a sum keeps.
         self.full_dtypes = _dtypes(raw, "float32", "float64")
@@ -173,16 +177,27 @@ class TracedNamespace:
 
     def transposed(self, x: Traced, /) -> Traced:
         """Return ``x.T``."""
-        return call_rule(self, RULES["T"], (x,), {})
+        return self.transpose_function(x)
 
     def getitem(self, x: Traced, key: Any, /) -> Traced:
         """Return ``x[key]``."""
-        return call_rule(self, RULES["getitem"], (x, key), {})
+        out = call_rule(self, RULES["getitem"], (x, key), {})
+        if self.views and is_basic(key):
+
+            def read(parent: Traced) -> Traced:
+                return call_rule(self, RULES["getitem"], (parent, key), {})
+
+            def write(parent: Traced, view: Traced) -> Traced:
+                return call_rule(self, RULES["setitem"], (parent, view, key), {})
+
+            link(x, out, read, write)
+        return out
 
     def setitem(self, x: Traced, key: Any, value: Any, /) -> None:
         """Carry out ``x[key] = value``: a new value and a new node for the same object."""
         value = value if type(value) in SCALARS else self.asarray(value)
         x._become(call_rule(self, RULES["setitem"], (x, value, key), {}))
+        changed(x)
 
     def moved(self, x: Traced, device: Any, stream: Any, /) -> Traced:
         """Return ``x.to_device(device)``."""
@@ -205,7 +220,9 @@ class TracedNamespace:
                 msg = f"the result of an in-place operation, of dtype {new.dtype}, does not fit {x.dtype}"
                 raise TypeError(msg)
             new = self.astype(new, x.dtype)
-        return x._become(new)
+        x._become(new)
+        changed(x)
+        return x
 
 
 class Extension:
@@ -239,9 +256,7 @@ def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
     for chapter in _CHAPTERS:
         importlib.import_module(f"pullback._autodiff.rules.{chapter}")
     base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
-    made = TracedNamespace(base, raw, depth)
-    made.lazy = is_lazy_array(raw.empty((0,))) and hasattr(raw.empty((0,)), "chunks")
-    return made
+    return TracedNamespace(base, raw, depth)
 
 
 def is_plain_array(x: Any, /) -> bool:
@@ -357,9 +372,19 @@ def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any] 
 
 def general_function(ns: TracedNamespace, name: str, rule: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function that is recorded by its rule."""
+    inverse = INVERSES.get(name) if ns.views else None
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        return call_rule(ns, rule, args, kwargs)
+        out = call_rule(ns, rule, args, kwargs)
+        if inverse is not None and type(args[0]) is Traced and args[0]._namespace is ns:
+            x, *options = args
+            link(
+                x,
+                out,
+                lambda parent: call_rule(ns, rule, (parent, *options), kwargs),
+                lambda _, view: inverse(ns, view, *options, **kwargs),
+            )
+        return out
 
     function.__name__ = name
     return function

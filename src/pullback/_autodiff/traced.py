@@ -24,6 +24,7 @@ class Traced:
     """An array of the backend at one level of differentiation: active if it has a node on a tape, else constant."""
 
     __slots__ = ("__weakref__", "_family", "_index", "_namespace", "_tape", "_value")
+    _family: Any
     __hash__ = None  # type: ignore[assignment] # arrays compare entry by entry
 
     def __init__(self, value: Any, tape: Any, index: int, namespace: Any) -> None:

@@ -1,6 +1,7 @@
 """Functions that move entries: shapes, axes, order, dtypes and devices."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat
@@ -278,3 +279,29 @@ def to_device(_: Namespace, x: Array, device: Any, /, *, stream: Any = None) -> 
 
 def to_its_device(_: Namespace, g: Array, device: Any, /) -> Array:
     return array_api_compat.to_device(g, device)
+
+
+def _unpermuted(xp: Namespace, x: Array, axes: tuple[int, ...]) -> Array:
+    """Undo a permutation of axes."""
+    order = [a % x.ndim for a in axes]
+    return xp.permute_dims(x, tuple(order.index(i) for i in range(x.ndim)))
+
+
+def _unsqueezed(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
+    """Undo the removal of axes of size 1."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    ndim = x.ndim + len(axes)
+    for a in sorted(a % ndim for a in axes):
+        x = xp.expand_dims(x, axis=a)
+    return x
+
+
+INVERSES: dict[str, Callable[..., Any]] = {
+    "T": lambda xp, x: xp.transposed(x),
+    "expand_dims": lambda xp, x, axis=0: xp.squeeze(x, axis=axis),
+    "matrix_transpose": lambda xp, x: xp.matrix_transpose(x),
+    "moveaxis": lambda xp, x, source, destination: xp.moveaxis(x, destination, source),
+    "permute_dims": _unpermuted,
+    "squeeze": _unsqueezed,
+}
+"""Functions whose result is a view in libraries that have views: what makes the array of its view again."""
