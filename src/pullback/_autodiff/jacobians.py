@@ -122,9 +122,7 @@ def _blocks(function: Function, chosen: tuple[Any, ...], /) -> tuple[Any, list[l
     outputs, inputs = trees.leaves(recorded.out), trees.leaves(chosen)
     space, raw = recorded.level().base, recorded.level().raw
     if any(raw.isdtype(x.dtype, "complex floating") for x in inputs):
-        msg = (
-            "jacobian: an argument to differentiate must have a real floating dtype. Use vjp and jvp for complex arrays"
-        )
+        msg = "jacobian: arguments must have real floating dtypes; got a complex one. Use vjp and jvp for those"
         raise TypeError(msg)
     sizes = [[_size(x.shape) for x in leaves] for leaves in (outputs, inputs)]
     if sum(sizes[0]) <= sum(sizes[1]) and not any(raw.isdtype(x.dtype, "complex floating") for x in outputs):

@@ -55,8 +55,9 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
 
     For complex arguments, minus the gradient is the direction of steepest descent (PyTorch's convention).
 
-    Derivatives of any order come by nesting: ``grad(lambda x: grad(f)(x)[0])``. Arrays that the function takes from
-    around it are constants; one that the caller overwrites before the gradient is computed cannot be noticed.
+    Arrays among the other arguments are constants. So are arrays that the function takes from around it: where such an
+    array meets functions of a namespace, write ``constant(x)``. One that is overwritten before the gradient is computed
+    cannot be noticed. Derivatives of any order come by nesting: ``grad(lambda x: grad(f)(x)[0])``.
 
     Examples
     --------
@@ -413,14 +414,14 @@ def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...
 def bind(
     name: str, function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
 ) -> tuple[Function, tuple[Any, ...]]:
-    """Return a function of the arguments in `argnums` alone, and these; the others are constants."""
+    """Return a function of the arguments in `argnums` alone, and these; arrays among the others are constants."""
     numbers = _chosen(name, argnums, args)
 
     def of_chosen(*chosen: Any) -> Any:
-        every = list(args)
+        every = [x if i in numbers else constant(x) for i, x in enumerate(args)]
         for n, x in zip(numbers, chosen, strict=True):
             every[n] = x
-        return function(*every, **kwargs)
+        return function(*every, **{key: constant(x) for key, x in kwargs.items()})
 
     return of_chosen, tuple(args[n] for n in numbers)
 
