@@ -10,13 +10,15 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 from array_api_compat import array_namespace
 
+from pullback._core.tracing import lifted, lifters
 from pullback._core.typing import Array, Cast, DType, Elementwise, Namespace
 
 _LARGEST = sys.float_info.max
 
 # The namespaces of arrays of float32 and float64, by type and dtype: the checks take longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
-# The types and dtypes that passed `_check_entries`. Not Dask's, for its blocks may be of any type.
+# The types and dtypes that passed `_check_entries`. Not Dask's, for its blocks may be of any
+# type, and not traced ones, whose namespace depends on the level.
 _plain: set[tuple[type, DType]] = set()
 
 
@@ -31,6 +33,7 @@ def validate_arrays(
     xp = cached_namespace(*arrays)
     if xp is not None:
         return xp, _as_it_is, _as_it_is, arrays
+    arrays = lifted(arrays)
     xp = validate_library_and_device(function, names, *arrays)
     checked: list[DType] = []
     for name, x in zip(names, arrays, strict=True):
@@ -267,7 +270,7 @@ def _check_entries(function: str, name: str, x: Array, /) -> None:
     elif x.dtype == object:
         rule, got, way = "hold numbers", "an array of objects", f"Convert it first, with {name}.astype(float)"
     else:
-        if block is x:
+        if block is x and type(x) not in lifters:
             _plain.add((type(x), x.dtype))
         return
     msg = f"{function}: {name} must {rule}; got {got}. {way}"

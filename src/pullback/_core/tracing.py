@@ -1,0 +1,30 @@
+"""How the tape takes part in calls of this package.
+
+The tape is built on this package. It registers its array type here, so that a pair that is called with traced arrays
+becomes one operation of the tape, and plain arrays beside traced ones are lifted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+recorders: dict[type, Callable[..., Any]] = {}
+"""By array type: ``record(pair, inputs, **options)`` returns the output; None where that is not possible."""
+
+lifters: dict[type, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
+"""By array type: what lifts all arrays of a call to the level of the deepest one."""
+
+
+def lifted(arrays: tuple[Any, ...], /) -> tuple[Any, ...]:
+    """Lift plain arrays beside traced ones; arrays that are all plain stay as they are."""
+    for x in arrays:
+        if type(x) in lifters:
+            return lifters[type(x)](arrays)
+    return arrays
+
+
+def record(pair: Any, inputs: tuple[Any, ...], /, **options: Any) -> Any:
+    """Record a call of a pair as one operation; None if no array is traced, or the pair cannot be one operation."""
+    for x in inputs:
+        if type(x) in recorders:
+            return recorders[type(x)](pair, inputs, **options)
+    return None
