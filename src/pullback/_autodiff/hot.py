@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff.rules.accurate import contract_rows
 from pullback._autodiff.rules.registry import RULES
 from pullback._autodiff.traced import Traced
 from pullback._autodiff.typing import Array
+from pullback._core.reductions import contract_rows
 from pullback._core.typing import Namespace
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from pullback._autodiff.custom import record_call
 from pullback._autodiff.namespace import TracedNamespace, space_of
+from pullback._autodiff.rules.accurate import record_sum
 from pullback._autodiff.shapes import cast, fit, full, like
 from pullback._autodiff.tape import Joint
 from pullback._autodiff.traced import Traced
@@ -81,4 +82,5 @@ def _lift_all(arrays: tuple[Any, ...], /) -> tuple[Any, ...]:
 
 
 tracing.recorders[Traced] = record_pair
+tracing.sums[Traced] = record_sum
 tracing.lifters[Traced] = _lift_all

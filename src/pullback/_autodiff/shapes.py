@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from array_api_compat import device
 
-from pullback._autodiff.rules.accurate import sum_all, sum_axes, sum_rows
+from pullback._autodiff.rules.accurate import sum_axes
 from pullback._autodiff.typing import Array
+from pullback._core.reductions import sum_all, sum_rows
 from pullback._core.typing import DType, Namespace
 
 

@@ -8,6 +8,7 @@ import math
 
 from array_api_compat import device
 
+from pullback._core import tracing
 from pullback._core.typing import Array, DType, Namespace
 
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
@@ -45,6 +46,8 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
     if x.ndim <= 2 or w.ndim != 2 or not can_reshape_rows(x):
         return x @ w
+    if type(x) in tracing.sums:
+        return tracing.sums[type(x)]("product", xp, x, w)
     flat = flatten(xp, x, 0) @ w
     out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
     return out
@@ -52,6 +55,8 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
 
 def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
     """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
+    if type(a) in tracing.sums:
+        return a + b
     n, shape = b.shape[0], a.shape
     few = len(shape) < 2 or shape[0] in range(_SHORT)
     if few or n == 0 or n > _JOINED // 2 or not can_reshape_rows(a) or (rows := math.prod(shape[:-1])) <= _MANY_ROWS:
@@ -69,6 +74,8 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
 
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
     """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
+    if type(x) in tracing.sums and kept == 0:
+        return tracing.sums[type(x)]("contract_rows", xp, x, y)
     if x.ndim != kept + 2:
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
@@ -85,6 +92,8 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
+    if type(y) in tracing.sums:
+        return tracing.sums[type(y)]("sum_rows", xp, y)
     if hasattr(y, "chunks"):
         total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
     else:
@@ -104,6 +113,8 @@ def sum_last(xp: Namespace, x: Array, /) -> Array:
 
     It is a product where the axis is short and the rows are many.
     """
+    if type(x) in tracing.sums:
+        return tracing.sums[type(x)]("sum_last", xp, x)
     n = x.shape[-1]
     if n == 1:
         return x
@@ -116,6 +127,8 @@ def sum_last(xp: Namespace, x: Array, /) -> Array:
 
 def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
     """Return ``Σ_j x_rj y_rj`` over the last axis, which is kept; with no array of products where that is long."""
+    if type(x) in tracing.sums:
+        return tracing.sums[type(x)]("dot_last", xp, x, y)
     n = x.shape[-1]
     if hasattr(x, "chunks") or not isinstance(n, int) or n <= _SHORT:
         return sum_last(xp, x * y)
@@ -125,6 +138,8 @@ def dot_last(xp: Namespace, x: Array, y: Array, /) -> Array:
 
 def sum_all(xp: Namespace, x: Array, /) -> Array:
     """Return the sum of all entries; of more than one chain in the widest dtype."""
+    if type(x) in tracing.sums:
+        return tracing.sums[type(x)]("sum_all", xp, x)
     wide = x.dtype if can_reshape_rows(x) and math.prod(x.shape) <= _CHAIN else accumulation_dtype(xp, x)
     out: Array = xp.sum(x, dtype=wide)
     return out if wide == x.dtype else xp.astype(out, x.dtype)

@@ -10,6 +10,9 @@ from typing import Any
 recorders: dict[type, Callable[..., Any]] = {}
 """By array type: ``record(pair, inputs, **options)`` returns the output; None where that is not possible."""
 
+sums: dict[type, Callable[..., Any]] = {}
+"""By array type: ``record(name, xp, *arrays)`` records a function of `reductions` as one operation."""
+
 lifters: dict[type, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
 """By array type: what lifts all arrays of a call to the level of the deepest one."""
 

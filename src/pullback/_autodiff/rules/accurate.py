@@ -4,19 +4,17 @@ from typing import Any
 
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.typing import Array
-from pullback._core import reductions
-from pullback._core.reductions import accumulation_dtype
+from pullback._core import tracing
+from pullback._core.reductions import (
+    accumulation_dtype,
+    contract_rows,
+    dot_last,
+    product,
+    sum_all,
+    sum_last,
+    sum_rows,
+)
 from pullback._core.typing import Namespace
-
-
-def sum_rows(xp: Namespace, y: Array, /) -> Array:
-    """Sum over all axes but the last."""
-    record = getattr(xp, "call_internal", None)
-    return reductions.sum_rows(xp, y) if record is None else record(_sum_rows, y)
-
-
-def _sum_rows(xp: Namespace, y: Array, /) -> Any:
-    return sum_rows(xp, y), (_same,)
 
 
 def _same(xp: Namespace, g: Array, /) -> Array:
@@ -25,33 +23,24 @@ def _same(xp: Namespace, g: Array, /) -> Array:
     return g
 
 
-def sum_all(xp: Namespace, x: Array, /) -> Array:
-    """Sum over all axes."""
-    record = getattr(xp, "call_internal", None)
-    return reductions.sum_all(xp, x) if record is None else record(_sum_all, x)
+def _sum_rows(xp: Namespace, y: Array, /) -> Any:
+    return sum_rows(xp, y), (_same,)
 
 
 def _sum_all(xp: Namespace, x: Array, /) -> Any:
     return sum_all(xp, x), (_same,)
 
 
-def sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Array:
-    """Sum over some axes, which are kept with size 1, in the accumulation dtype; return the dtype of `x`."""
-    record = getattr(xp, "call_internal", None)
-    if record is not None:
-        return record(_sum_axes, x, axes)
-    total = xp.sum(x, axis=axes, dtype=accumulation_dtype(xp, x), keepdims=True)
-    return xp.astype(total, x.dtype, copy=False)
+def _sum_last(xp: Namespace, x: Array, /) -> Any:
+    return sum_last(xp, x), (_same,)
 
 
-def _sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Any:
-    return sum_axes(xp, x, axes), (_same,)
+def _dot_last(xp: Namespace, x: Array, y: Array, /) -> Any:
+    return dot_last(xp, x, y), (_times, y), (_times, x)
 
 
-def contract_rows(xp: Namespace, x: Array, y: Array, /) -> Array:
-    """Return ``Σ_r x_rk y_rn`` over all axes but the last."""
-    record = getattr(xp, "call_internal", None)
-    return reductions.contract_rows(xp, x, y) if record is None else record(_contract_rows, x, y)
+def _times(xp: Namespace, g: Array, y: Array, /) -> Array:
+    return g * conj(xp, y)
 
 
 def _contract_rows(xp: Namespace, x: Array, y: Array, /) -> Any:
@@ -66,12 +55,6 @@ def _to_y(xp: Namespace, g: Array, x: Array, /) -> Array:
     return product(xp, conj(xp, x), g)
 
 
-def product(xp: Namespace, x: Array, w: Array, /) -> Array:
-    """Return ``x @ w`` for a matrix `w`: a single product, whatever the batch axes of `x`."""
-    record = getattr(xp, "call_internal", None)
-    return reductions.product(xp, x, w) if record is None else record(_product, x, w)
-
-
 def _product(xp: Namespace, x: Array, w: Array, /) -> Any:
     return product(xp, x, w), (_product_x, w), (_product_w, x)
 
@@ -82,3 +65,30 @@ def _product_x(xp: Namespace, g: Array, w: Array, /) -> Array:
 
 def _product_w(xp: Namespace, g: Array, x: Array, /) -> Array:
     return contract_rows(xp, conj(xp, x), g)
+
+
+def _sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Any:
+    return sum_axes(xp, x, axes), (_same,)
+
+
+def sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Array:
+    """Sum over some axes, which are kept with size 1, in the accumulation dtype; return the dtype of `x`."""
+    if type(x) in tracing.sums:
+        return xp.call_internal(_sum_axes, x, axes)
+    total = xp.sum(x, axis=axes, dtype=accumulation_dtype(xp, x), keepdims=True)
+    return xp.astype(total, x.dtype, copy=False)
+
+
+_RULES = {
+    "contract_rows": _contract_rows,
+    "dot_last": _dot_last,
+    "product": _product,
+    "sum_all": _sum_all,
+    "sum_last": _sum_last,
+    "sum_rows": _sum_rows,
+}
+
+
+def record_sum(name: str, xp: Any, *arrays: Array) -> Array:
+    """Record a function of `reductions` as one operation."""
+    return xp.call_internal(_RULES[name], *arrays)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pullback._autodiff.rules.accurate import contract_rows, product
 from pullback._autodiff.rules.registry import rule
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.typing import Array
+from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Namespace
 
 
