@@ -384,11 +384,12 @@ ERRORS: dict[str, tuple[type[Exception], list[Any], dict[str, Any], str]] = {
         {"names": ("x", "y"), "wrt": ("x", "y")},
         r"wrt must be a tuple of names out of \('x',\); got \('x', 'y'\)\. Name",
     ),
+    "no gradient": (ValueError, [X], {"names": ("x",), "wrt": ()}, r"wrt must name at least one input; got \(\)$"),
     "large": (
         ValueError,
         [np.ones((101, 100))],
         {"names": ("x",)},
-        r"the inputs must have at most 10,000 entries in all, since each is read; got x \(101, 100\)\. Give a few rows",
+        r"the inputs must have at most 10,000 entries in total; got x \(101, 100\)\. Pass a few rows",
     ),
     "huge": (ValueError, [X + 1e200], {"names": ("x",)}, "the inputs must be finite numbers below "),
     "NaN": (

@@ -204,11 +204,15 @@ WRONG: dict[str, Wrong] = {
     "another shape the second time": unary(
         "repeatability of the backward", square, on_call(lambda i: np.ones((i + 1, 1, 1))[0 if i == 0 else slice(None)])
     ),
+    "another shape for a negative upstream gradient": unary(
+        "structure of dx", square, on_call(lambda i: np.ones((1 + i // 3, 1, 1))[0 if i < 3 else slice(None)])
+    ),
     "writes to the input": unary("purity of x", square, writes_into(1)),
     "writes to the upstream gradient": unary("purity of da", square, writes_into(0)),
     "writes NaN": unary("purity of x", lambda x: (x * x, x.fill(np.nan))[0], square_backward),
     # Structure.
     "another dtype": affine("structure of dw", lambda g, *_: g._replace(dw=g.dw.astype("float32"))),
+    "no output": unary("structure of the number of outputs", lambda _: (None, None), lambda _: ()),
     "an integer output": unary("structure of the output", lambda x: np.sign(x).astype("int64"), square_backward),
     "a complex gradient of a real input": unary("structure of dx", square, lambda da, x: 2 * x * da + 0j),
     "a real gradient of a complex input": unary("structure of dx", square, lambda da, x: (2 * x.conj() * da).real, C),

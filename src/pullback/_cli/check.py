@@ -1,5 +1,6 @@
 """The check of every pair of this package on an array library."""
 
+import math
 from random import Random
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Checked(NamedTuple):
         parts = [
             finding.error / finding.tolerance
             for finding in self.findings
-            if finding.tolerance > 0 and law == ("double backward" if finding.second_order else finding.law)
+            if 0 < finding.tolerance < math.inf and law == ("double backward" if finding.second_order else finding.law)
         ]
         return f"{max(parts):.3f}" if parts else "-"
 

@@ -1,4 +1,4 @@
-"""The laws of a pair, checked for anybody's pair on anybody's arrays."""
+"""Check any pair on any arrays against the laws of a pair."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ from pullback._testing.sampling import LARGEST, read_numbers
 from pullback._testing.structure import is_floating
 from pullback._testing.trial import Function, Subject
 
-# Each number is read into Python, by some libraries in ten microseconds: so many, read some ten times, take a second.
+# Reading a number into Python takes up to 10 µs, and each is read about ten times.
 _MOST = 10_000
 
 
@@ -177,7 +177,8 @@ def check_pair(  # noqa: PLR0913 - the options
     BROKEN central difference of dx: got ..., expected ..., error ..., tolerance ...
     ...
     """
-    names, told = (_names(forward, len(inputs)), False) if names is None else (tuple(names), True)
+    named = names is not None
+    names = _names(forward, len(inputs)) if names is None else tuple(names)
     _check_inputs(names, inputs)
     floating = tuple(name for name, x in zip(names, inputs, strict=True) if is_floating(x))
     subject = Subject(
@@ -189,9 +190,12 @@ def check_pair(  # noqa: PLR0913 - the options
         inputs=inputs,
         needs=_positions("needs", names if needs is None else needs, names, names),
         wrt=tuple(sorted(_positions("wrt", floating if wrt is None else wrt, floating, names))),
-        named_fields=told,
+        named_fields=named,
     )
     title = ", ".join(getattr(function, "__name__", repr(function)) for function in (forward, backward))
+    if not subject.wrt:
+        msg = f"check_pair: wrt must name at least one input; got {wrt!r}"
+        raise ValueError(msg)
     report = PairReport(title, tuple(findings(subject, Random(seed))))  # noqa: S311 - not for secrets
     if report.broken:
         raise AssertionError(report)
@@ -252,7 +256,7 @@ def _loss_functions(pair: Pair, /) -> tuple[Any, ...]:
 
 
 def _check_inputs(names: tuple[str, ...], inputs: tuple[Array, ...], /) -> None:
-    """Check that the inputs are named, belong together, can be differentiated at, and are small and finite."""
+    """Check the names, libraries, devices, dtypes, sizes and numbers of the inputs."""
     if len(names) != len(inputs) or len(set(names)) != len(names):
         msg = f"check_pair: names must have one name for each input; got {names} for {len(inputs)} inputs"
         raise ValueError(msg)
@@ -264,8 +268,7 @@ def _check_inputs(names: tuple[str, ...], inputs: tuple[Array, ...], /) -> None:
         raise ValueError(msg)
     if sum(math.prod(size for size in x.shape if isinstance(size, int)) for x in inputs) > _MOST:
         got = shapes(**dict(zip(names, inputs, strict=True)))
-        msg = f"check_pair: the inputs must have at most {_MOST:,} entries in all, since each is read; got {got}. "
-        msg += "Give a few rows of them"
+        msg = f"check_pair: the inputs must have at most {_MOST:,} entries in total; got {got}. Pass a few rows"
         raise ValueError(msg)
     for name, x in zip(names, inputs, strict=True):
         wrong = [number for number in read_numbers(x) if not abs(number) < LARGEST]
@@ -287,10 +290,10 @@ def _positions(
 
 
 def _names(forward: Callable[..., Any], count: int, /) -> tuple[str, ...]:
-    """Return the names of a function's parameters that take the inputs, or x0, x1, … if it does not tell."""
+    """Return the names of the parameters that take the inputs, or x0, x1, … if the function has no signature."""
     try:
         parameters = inspect.signature(forward).parameters.values()
-    except (TypeError, ValueError):  # as of some functions that are not written in Python
+    except (TypeError, ValueError):  # some functions that are not written in Python
         parameters = {}.values()
     takes = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [parameter.name for parameter in parameters if parameter.kind in takes]

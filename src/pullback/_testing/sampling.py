@@ -1,6 +1,6 @@
-"""The numbers of small arrays of any library, read into Python and drawn in Python.
+"""The numbers of small arrays of any library: read into Python, summed exactly, and drawn in Python.
 
-Only `check_pair` reads values, and it reads them here: its own sums are exact, and no array library is needed to draw.
+Only `check_pair` reads values, and only here.
 """
 
 import cmath
@@ -27,30 +27,30 @@ def read_numbers(*arrays: Array) -> Numbers:
         compute = getattr(x, "compute", None)
         done = x if compute is None else compute()
         flat = array_namespace(done).reshape(done, (-1,))
-        # One by one is the standard's way, and slow: many libraries, not all, hand over all at once.
+        # The standard has indexing alone, which is slow; many libraries also have tolist.
         entries = flat.tolist() if hasattr(flat, "tolist") else [flat[i] for i in range(flat.shape[0])]
         numbers += map(complex, entries)
     return numbers
 
 
 def inner(x: Numbers, y: Numbers, /) -> float:
-    """Return ``Re Σ conj(x) y``, the inner product in which the gradient of a real loss is one; rounded once."""
+    """Return ``Re Σ conj(x) y``, rounded once; NaN if a term is not finite or the sum overflows."""
     try:
         return math.fsum(part for a, b in zip(x, y, strict=True) for part in (a.real * b.real, a.imag * b.imag))
-    except (OverflowError, ValueError):  # the sum of numbers that are not all finite
+    except (OverflowError, ValueError):
         return math.nan
 
 
 def norm(x: Numbers, y: Numbers, /) -> float:
-    """Return ``√Σ|x y|²``: what independent relative errors of 1 come to in the inner product."""
+    """Return ``√Σ|x y|²``, the size of independent relative errors of 1 in the terms of the inner product."""
     return math.hypot(*(abs(a) * abs(b) for a, b in zip(x, y, strict=True)))
 
 
 def draw_upstream(random: Random, like: Array, /) -> Array:
     """Draw standard normal numbers in the shape, dtype and device of an array.
 
-    Where an axis has no known size, numbers r and s are drawn for the other axes, and ``r x + s`` is returned: its rows
-    differ as those of the array do.
+    If an axis has an unknown size, numbers r and s are drawn for the other axes, and ``r x + s`` is returned, whose
+    rows differ as those of the array do.
     """
     shape, known = _shape(like)
     normal = [_number(like, random.gauss(0.0, 1.0), random.gauss(0.0, 1.0)) for _ in range(math.prod(shape))]
@@ -61,25 +61,25 @@ def draw_upstream(random: Random, like: Array, /) -> Array:
 def draw_tangent(random: Random, x: Array, numbers: Numbers, /) -> Array:
     """Draw a tangent in which each number is 1/4 to 3/4 of the array's own, in any direction.
 
-    So a step of 1 does not take a number across zero, where many functions have a kink or the end of their domain. A
-    number that is zero itself moves as one of the usual size would, if all sizes are known.
+    So a step of 1 does not cross zero, where many functions have a kink or the end of their domain. A number that is
+    zero moves like one of the root mean square, if all sizes are known.
     """
     shape, known = _shape(x)
     if not known:
         return x * _put(_parts(random, x, math.prod(shape)), x, shape)
-    usual = math.sqrt(inner(numbers, numbers) / max(len(numbers), 1)) or 1.0
+    typical = math.sqrt(inner(numbers, numbers) / max(len(numbers), 1)) or 1.0
     parts = _parts(random, x, len(numbers))
-    return _put([part * (abs(number) or usual) for part, number in zip(parts, numbers, strict=True)], x, shape)
+    return _put([part * (abs(number) or typical) for part, number in zip(parts, numbers, strict=True)], x, shape)
 
 
 def _shape(x: Array, /) -> tuple[tuple[int, ...], bool]:
-    """Return the shape of an array, 1 for a size that is not known; and whether all are known."""
+    """Return the shape of an array, with 1 for an unknown size; and whether all sizes are known."""
     shape = tuple(size if isinstance(size, int) else 1 for size in x.shape)
     return shape, all(isinstance(size, int) for size in x.shape)
 
 
 def _parts(random: Random, like: Array, count: int, /) -> list[Any]:
-    """Draw factors of a size of 1/4 to 3/4, with either sign or, for a complex array, in all directions."""
+    """Draw factors of absolute value 1/4 to 3/4, of either sign or, for a complex array, of any argument."""
     polar = [(random.uniform(0.25, 0.75), random.uniform(-math.pi, math.pi)) for _ in range(count)]
     if _is_complex(like):
         return [cmath.rect(size, angle) for size, angle in polar]
@@ -102,11 +102,12 @@ def _is_complex(x: Array, /) -> bool:
 
 
 def best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:
-    """Return the central difference whose error, of rounding and of the step, is least; and that error.
+    """Return the central difference with the least error bound, and that bound.
 
-    A step of 1 is exact for what is affine or quadratic in the input. Elsewhere, an error that falls with h² is three
-    times smaller than the change from the step before. That change must have fallen as h² itself: two differences can
-    agree by chance. The error is infinity if no step gives finite numbers.
+    The error is that of rounding and that of the step. A step of 1 is exact for a map that is affine or quadratic in
+    the input. Elsewhere, an error that falls with h² is a third of the change in the last halving. That change must
+    have fallen as h² itself, since two differences can agree by chance. The bound is infinity if no step gives finite
+    numbers.
     """
     h, change = 1.0, math.inf
     last, rounding = measure(h)

@@ -1,4 +1,4 @@
-"""The law of structure: what namespace, dtype, device and shape a pair's arrays must have."""
+"""The law of structure: the namespace, dtype, device and shape of the arrays that a pair returns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,9 @@ from pullback._testing.report import Finding
 
 
 def outputs_like_inputs(outputs: Sequence[Any], inputs: Sequence[Array], /) -> list[Finding]:
-    """Require the inputs' namespace and device, and their promoted dtype or the real or complex one beside it."""
+    """Compare outputs with the inputs: namespace, device, and the promoted dtype or its real or complex counterpart."""
+    if not outputs:
+        return [Finding("structure", "the number of outputs", "0", "at least 1")]
     floating = [x for x in inputs if is_floating(x)]
     xp = array_namespace(*floating)
     like = xp.astype(floating[0], xp.result_type(*(x.dtype for x in floating)))
@@ -19,21 +21,21 @@ def outputs_like_inputs(outputs: Sequence[Any], inputs: Sequence[Array], /) -> l
     for x in outputs:
         got = type(x).__name__
         if is_array_api_obj(x):
-            beside = is_floating(x) and eps(x) == eps(like)
-            got = _describe(x, like.dtype if beside else x.dtype)
+            same_precision = is_floating(x) and eps(x) == eps(like)
+            got = _describe(x, like.dtype if same_precision else x.dtype)
         found.append(Finding("structure", "the output", got, _describe(like, like.dtype)))
     return found
 
 
 def all_alike(what: str, names: Sequence[str], got: Sequence[Any], like: Sequence[Array], /) -> list[Finding]:
-    """Require arrays one by one of the namespace, dtype, device and shape of others."""
+    """Compare arrays with others one by one: namespace, dtype, device and shape."""
     if len(got) != len(like):
         return [Finding("structure", f"the number of {what}", f"{len(got)}", f"{len(like)}")]
     return [_alike(name, x, y) for name, x, y in zip(names, got, like, strict=True)]
 
 
 def fields_of(results: Any, names: Sequence[str], /) -> list[Finding]:  # noqa: ANN401 - whatever a backward returns
-    """Require the fields of a NamedTuple, where they are not None, to have these names."""
+    """Compare the names of the fields of a NamedTuple that are not None."""
     if not hasattr(results, "_fields"):
         return []
     fields = [field for field, x in zip(results._fields, results, strict=True) if x is not None]
@@ -47,16 +49,16 @@ def is_floating(x: Array, /) -> bool:
 
 
 def eps(x: Array, /) -> float:
-    """Return the spacing of an array's numbers around 1."""
+    """Return the machine epsilon of the dtype of an array."""
     return float(array_namespace(x).finfo(x.dtype).eps)
 
 
 def _alike(of: str, x: Any, like: Array, /) -> Finding:  # noqa: ANN401 - whatever a function returns
-    """Require the namespace, dtype, device and shape of another array."""
+    """Compare the namespace, dtype, device and shape of two arrays."""
     expected = _describe(like, like.dtype)
     if not is_array_api_obj(x):
         return Finding("structure", of, type(x).__name__, expected)
-    # A size that is not known agrees with all, and equals nothing.
+    # An unknown size matches every size, but compares unequal.
     shape = like.shape if same_shape(x.shape, like.shape) else x.shape
     return Finding("structure", of, f"{_describe(x, x.dtype)} {tuple(shape)}", f"{expected} {tuple(like.shape)}")
 
