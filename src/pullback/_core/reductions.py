@@ -9,6 +9,7 @@ import math
 from array_api_compat import device
 
 from pullback._core import tracing
+from pullback._core.memory import add
 from pullback._core.typing import Array, DType, Namespace
 
 # Rounding errors pile up along a chain of additions: with z uniform in [0, 1), a float32 chain of 256 comes to 1e-6 of
@@ -54,20 +55,19 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
 
 
 def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
-    """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n), which nothing else holds."""
+    """Return ``a + b`` for a vector `b`, in the memory of `a` (..., n) where that is plain; nothing else holds it."""
     if type(a) in tracing.sums:
         return a + b
     n, shape = b.shape[0], a.shape
     few = len(shape) < 2 or shape[0] in range(_SHORT)
     if few or n == 0 or n > _JOINED // 2 or not can_reshape_rows(a) or (rows := math.prod(shape[:-1])) <= _MANY_ROWS:
-        a += b
-        return a
+        return add(a, b)
     # NumPy starts a loop for each row. The rows that are joined must come out even.
     joined = _JOINED // n
     while rows % joined:
         joined -= 1
     a = xp.reshape(a, (rows // joined, joined * n))
-    a += xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,))
+    a = add(a, xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,)))
     out: Array = xp.reshape(a, shape)
     return out
 
@@ -151,7 +151,7 @@ def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     total: Array = _transpose(xp, x[..., :block, :]) @ y[..., :block, :]
     for start in range(block, rows, block):
         part = slice(start, min(start + block, rows))
-        total += _transpose(xp, x[..., part, :]) @ y[..., part, :]
+        total = add(total, _transpose(xp, x[..., part, :]) @ y[..., part, :])
     return total
 
 
@@ -165,7 +165,7 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     wide = accumulation_dtype(xp, partials)
     total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
     if split < rows:
-        total += xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide)
+        total = add(total, xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide))
     out: Array = xp.astype(total, partials.dtype, copy=False)
     return out
 
@@ -181,7 +181,7 @@ def _sum_products(xp: Namespace, rows: int, y: Array, /) -> Array:
     chains = xp.reshape(y[: rows - rest, :], (count, _SUM_CHAIN, y.shape[-1]))
     total: Array = ones[:count] @ (ones @ chains)
     if rest:
-        total += ones[:rest] @ y[rows - rest :, :]
+        total = add(total, ones[:rest] @ y[rows - rest :, :])
     return total
 
 

@@ -13,6 +13,7 @@ from pullback._core.arguments import (
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
 from pullback._core.typing import Array
@@ -89,8 +90,8 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
 
     Notes
     -----
-    In indices, ``a_ij = Σ_l z_il w_lj + b_j``. The bias is added to the product in place, so that the output is the
-    only array of its size.
+    In indices, ``a_ij = Σ_l z_il w_lj + b_j``. The bias is added to the product in place where the array is plain
+    memory, as NumPy's and CuPy's are: the output is then the only array of its size.
 
     Examples
     --------
@@ -271,10 +272,7 @@ def affine_jvp(
         a = product(xp, z_tangent, w)
     if w_tangent is not None:
         change = product(xp, z, w_tangent)
-        if a is None:
-            a = change
-        else:
-            a += change
+        a = change if a is None else add(a, change)
     if b_tangent is not None:
         # Alone, it needs the rows of z, whose number may not be known: the sum of no columns is zero for each.
         a = xp.sum(z[..., :0], axis=-1, keepdims=True) + b_tangent if a is None else add_to_rows(xp, a, b_tangent)

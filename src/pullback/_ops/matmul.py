@@ -14,6 +14,7 @@ from pullback._core.arguments import (
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Array, Namespace
@@ -230,7 +231,7 @@ def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_t
     if x1_tangent is not None:
         a = product(xp, x1_tangent, x2)
         if x2_tangent is not None:
-            a += product(xp, x1, x2_tangent)
+            a = add(a, product(xp, x1, x2_tangent))
     elif x2_tangent is not None:
         a = product(xp, x1, x2_tangent)
     else:
