@@ -211,18 +211,16 @@ def test_narrow_mean_of_many(backend_one_device: Backend) -> None:
         assert abs(value - np.log(2)) <= EPS[dtype]
 
 
+_INTEGERS = r"y of integers holds class indices and must have the shape of a without its last axis; got "
+_FLOATS = r"y of floats or booleans holds a weight for each class and must have the shape of a; got "
 ERRORS = {
     "no classes": ((2, 0), (2,), "int64", r"a must have a last axis of at least one class.*; got a \(2, 0\)$"),
     "a 0-d": ((), (), "int64", r"a must have a last axis, of the outputs .*, shape \(\.\.\., n\); got a \(\)$"),
-    "rows": (
-        (3, 2),
-        (4,),
-        "int64",
-        r"class indices y must have the shape of a without .*; got y \(4,\) and a \(3, 2\)$",
-    ),
-    "one-hot": ((3, 2), (3, 2), "int64", r"class indices y must have .* last axis; got y \(3, 2\) and a \(3, 2\)$"),
-    "floats": ((3, 2), (3,), "float32", r"probabilities y must have the shape of a; got y \(3,\) and a \(3, 2\)$"),
-    "classes": ((3, 2), (3, 4), "float32", r"probabilities y must have the shape of a; got y \(3, 4\) and a \(3, 2\)$"),
+    "rows": ((3, 2), (4,), "int64", f"{_INTEGERS}y \\(4,\\) and a \\(3, 2\\)\\. Probabilities, .* floating dtype"),
+    "one-hot": ((3, 2), (3, 2), "int64", f"{_INTEGERS}y \\(3, 2\\) and a \\(3, 2\\)\\. Probabilities, also 0 and 1"),
+    "floats": ((3, 2), (3,), "float32", f"{_FLOATS}y \\(3,\\) and a \\(3, 2\\)\\. Class indices .* integer dtype"),
+    "booleans": ((3, 2), (3,), "bool", f"{_FLOATS}y \\(3,\\) and a \\(3, 2\\)\\. Class indices .* integer dtype"),
+    "classes": ((3, 2), (3, 4), "float32", f"{_FLOATS}y \\(3, 4\\) and a \\(3, 2\\)\\. "),
 }
 
 
@@ -239,8 +237,7 @@ def test_refuses_shapes(backend_one_device: Backend, case: str) -> None:
 DTYPE_ERRORS = [
     ("complex64", "int64", r"a must have a real floating dtype; got .*complex64$"),
     ("int32", "int64", r"a must have a real floating dtype; got .*int32$"),
-    ("float32", "complex64", r"y must have a real floating dtype or an integer one; got .*complex64$"),
-    ("float32", "bool", r"y must have a real floating dtype or an integer one; got .*bool$"),
+    ("float32", "complex64", r"y must have a real floating dtype, an integer one or bool; got .*complex64$"),
 ]
 
 

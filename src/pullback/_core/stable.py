@@ -97,9 +97,19 @@ def clipped(xp: Namespace, x: Array, low: float | None, high: float | None = Non
     return x if high is None else xp.minimum(x, high)
 
 
+# NumPy starts a loop for each row of a maximum over the last axis. Over a short one, it is faster column by column.
+_FEW_COLUMNS = range(1, 17)
+_MANY_ROWS = 100
+
+
 def largest(xp: Namespace, x: Array, /) -> Array:
     """Return the maximum over the last axis, which is kept."""
     n = x.shape[-1]
+    if hasattr(x, "__array_interface__") and n in _FEW_COLUMNS and x.shape[0] >= _MANY_ROWS:
+        column = x[..., :1]
+        for j in range(1, n):
+            column = xp.maximum(column, x[..., j : j + 1])
+        return column
     if not (hasattr(x, "chunks") and isinstance(n, int)):
         out: Array = xp.max(x, axis=-1, keepdims=True)
         return out
@@ -108,3 +118,14 @@ def largest(xp: Namespace, x: Array, /) -> Array:
         half = (n + 1) // 2
         x, n = xp.maximum(x[..., :half], x[..., n - half :]), half
     return x
+
+
+def may_be_infinite(xp: Namespace, x: Array, /) -> bool:
+    """Whether `x` may hold an infinity. Only an array in host memory is asked, which neither waits nor computes."""
+    return not (hasattr(x, "__array_interface__") and not xp.any(xp.isinf(x)))
+
+
+def without_infinities(xp: Namespace, x: Array, drop: Array, /) -> Array:
+    """Return `x` with 0 in place of the infinities where `drop` is true: where 0 times infinity is 0."""
+    out: Array = xp.where(xp.logical_and(xp.isinf(x), drop), 0.0, x)
+    return out

@@ -6,11 +6,15 @@ from typing import Any
 from array_api_compat import device
 
 from pullback._core.arguments import same_shape, shapes
+from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
-from pullback._core.stable import largest
+from pullback._core.stable import largest, may_be_infinite, without_infinities
 from pullback._core.typing import Array, Namespace
-from pullback._ops.losses.reduction import Loss, Reduction, read_loss, reduced, scaled
+from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
+
+# With so few classes, a masked sum takes less time than an indexed read.
+_FEW_CLASSES = 64
 
 
 def softmax_cross_entropy(
@@ -75,29 +79,10 @@ def softmax_cross_entropy(
     array([[-0.25 ,  0.25 ],
            [ 0.125, -0.125]])
     """
-    xp, cast_output, (logits, target, weights) = read_loss("softmax_cross_entropy", weights, reduction, a=a, y=y)
-    indices = target.dtype != logits.dtype
-    _check_classes("softmax_cross_entropy", a, y, indices=indices)
-    mass: Any = 1.0
-    if indices:
-        index, inside, classes = _indices(xp, logits, target)
-        target = index == classes
-        shifted = _shifted(xp, logits, index == inside)
-        score = _pick(xp, shifted, inside, target)
-    else:
-        shifted = logits - largest(xp, logits)
-        mass = sum_last(xp, target)
-        score = sum_last(xp, target * xp.where(target == 0, 0.0, shifted))
-    da = xp.exp(shifted)
-    total = sum_last(xp, da)
-    value = mass * xp.log(total) - score
-    # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time. Hence this
-    # deletion, and a target that stays boolean up to the subtraction.
-    del shifted
-    da *= mass / total
-    da -= xp.astype(target, da.dtype) if indices else target
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(cast_output(value), cast_output(da, a.dtype))
+    name = "softmax_cross_entropy"
+    xp, cast_output, reducer, (logits, y) = read_loss(name, weights, reduction, _check_classes, a=a, y=y)
+    losses, da = (_of_indices if y.dtype != logits.dtype else _of_probabilities)(xp, logits, y, reducer)
+    return Loss(cast_output(reducer.total(losses)), cast_output(da, a.dtype))
 
 
 def softmax_cross_entropy_hessian_product(
@@ -148,34 +133,86 @@ def softmax_cross_entropy_hessian_product(
     array([[ 0.25, -0.25]])
     """
     name = "softmax_cross_entropy_hessian_product"
-    xp, cast_output, (v, logits, target, weights) = read_loss(name, weights, reduction, v=v, a=a, y=y)
-    indices = target.dtype != logits.dtype
-    _check_classes(name, a, y, indices=indices)
+    xp, cast_output, reducer, (v, logits, y) = read_loss(name, weights, reduction, _check_classes, v=v, a=a, y=y)
     mass: Any = 1.0
-    if indices:
-        index, inside, _ = _indices(xp, logits, target)
-        p = xp.exp(_shifted(xp, logits, index == inside))
+    if y.dtype == logits.dtype:
+        shifted, mass = logits - largest(xp, logits), sum_last(xp, y)
     else:
-        p, mass = xp.exp(logits - largest(xp, logits)), sum_last(xp, target)
-    total = sum_last(xp, p)
-    out = v - dot_last(xp, p, v) / total
-    p *= mass / total
-    out *= p
-    return cast_output(scaled(xp, out, weights, reduction), a.dtype)
+        index, inside, _ = _indices(xp, logits, y)
+        shifted = _shifted(xp, logits, index == inside)
+    top, _ = _top(xp, shifted)
+    # √p, whose factors stay in range where their product, without v, does not.
+    root = xp.exp(shifted * 0.5)
+    # A constant that is added to v changes nothing. Without that of the likeliest class, the others lose no digits.
+    v = v - dot_last(xp, top, v)
+    total = dot_last(xp, root, root)
+    out = v - dot_last(xp, root * v, root) / total
+    out = multiply(out, root)
+    out = multiply(out, multiply(root, reducer.scaled(mass / total)))
+    return cast_output(out, a.dtype)
 
 
-def _check_classes(function: str, a: Array, y: Array, /, *, indices: bool) -> None:
+def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
+    """Return the losses (..., 1) for class indices, and the gradient of the reduced loss."""
+    index, inside, classes = _indices(xp, a, y)
+    shifted = _shifted(xp, a, index == inside)
+    hit = index == classes
+    score = _pick(xp, shifted, inside, hit)
+    label = xp.astype(hit, a.dtype)
+    da = xp.exp(shifted)
+    # The gradient of the example's class is minus the probability of the others: their sum, not 1 less a rounded one.
+    da = subtract(da, da * label)
+    rest = sum_last(xp, da)
+    da = subtract(da, multiply(label, rest))
+    # The sum of all exponentials less 1, exact where the example's class is the likeliest and the others vanish.
+    excess = rest + xp.expm1(score)
+    return xp.log1p(excess) - score, multiply(da, reducer.scaled(1 / (excess + 1)))
+
+
+def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
+    """Return the losses (..., 1) for a weight of each class, and the gradient of the reduced loss."""
+    shifted = a - largest(xp, a)
+    mass = sum_last(xp, y)
+    top, single = _top(xp, shifted)
+    da = subtract(xp.exp(shifted), top)
+    if may_be_infinite(xp, shifted):
+        shifted = without_infinities(xp, shifted, xp.equal(y, 0))
+    score = dot_last(xp, shifted, y)
+    # Of the likeliest class, where it is alone, probability and label less 1 are minus the sums over the others.
+    y = y - top * y
+    rest, rest_y = sum_last(xp, da), sum_last(xp, y)
+    losses = mass * xp.log1p(rest + (single - 1)) - score
+    scale = mass / (rest + single)
+    da = subtract(multiply(da, scale), y)
+    da = subtract(da, multiply(top, scale * rest - rest_y))
+    return losses, reducer.scaled(da)
+
+
+def _check_classes(function: str, a: Array, y: Array, /) -> None:
     """Check that there are classes, and that `y` holds indices or weights of them."""
     if a.shape[-1] == 0:
         msg = f"{function}: a must have a last axis of at least one class, shape (..., n); got {shapes(a=a)}"
         raise ValueError(msg)
-    if indices:
-        if not same_shape(y.shape, a.shape[:-1]):
-            msg = f"{function}: class indices y must have the shape of a without its last axis; got {shapes(y=y, a=a)}"
+    if y.dtype == a.dtype:
+        if not same_shape(y.shape, a.shape):
+            msg = (
+                f"{function}: y of floats or booleans holds a weight for each class and must have the shape of a; "
+                f"got {shapes(y=y, a=a)}. Class indices must have an integer dtype"
+            )
             raise ValueError(msg)
-    elif not same_shape(y.shape, a.shape):
-        msg = f"{function}: probabilities y must have the shape of a; got {shapes(y=y, a=a)}"
+    elif not same_shape(y.shape, a.shape[:-1]):
+        msg = (
+            f"{function}: y of integers holds class indices and must have the shape of a without its last axis; "
+            f"got {shapes(y=y, a=a)}. Probabilities, also 0 and 1, must have a floating dtype or bool"
+        )
         raise ValueError(msg)
+
+
+def _top(xp: Namespace, shifted: Array, /) -> tuple[Array, Array]:
+    """Return 1 for the largest logit of an example, if it is the only one, and the number of such ones (..., 1)."""
+    top = xp.astype(xp.equal(shifted, 0), shifted.dtype)
+    single = xp.astype(xp.equal(sum_last(xp, top), 1), shifted.dtype)
+    return top * single, single
 
 
 def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
@@ -194,11 +231,9 @@ def _shifted(xp: Namespace, a: Array, ok: Array, /) -> Array:
 
 def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
     """Return the entries of `x` at `index` on the last axis, which is kept: those where `hit` is true."""
-    out: Array
-    if hasattr(xp, "take_along_axis"):
-        out = xp.take_along_axis(x, index, axis=-1)
-    else:  # Dask
-        out = xp.sum(xp.where(hit, x, 0.0), axis=-1, keepdims=True)
+    if x.shape[-1] <= _FEW_CLASSES or not hasattr(xp, "take_along_axis"):  # Dask has none
+        return sum_last(xp, xp.where(hit, x, 0.0))
+    out: Array = xp.take_along_axis(x, index, axis=-1)
     return out
 
 

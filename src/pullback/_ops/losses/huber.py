@@ -1,10 +1,14 @@
 """Huber's loss: squared for small errors, linear for large ones."""
 
+import math
+
+from pullback._core.arguments import float_option
+from pullback._core.memory import subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.stable import clipped
 from pullback._core.typing import Array
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def huber(
@@ -61,15 +65,16 @@ def huber(
     array([[0.5],
            [1. ]])
     """
-    xp, cast_output, ready = read_outputs("huber", weights, reduction, a=a, y=y)
-    _check_delta("huber", delta)
+    delta = _delta("huber", delta)
+    xp, cast_output, reducer, ready = read_outputs("huber", weights, reduction, a=a, y=y)
     dtype = a.dtype
-    a, y, weights = ready
+    a, y = ready
     error = a - y
     da = clipped(xp, error, -delta, delta)
-    error -= da * 0.5
-    value, da = reduced(xp, dot_last(xp, da, error), da, weights, reduction)
-    return Loss(cast_output(value), cast_output(da, dtype))
+    # ½ delta less, where the loss is linear.
+    error = subtract(error, da * 0.5)
+    value = reducer.total(dot_last(xp, da, error))
+    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
 def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -114,18 +119,19 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     array([[1.],
            [0.]])
     """
-    xp, cast_output, ready = read_outputs("huber_hessian_product", weights, reduction, v=v, a=a, y=y)
-    _check_delta("huber_hessian_product", delta)
+    delta = _delta("huber_hessian_product", delta)
+    xp, cast_output, reducer, ready = read_outputs("huber_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
-    v, a, y, weights = ready
-    return cast_output(scaled(xp, xp.where(xp.abs(a - y) > delta, 0.0, v), weights, reduction), dtype)
+    v, a, y = ready
+    size = xp.abs(a - y)
+    # 0, or NaN where the error is.
+    linear = xp.minimum(size, 0.0)
+    return cast_output(reducer.scaled(xp.where(size <= delta, v, linear)), dtype)
 
 
-def _check_delta(function: str, delta: float, /) -> None:
-    """Check that the error from which on Huber's loss is linear is a positive number."""
-    if not delta > 0:
-        msg = f"{function}: delta must be above 0; got {delta!r}"
-        raise ValueError(msg)
+def _delta(function: str, delta: float, /) -> float:
+    """Return the error from which on Huber's loss is linear; infinity makes it the squared error."""
+    return float_option(function, "delta", delta, above=0.0, most=math.inf)
 
 
 # The targets leave errors on both sides of the kink, none on it.

@@ -1,10 +1,11 @@
 """Logistic loss: the binary cross entropy of logits."""
 
+from pullback._core.memory import add, divide, multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import dot_last, sum_last
-from pullback._core.stable import decay, is_positive
+from pullback._core.reductions import sum_last
+from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
 from pullback._core.typing import Array
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
@@ -57,21 +58,21 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     array([[ 0.25 ],
            [-0.125]])
     """
-    xp, cast_output, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
+    xp, cast_output, reducer, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
-    a, y, weights = ready
-    rest = decay(xp, a)
-    value = sum_last(xp, xp.log1p(rest))
-    # What the sigmoid lacks to the nearer of 0 and 1, with its sign. In place, since fresh memory costs NumPy more than
-    # the arithmetic.
-    rest /= rest + 1
+    a, y = ready
+    e = decay(xp, a)
     da = is_positive(xp, a)
-    rest *= da * -2 + 1
-    da -= y
-    value += dot_last(xp, a, da)
-    da += rest
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(cast_output(value), cast_output(da, dtype))
+    sign = add(da * -2, 1)
+    da = subtract(da, y)
+    if may_be_infinite(xp, a):
+        a = without_infinities(xp, a, xp.equal(da, 0))
+    losses = add(a * da, xp.log1p(e))
+    value = reducer.total(sum_last(xp, losses))
+    # The distance of the sigmoid from the nearer of 0 and 1, with its sign.
+    e = divide(e, e + 1)
+    da = add(da, multiply(e, sign))
+    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
 def logistic_hessian_product(
@@ -113,15 +114,14 @@ def logistic_hessian_product(
     >>> logistic_hessian_product(np.asarray([[1.0]]), np.asarray([[0.0]]), np.asarray([[1]]))
     array([[0.25]])
     """
-    xp, cast_output, ready = read_outputs("logistic_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, reducer, ready = read_outputs("logistic_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
-    v, a, y, weights = ready
-    out = decay(xp, a)
-    # The nearer of p and 1 - p, and from it their product.
-    out /= out + 1
-    out -= out * out
-    out *= v
-    return cast_output(scaled(xp, out, weights, reduction), dtype)
+    v, a, _ = ready
+    # √(p (1 - p)), whose factors stay in range where their product, without v, does not.
+    root = decay(xp, a * 0.5)
+    root = divide(root, root * root + 1)
+    out = multiply(v * root, root)
+    return cast_output(reducer.scaled(out), dtype)
 
 
 LOGISTIC = Pair(

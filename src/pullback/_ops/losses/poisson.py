@@ -1,9 +1,11 @@
 """Poisson loss: the negative log likelihood of counts, given the logarithms of their rates."""
 
+from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
+from pullback._core.stable import may_be_infinite, without_infinities
 from pullback._core.typing import Array
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
@@ -55,16 +57,16 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     array([[ 1.],
            [-1.]])
     """
-    xp, cast_output, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
+    xp, cast_output, reducer, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
     dtype = a.dtype
-    a, y, weights = ready
-    da = xp.exp(a)
-    losses = y * a
-    losses -= da
-    value = -sum_last(xp, losses)
-    da -= y
-    value, da = reduced(xp, value, da, weights, reduction)
-    return Loss(cast_output(value), cast_output(da, dtype))
+    a, y = ready
+    rate = xp.exp(a)
+    if may_be_infinite(xp, a):
+        # An infinite rate outweighs any count, and a rate of 0 fits a count of 0.
+        a = without_infinities(xp, a, y <= rate)
+    losses = subtract(a * y, rate)
+    value = reducer.total(0.0 - sum_last(xp, losses))
+    return Loss(cast_output(value), cast_output(reducer.scaled(subtract(rate, y)), dtype))
 
 
 def poisson_hessian_product(
@@ -106,12 +108,15 @@ def poisson_hessian_product(
     >>> poisson_hessian_product(np.asarray([[3.0]]), np.asarray([[0.0]]), np.asarray([[2]]))
     array([[3.]])
     """
-    xp, cast_output, ready = read_outputs("poisson_hessian_product", weights, reduction, v=v, a=a, y=y)
+    xp, cast_output, reducer, ready = read_outputs("poisson_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
-    v, a, y, weights = ready
-    out = xp.exp(a)
-    out *= v
-    return cast_output(scaled(xp, out, weights, reduction), dtype)
+    v, a, _ = ready
+    # √exp(a) is in range where exp(a), without v, is not.
+    root = xp.exp(a * 0.5)
+    if may_be_infinite(xp, root):
+        root = without_infinities(xp, root, xp.equal(v, 0))
+    out = multiply(v * root, root)
+    return cast_output(reducer.scaled(out), dtype)
 
 
 POISSON = Pair(

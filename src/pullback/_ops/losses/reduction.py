@@ -1,6 +1,16 @@
-"""What all losses share: their result, the checks of their arguments, and the reduction over examples."""
+"""The result of a loss, the checks of its arguments, its labels and weights, and the reduction over examples.
+
+No loss checks the values of its labels: that is one more pass over an eager array, and computes a lazy one. Each
+docstring says which labels the loss takes. Booleans count as 0 and 1.
+
+An example of weight 0 is absent. Its outputs, labels and tangents are replaced by 0 before anything is computed, so
+that its loss and its row of `da` are 0, also to autodiff and also where it holds NaN. But the backward of a layer
+multiplies that row of `da` by the example's row of the layer's input, and ``0 * NaN`` is NaN. Inputs that may be NaN or
+infinite there are replaced once, before the forward: ``z = xp.where(weights[..., None] == 0, 0.0, z)``.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pullback._core.arguments import (
@@ -11,11 +21,20 @@ from pullback._core.arguments import (
     validate_arrays,
     validate_library_and_device,
 )
-from pullback._core.reductions import sum_all
+from pullback._core.memory import divide, multiply
+from pullback._core.reductions import accumulation_dtype, sum_all
 from pullback._core.typing import Array, Cast, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")
+_OTHER_KINDS = {"y": ("integral", "bool"), "weights": ("integral",)}
+_RULES = {
+    "y": "a real floating dtype, an integer one or bool",
+    "weights": "a real floating dtype or an integer one",
+}
+
+# The namespace of arguments that have passed the checks of library and dtype, and the names of the floating ones.
+_known: dict[tuple[Any, ...], tuple[Namespace, tuple[str, ...]]] = {}
 
 
 class Loss(NamedTuple):
@@ -34,46 +53,108 @@ class Loss(NamedTuple):
     da: Array
 
 
-def read_loss(
-    function: str, weights: Array | None, reduction: str, /, **arrays: Array
-) -> tuple[Namespace, Cast, list[Any]]:
-    """Check the arguments of a loss, `a` and `y` and others of the shape of `a`, but for the shape of `y`.
+class Reducer(NamedTuple):
+    """The reduction over examples, and the factor that each one has in it."""
 
-    Returns their namespace, the cast of a result, and the arrays, weights last, in the dtype to compute in; a `y` of
-    integers as it is.
+    xp: Namespace
+    reduction: str
+    share: Array | None
+    """The factors of the examples, where there are weights."""
+    examples: Any
+    """Number of examples for a mean, NaN for none; 1 for a sum."""
+
+    def total(self, losses: Array, /) -> Array:
+        """Reduce the losses (..., 1) of the examples, which nothing else holds."""
+        value = losses[..., 0]
+        if self.share is not None:
+            value = multiply(value, self.share)
+        if self.reduction == "none":
+            return value
+        if self.reduction == "sum":
+            return sum_all(self.xp, value)
+        wide = accumulation_dtype(self.xp, value)
+        if self.share is not None or wide == value.dtype:
+            # Divided first, so that the sum overflows only where the mean does.
+            value = divide(value, self.examples) if self.share is None else value
+            # Of no examples, the sum is 0 and the mean NaN.
+            return sum_all(self.xp, value) + 0 * self.examples
+        out: Array = self.xp.astype(self.xp.sum(value, dtype=wide) / self.examples, value.dtype)
+        return out
+
+    def scaled(self, x: Array, /) -> Array:
+        """Multiply each example of `x` (..., n), which nothing else holds, by its factor in the reduced loss."""
+        if self.share is not None:
+            return multiply(x, self.share[..., None])
+        return divide(x, self.examples) if self.reduction == "mean" else x
+
+
+def read_outputs(
+    function: str, weights: Array | None, reduction: str, /, **arrays: Array
+) -> tuple[Namespace, Cast, Reducer, list[Any]]:
+    """Check the arguments of a loss whose labels have the shape of `a`; return as `read_loss` does, `y` in floats."""
+    xp, cast_output, reducer, ready = read_loss(function, weights, reduction, _check_outputs, **arrays)
+    if ready[-1].dtype != ready[-2].dtype:
+        ready[-1] = xp.astype(ready[-1], ready[-2].dtype)
+    return xp, cast_output, reducer, ready
+
+
+def read_loss(
+    function: str,
+    weights: Array | None,
+    reduction: str,
+    check_labels: Callable[[str, Array, Array], None],
+    /,
+    **arrays: Array,
+) -> tuple[Namespace, Cast, Reducer, list[Any]]:
+    """Check the arguments of a loss: perhaps a tangent `v`, outputs `a` and labels `y`, in this order.
+
+    Returns their namespace, the cast of a result, the reduction, and the arrays in the dtype to compute in, except that
+    integers in `y` stay integers.
     """
-    given = arrays if weights is None else {**arrays, "weights": weights}
-    floating = given
-    xp = cached_namespace(*given.values())
-    if xp is None:
-        xp = validate_library_and_device(function, tuple(given), *given.values())
-        floating = _floating(function, xp, given)
-    _check_shapes(function, given)
+    if weights is not None:
+        arrays["weights"] = weights
+    xp, floating = _check_dtypes(function, arrays)
+    _check_shapes(function, arrays)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
-    _, _, cast_output, ready = validate_arrays(function, tuple(floating), *floating.values())
-    given.update(zip(floating, ready, strict=True))
-    if weights is not None:
-        weights = xp.astype(given.pop("weights"), given["a"].dtype, copy=False)
-    return xp, cast_output, [*given.values(), weights]
+    _, _, cast_output, ready = validate_arrays(function, floating, *map(arrays.__getitem__, floating))
+    arrays.update(zip(floating, ready, strict=True))
+    a, y = arrays["a"], arrays["y"]
+    if y.dtype == xp.bool:
+        arrays["y"] = y = xp.astype(y, a.dtype)
+    check_labels(function, a, y)
+    count = _count(xp, a) if reduction == "mean" else 1
+    if weights is None:
+        return xp, cast_output, Reducer(xp, reduction, None, count), [*arrays.values()]
+    weights = xp.astype(arrays.pop("weights"), a.dtype, copy=False)
+    absent = xp.equal(weights, 0)
+    rows = absent[..., None]
+    present = [xp.where(rows if x.ndim == a.ndim else absent, 0, x) for x in arrays.values()]
+    share = _shares(xp, weights, count) if reduction == "mean" else weights
+    return xp, cast_output, Reducer(xp, reduction, share, count), present
 
 
-def _floating(function: str, xp: Namespace, given: dict[str, Array], /) -> dict[str, Array]:
-    """Return the arrays that are not of integers, as only targets and weights may be."""
-    floating: dict[str, Array] = {}
+def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...]]:
+    """Check the libraries, devices and dtypes; return the namespace and the names of the floating arrays."""
+    cls, device = type(given["a"]), getattr(given["a"], "device", None)
+    alike = all(type(x) is cls and getattr(x, "device", None) == device for x in given.values())
+    # Asking for the kind of each dtype takes as long as a small sum.
+    key = (cls, *given, *[getattr(x, "dtype", None) for x in given.values()])
+    if alike and key in _known:
+        return _known[key]
+    xp = validate_library_and_device(function, tuple(given), *given.values())
+    floating = []
     for name, x in given.items():
-        # Asking for the kind of a dtype takes as long as a small sum: once will do for all that have it.
-        if not any(x.dtype == other.dtype for other in floating.values()):
-            either = name in {"y", "weights"}
-            if either and is_dtype(xp, x.dtype, "integral"):
-                continue
-            if not is_dtype(xp, x.dtype, "real floating"):
-                kind = "a real floating dtype or an integer one" if either else "a real floating dtype"
-                msg = f"{function}: {name} must have {kind}; got {x.dtype}"
-                raise TypeError(msg)
-        floating[name] = x
-    return floating
+        if is_dtype(xp, x.dtype, "real floating"):
+            floating.append(name)
+        elif not is_dtype(xp, x.dtype, *_OTHER_KINDS.get(name, ())):
+            msg = f"{function}: {name} must have {_RULES.get(name, 'a real floating dtype')}; got {x.dtype}"
+            raise TypeError(msg)
+    known = xp, tuple(floating)
+    if alike and cached_namespace(given["a"]) is not None:
+        _known[key] = known
+    return known
 
 
 def _check_shapes(function: str, given: dict[str, Array], /) -> None:
@@ -93,53 +174,27 @@ def _check_shapes(function: str, given: dict[str, Array], /) -> None:
         raise ValueError(msg)
 
 
-def read_outputs(
-    function: str, weights: Array | None, reduction: str, /, **arrays: Array
-) -> tuple[Namespace, Cast, list[Any]]:
-    """Check the arguments of a loss whose targets `y`, which come last, have the shape of `a`."""
-    xp, cast_output, (*others, y, weights) = read_loss(function, weights, reduction, **arrays)
-    if not same_shape(arrays["y"].shape, arrays["a"].shape):
-        msg = f"{function}: y must have the shape of a; got {shapes(y=arrays['y'], a=arrays['a'])}"
+def _check_outputs(function: str, a: Array, y: Array, /) -> None:
+    """Check that there is a label for each output."""
+    if not same_shape(y.shape, a.shape):
+        msg = f"{function}: y must have the shape of a; got {shapes(y=y, a=a)}"
         raise ValueError(msg)
-    return xp, cast_output, [*others, xp.astype(y, others[0].dtype, copy=False), weights]
 
 
-def reduced(xp: Namespace, value: Array, da: Array, weights: Array | None, reduction: str, /) -> tuple[Array, Array]:
-    """Weigh and reduce losses (..., 1) and their gradients (..., n), which nothing else holds: `da` is overwritten."""
-    value = value[..., 0]
-    da = scaled(xp, da, weights, reduction)
-    if weights is not None:
-        value = _mask_zero_weight(xp, value, weights) * weights
-    if reduction == "none":
-        return value, da
-    value = sum_all(xp, value)
-    return (value / _total(xp, da, weights) if reduction == "mean" else value), da
-
-
-def scaled(xp: Namespace, x: Array, weights: Array | None, reduction: str, /) -> Array:
-    """Give each example of `x` its weight in the reduced loss; `x` (..., n) is overwritten."""
-    if weights is not None:
-        x = _mask_zero_weight(xp, x, weights[..., None])
-        x *= (weights / _total(xp, x, weights) if reduction == "mean" else weights)[..., None]
-    elif reduction == "mean":
-        x /= _total(xp, x, None)
-    return x
-
-
-def _mask_zero_weight(xp: Namespace, x: Array, weights: Array, /) -> Array:
-    """Return 0 in place of what has weight 0: a product alone makes NaN of what is not finite."""
-    out: Array = xp.where(xp.equal(weights, 0), 0.0, x)
+def _shares(xp: Namespace, weights: Array, count: Array | float, /) -> Array:
+    """Return ``weights / Σ weights``; NaN where the sum is 0."""
+    # Divided by their number first, so that the sum does not overflow; in a wide dtype, in which small ones stay exact.
+    parts = xp.astype(weights, accumulation_dtype(xp, weights), copy=False) / count
+    total = xp.sum(parts)
+    out: Array = xp.astype(parts / xp.where(xp.equal(total, 0), math.nan, total), weights.dtype, copy=False)
     return out
 
 
-def _total(xp: Namespace, x: Array, weights: Array | None, /) -> Array | float:
-    """Return the weight of all examples, or their number; NaN for none, of which there is no mean."""
-    total: Any
-    if weights is not None:
-        total = sum_all(xp, weights)
-    elif all(isinstance(size, int) for size in x.shape[:-1]):
+def _count(xp: Namespace, x: Array, /) -> Array | float:
+    """Return the number of examples in `x` (..., n); NaN for none, of which there is no mean."""
+    if all(isinstance(size, int) for size in x.shape[:-1]):
         return math.prod(x.shape[:-1]) or math.nan
-    else:  # counted lazily where it is not known
-        total = sum_all(xp, xp.sum(xp.zeros_like(x), axis=-1) + 1)
-    out: Array = xp.where(total == 0, math.nan, total)
+    # Counted lazily.
+    total = sum_all(xp, xp.sum(xp.zeros_like(x), axis=-1) + 1)
+    out: Array = xp.where(xp.equal(total, 0), math.nan, total)
     return out

@@ -3,7 +3,7 @@
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.typing import Array
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs, reduced, scaled
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
@@ -58,12 +58,13 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     array([[0. , 1. ],
            [1.5, 2. ]])
     """
-    xp, cast_output, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
+    xp, cast_output, reducer, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
     dtype = a.dtype
-    a, y, weights = ready
+    a, y = ready
     da = a - y
-    value, da = reduced(xp, dot_last(xp, da, da), da, weights, reduction)
-    return Loss(cast_output(value * 0.5), cast_output(da, dtype))
+    # Halved before it is squared, so that it overflows only where the loss does.
+    value = reducer.total(dot_last(xp, da * 0.5, da))
+    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
 def squared_error_hessian_product(
@@ -110,11 +111,9 @@ def squared_error_hessian_product(
     array([[1.],
            [2.]])
     """
-    xp, cast_output, ready = read_outputs("squared_error_hessian_product", weights, reduction, v=v, a=a, y=y)
-    dtype = a.dtype
-    v, a, y, weights = ready
-    # A copy, since it is scaled in place.
-    return cast_output(scaled(xp, v * 1.0, weights, reduction), dtype)
+    _, cast_output, reducer, ready = read_outputs("squared_error_hessian_product", weights, reduction, v=v, a=a, y=y)
+    # A copy, which may be scaled in place.
+    return cast_output(reducer.scaled(ready[0] * 1.0), a.dtype)
 
 
 SQUARED_ERROR = Pair(
