@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pullback import affine_backward, affine_forward, matmul_forward, per_example_norms, relu_forward, squared_error
-from pullback._core.arguments import is_dtype
+from pullback import (
+    affine_backward,
+    affine_forward,
+    affine_jacobians,
+    check_pair,
+    matmul_forward,
+    per_example_norms,
+    relu_forward,
+    squared_error,
+    weight_jacobian_slice,
+)
+from pullback._core.arguments import epsilon, is_dtype
 from tests.harness.backend import Backend
 
 Z = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -187,6 +197,22 @@ def test_ml_dtypes(dtype: str) -> None:
 
 
 @pytest.mark.backends("numpy")
+def test_ml_dtypes_obey_the_laws_of_a_pair() -> None:
+    z, w, b = (x.astype(ml_dtypes.bfloat16) for x in (Z, W, W[0]))
+    assert check_pair(affine_forward, affine_backward, z, w, b, names=("z", "w", "b"), needs=("z", "w")).findings
+    for x in affine_jacobians(z, w):
+        assert x is not None
+        assert x.dtype == z.dtype
+    assert weight_jacobian_slice(z, 0, 1, 3).dtype == z.dtype
+
+
+@pytest.mark.backends("numpy")
+@pytest.mark.parametrize(("dtype", "eps"), [("float32", 2.0**-23), (ml_dtypes.bfloat16, 2.0**-7)])
+def test_epsilon(dtype: Any, eps: float) -> None:
+    assert epsilon(np, np.dtype(dtype)) == eps
+
+
+@pytest.mark.backends("numpy")
 def test_ml_dtypes_promote() -> None:
     z, w = Z.astype(ml_dtypes.bfloat16), W.astype(np.float16)
     assert affine_forward(z, W.astype(np.float32)).dtype == np.float32
@@ -228,6 +254,36 @@ def test_big_endian(of: str) -> None:
         assert x is not None
         assert x.dtype == np.dtype(of)
         np.testing.assert_array_equal(x, right)
+
+
+@pytest.mark.backends("dask")
+def test_ml_dtypes_in_blocks() -> None:
+    """Sums of narrow blocks are float32 until they are whole: 300 ones are 300 ones."""
+    import dask.array as da  # noqa: PLC0415
+
+    from pullback.dask import accumulate, compute  # noqa: PLC0415
+
+    z = np.ones((300, 2), ml_dtypes.bfloat16)
+    batch = da.from_array(z, chunks=(7, -1))
+    dz, dw, db = compute(*accumulate(affine_backward, batch, batch, shared=(np.eye(2, dtype=z.dtype),), rows=("dz",)))
+    assert dz.dtype == z.dtype
+    np.testing.assert_array_equal(dz, z)
+    np.testing.assert_array_equal(np.astype(dw, float), np.full((2, 2), 300.0))
+    np.testing.assert_array_equal(np.astype(db, float), np.full(2, 300.0))
+
+
+@pytest.mark.backends("dask")
+@pytest.mark.parametrize("of", [">f4", ">f8", ">f2", ">c8"])
+def test_big_endian_in_blocks(of: str) -> None:
+    import dask.array as da  # noqa: PLC0415
+
+    from pullback.dask import accumulate, compute  # noqa: PLC0415
+
+    d, z = (da.from_array(x.astype(of), chunks=(2, -1)) for x in (np.ones((3, 3)), Z))
+    dz, dw, db = compute(*accumulate(affine_backward, d, z, shared=(W.astype(of),), rows=("dz",)))
+    np.testing.assert_array_equal(dz, np.ones((3, 3)) @ W.T)
+    np.testing.assert_array_equal(dw, Z.T @ np.ones((3, 3)))
+    np.testing.assert_array_equal(db, np.full(3, 3.0))
 
 
 @pytest.mark.backends("dask")

@@ -64,12 +64,12 @@ def validate_arrays(
 
 def is_dtype(xp: Namespace, dtype: DType, /, *kinds: str) -> bool:
     """Whether a dtype is of one of the standard's kinds; ``ml_dtypes.bfloat16`` in a NumPy array is real floating."""
-    try:
-        known: bool = xp.isdtype(dtype, kinds)
-    except TypeError:
-        # Another package's dtype in a NumPy array. An integer promotes a floating dtype to itself only.
-        return "real floating" in kinds and _promotes_to(xp, dtype, xp.float32) and _promotes_to(xp, xp.int8, dtype)
-    return known
+    with suppress(TypeError):
+        of_kind: bool = xp.isdtype(dtype, kinds)
+        if of_kind or "real floating" not in kinds or xp.isdtype(dtype, ("bool", "numeric")):
+            return of_kind
+    # Another package's dtype: it is floating, and narrow, if float32 takes it up and an integer does not.
+    return "real floating" in kinds and _promotes_to(xp, dtype, xp.float32) and _promotes_to(xp, xp.int8, dtype)
 
 
 def floating_bits(xp: Namespace, dtype: DType, /) -> int:
@@ -79,6 +79,14 @@ def floating_bits(xp: Namespace, dtype: DType, /) -> int:
     except (AttributeError, ValueError):
         return 16  # another package's dtype in a NumPy array, which `is_dtype` takes only if float32 is wider
     return bits
+
+
+def epsilon(xp: Namespace, dtype: DType, /) -> float:
+    """Return the spacing of a floating dtype's numbers around 1."""
+    try:
+        return float(xp.finfo(dtype).eps)
+    except (AttributeError, ValueError):  # another package's dtype in a NumPy array
+        return next(eps for eps in (2.0**-k for k in range(32)) if xp.astype(xp.asarray(1 + eps / 2), dtype) == 1)
 
 
 def result_dtype(xp: Namespace, /, *arrays: Array) -> DType:

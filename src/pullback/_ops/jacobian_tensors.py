@@ -103,17 +103,19 @@ def affine_jacobians(
     z, w = cast_output(z), cast_output(w)
     (k, n), batch, ones = w.shape, z.shape[:-1], (1,) * (z.ndim - 1)
     bits = floating_bits(xp, z.dtype) * (2 if is_dtype(xp, z.dtype, "complex floating") else 1)
+    # A Python number would promote a dtype that is not NumPy's own.
+    zero = xp.zeros((), dtype=z.dtype, device=device(z))
     dz = dw = db = None
     if "z" in wrt:
         _check_size("z", (*batch, n, *batch, k), bits // 8, max_bytes)
         same_row = xp.reshape(_eye(xp, math.prod(batch), z), (*batch, 1, *batch, 1))
-        dz = xp.where(same_row, xp.reshape(w.T, (n, *ones, k)), 0.0)
+        dz = xp.where(same_row, xp.reshape(w.T, (n, *ones, k)), zero)
     if "w" in wrt:
         _check_size("w", (*batch, n, k, n), bits // 8, max_bytes)
-        dw = xp.where(_eye(xp, n, z)[:, None, :], z[..., None, :, None], 0.0)
+        dw = xp.where(_eye(xp, n, z)[:, None, :], z[..., None, :, None], zero)
     if "b" in wrt:
         _check_size("b", (*batch, n, n), bits // 8, max_bytes)
-        db = xp.where(_eye(xp, n, z), xp.ones((*batch, 1, 1), dtype=z.dtype, device=device(z)), 0.0)
+        db = xp.where(_eye(xp, n, z), xp.ones((*batch, 1, 1), dtype=z.dtype, device=device(z)), zero)
     return AffineJacobians(dz, dw, db)
 
 
@@ -179,7 +181,8 @@ def weight_jacobian_slice(z: Array, k: int, l: int, n: int, /) -> Array:
     if not 0 <= l < n:
         msg = f"weight_jacobian_slice: l must be one of the n columns, 0 … n - 1; got {l} and n = {n}"
         raise ValueError(msg)
-    out: Array = xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], 0.0)
+    zero = xp.zeros((), dtype=z.dtype, device=device(z))
+    out: Array = xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], zero)
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace, device
 
+from pullback._core.arguments import is_dtype
 from pullback._core.typing import Array
 
 Numbers: TypeAlias = list[complex]
@@ -98,7 +99,7 @@ def _put(numbers: list[Any], like: Array, shape: tuple[int, ...], /) -> Array:
 
 
 def _is_complex(x: Array, /) -> bool:
-    return bool(array_namespace(x).isdtype(x.dtype, "complex floating"))
+    return is_dtype(array_namespace(x), x.dtype, "complex floating")
 
 
 def best_step(measure: Callable[[float], tuple[float, float]], got: float, least: float, /) -> tuple[float, float]:

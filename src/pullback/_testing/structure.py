@@ -5,7 +5,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from pullback._core.arguments import same_shape
+from pullback._core.arguments import epsilon, is_dtype, same_shape
 from pullback._core.typing import Array, DType
 from pullback._testing.report import Finding
 
@@ -44,13 +44,12 @@ def fields_of(results: Any, names: Sequence[str], /) -> list[Finding]:  # noqa: 
 
 def is_floating(x: Array, /) -> bool:
     """Whether an array has a real or complex floating dtype."""
-    floating: bool = array_namespace(x).isdtype(x.dtype, ("real floating", "complex floating"))
-    return floating
+    return is_dtype(array_namespace(x), x.dtype, "real floating", "complex floating")
 
 
 def eps(x: Array, /) -> float:
     """Return the machine epsilon of the dtype of an array."""
-    return float(array_namespace(x).finfo(x.dtype).eps)
+    return epsilon(array_namespace(x), x.dtype)
 
 
 def _alike(of: str, x: Any, like: Array, /) -> Finding:  # noqa: ANN401 - whatever a function returns

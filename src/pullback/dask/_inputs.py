@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from pullback._core.arguments import floating_bits, is_dtype
 from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
 from pullback.dask._compat import empty_block
@@ -42,7 +43,7 @@ class Result(NamedTuple):
         """Return the bytes of the sum in the accumulation dtype, 0 for rows."""
         if self.keeps_rows:
             return 0
-        is_complex = array_namespace(self.meta).isdtype(self.dtype, "complex floating")
+        is_complex = is_dtype(array_namespace(self.meta), self.dtype, "complex floating")
         return (16 if is_complex else 8) * math.prod(self.shape)
 
 
@@ -61,7 +62,7 @@ def is_narrow(x: Any, /) -> bool:  # noqa: ANN401 - as above
     if not hasattr(x, "dtype"):
         return False
     xp = array_namespace(empty_block(x) if isinstance(x, da.Array) else x)
-    return bool(xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits < xp.finfo(xp.float32).bits)
+    return is_dtype(xp, x.dtype, "real floating") and floating_bits(xp, x.dtype) < 32
 
 
 def widen(x: Any, /) -> Any:  # noqa: ANN401 - as above
@@ -152,7 +153,7 @@ def _classify(
                 "A mean is not: let step return the sum, and divide by the number of rows afterwards"
             )
             raise ValueError(msg)
-        counts = not keeps_rows and xp.isdtype(x.dtype, ("bool", "integral"))
+        counts = not keeps_rows and is_dtype(xp, x.dtype, "bool", "integral")
         meta = xp.empty((0,) * x.ndim, dtype=sum_dtype(xp, x) if counts else x.dtype, device=device(x))
         results.append(Result(name, keeps_rows, tuple(x.shape), on_block.dtype, meta))
     return tuple(results)
@@ -181,9 +182,9 @@ def _follows_rows(on_one_row: Callable[[], Outputs], i: int, /) -> bool:
 
 def sum_dtype(xp: Namespace, x: Array, /) -> DType:
     """Return the accumulation dtype: float64's precision where the device has it, and 64 bits for integers."""
-    if xp.isdtype(x.dtype, "unsigned integer"):
+    if is_dtype(xp, x.dtype, "unsigned integer"):
         return xp.uint64
-    return xp.int64 if xp.isdtype(x.dtype, ("bool", "signed integer")) else accumulation_dtype(xp, x)
+    return xp.int64 if is_dtype(xp, x.dtype, "bool", "signed integer") else accumulation_dtype(xp, x)
 
 
 def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, device, is_writeable_array, to_device
 
+from pullback._core.arguments import is_dtype
 from pullback._core.typing import Array, DType, Sizes, Step, ZarrArray
 from pullback.dask._inputs import Outputs, Result, entries, native, sum_dtype, widen
 
@@ -286,7 +287,7 @@ def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
     if total is None:
         new: Array = xp.astype(x, sum_dtype(xp, x), copy=True)
         return new
-    if xp.isdtype(x.dtype, "bool"):
+    if is_dtype(xp, x.dtype, "bool"):
         x = xp.astype(x, total.dtype)
     if ours:
         total += x
