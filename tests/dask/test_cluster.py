@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pullback import affine_backward
-from pullback.dask import _graph, _plan, _progress, _threads
+from pullback.dask import _cluster, _graph, _plan
 from tests.harness.batches import accumulate, check, compute, draw, gradients, reference
 
 LIMIT = 2**30
@@ -185,7 +185,7 @@ def test_progress(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
 def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The blocks are found by their names, and counted when they are done."""
     seen: list[float] = []
-    monkeypatch.setattr(_progress, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(_cluster, "POLL_SECONDS", 0.02)
 
     def step(z: Any) -> tuple[Any]:
         if len(z):
@@ -195,7 +195,7 @@ def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp
         return (z.sum(axis=0),)
 
     (got,) = accumulate(step, da.from_array(np.arange(40.0)[:, None], chunks=(2, 1)))
-    with _progress.watch(client, _graph.blocks_of(got), seen.append):
+    with _cluster.watch(client, _graph.blocks_of(got), seen.append):
         kept = got.persist()
         end = time.monotonic() + 30
         while not any(seen):
@@ -208,18 +208,18 @@ def test_progress_of_blocks(client: Client, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_progress_of_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler that has not heard of the blocks, or has forgotten them, says nothing."""
-    monkeypatch.setattr(_progress, "POLL_SECONDS", 0.001)
-    answers, shown, seen = iter([(0, 0), (1, 2)]), Event(), []
+    monkeypatch.setattr(_cluster, "POLL_SECONDS", 0.001)
+    answers, shown, seen = iter([(0, 0, 1), (1, 2, 1)]), Event(), []
 
     class Asked:
-        def run_on_scheduler(self, *_: object) -> tuple[int, int]:
-            return next(answers, (0, 0))
+        def run_on_scheduler(self, *_: object) -> tuple[int, int, int]:
+            return next(answers, (0, 0, 1))
 
     def show(part: float) -> None:
         seen.append(part)
         shown.set()
 
-    with _progress.watch(Asked(), [], show):
+    with _cluster.watch(Asked(), [], show):
         assert shown.wait(30)
     assert seen == [0.5]
 
@@ -236,7 +236,7 @@ def test_step_that_workers_cannot_import(
         compute(*lazy)
     client.upload_file(str(tmp_path / "only_here.py"))
     assert compute(*lazy)[0].tolist() == [6, 6, 6]
-    assert _threads._why_not_loaded(b"cut off") == "UnpicklingError: pickle data was truncated"  # noqa: SLF001 - as a worker
+    assert _cluster._why_not_loaded(b"cut off") == "UnpicklingError: pickle data was truncated"  # noqa: SLF001 - as a worker
 
 
 def test_block_too_large(client: Client, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_block_too_large(client: Client, tmp_path: Path) -> None:
         compute(lazy)
     assert list(tmp_path.iterdir()) == []
     fits = int(str(info.value).split("at most ")[1].split(" rows")[0].replace(",", ""))
-    (room,) = {min(client.run_on_scheduler(_threads._free_bytes_per_thread))}  # noqa: SLF001
+    (room,) = {min(client.run_on_scheduler(_cluster._bytes_per_thread))}  # noqa: SLF001
     plan = _graph.blocks_of(lazy)[0].plan
     # Workers' memory changes a little between the two questions.
     assert abs(plan.task_bytes(fits) - room) <= 0.1 * room

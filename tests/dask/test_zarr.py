@@ -269,6 +269,33 @@ def test_blas_threads(case: Case) -> None:
     assert blas() == before
 
 
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("outlives", [0, 1])
+def test_blas_threads_of_runs_side_by_side(case: Case, outlives: int) -> None:
+    """Two threads call `compute`, and the first or the second of them ends first."""
+    before = blas()
+    entered, left = threading.Barrier(2), threading.Event()
+    inside: list[list[int]] = []
+
+    def run(number: int) -> None:
+        def step(z: Any) -> tuple[Any]:
+            if len(z):
+                entered.wait(30)
+                if number == outlives:
+                    assert left.wait(30)
+                inside.append(blas())
+            return (z.sum(axis=0),)
+
+        compute(*accumulate(step, da.from_array(case.z[:4], chunks=(4, 3))))
+        left.set()
+
+    with dask.config.set(scheduler="synchronous"), ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    assert {n for counts in inside for n in counts} == {1}
+    assert len(inside) == 2
+    assert blas() == before
+
+
 def test_progress(capsys: pytest.CaptureFixture[str], case: Case) -> None:
     got = gradients(case, 1)
     compute(got.dw)

@@ -6,8 +6,9 @@ once for each. Here a whole step is one task, reading included.
 
 import gc
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import isnan, nan, prod
 from typing import Any, TypeVar, cast
 
@@ -15,8 +16,9 @@ import dask.array as da
 from dask.base import tokenize
 
 from pullback._core.typing import Array, Computed, DaskArray, Sizes, ZarrArray
-from pullback.dask import _graph, _plan, _threads, _zarr
+from pullback.dask import _cluster, _graph, _plan, _threads, _zarr
 from pullback.dask._inputs import learn, own, widen
+from pullback.dask._progress import bar
 
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
@@ -140,20 +142,20 @@ def _no_collection() -> Iterator[None]:
 
 def compute(
     *results: DaskArray,
-    store: Collection[tuple[DaskArray, str | os.PathLike[str] | ZarrArray]] = (),
+    store: Iterable[tuple[DaskArray, str | os.PathLike[str] | ZarrArray]] = (),
     progress: bool = False,
 ) -> tuple[Computed, ...]:
-    """Compute the results of `accumulate`, and all that is made of them, in one pass over the batch.
+    """Compute the results of `accumulate`, and arrays made of them, in one pass over the batch.
 
     As ``dask.compute`` does, with one BLAS thread to a task while it runs, and with rows written where they are made.
 
     Parameters
     ----------
     *results : dask.array.Array or None
-        What to return.
+        The arrays to return.
     store : collection of (dask.array.Array, target), optional
-        What to write, and where to: the path of a new Zarr array, which appears there when all of it is written, or an
-        open Zarr array of the same shape and dtype, which is overwritten.
+        The arrays to write, each with its own target: the path of a new Zarr array, which appears there when all of it
+        is written, or an open Zarr array of the same shape and dtype, which is overwritten.
     progress : bool, default False
         Whether to show a bar on standard error, with the rows done in a second and the time left.
 
@@ -165,13 +167,20 @@ def compute(
     Raises
     ------
     TypeError
-        If a result is no Dask array, or a target neither a path nor a Zarr array.
+        If a result is not a Dask array, `store` holds something else than pairs, a target is neither a path nor a Zarr
+        array, or the client is asynchronous.
     ValueError
-        If a target does not fit what it is to store, the number of its rows is not known, or a block does not fit into
-        the memory of a cluster's worker; before anything runs, and with the number of rows that would fit. Also if a
-        worker cannot load the step, as one of a module that it does not have.
+        Before anything runs: if a target does not fit the array that it is to store, is named twice, or cannot be
+        written by all processes that compute, as an array in memory; if the number of rows to store is not known; if a
+        block does not fit the memory of a cluster's worker, with the number of rows that would; or if a worker cannot
+        load the step, as one of a module that it does not have. Later, if a chunk does not have the rows that Dask
+        expects.
     FileExistsError
         If there is something at a target's path.
+    ConnectionError
+        If the cluster's scheduler is gone.
+    OSError
+        If chunks that a cluster's workers wrote are not there afterwards.
 
     See Also
     --------
@@ -185,8 +194,14 @@ def compute(
     where no chunk of the target lies in two blocks, as in a target that is made of a path; else, and if they are also
     asked for or are computed further, by tasks of their own, for which blocks are cut and joined.
 
+    A cluster may lose workers and get others during a run: the results are the same. If it has none, the run waits for
+    one, and says so in the log. After an interruption, running tasks have 3 seconds to end. The memory check counts
+    80 % of a worker's limit, less 160 MiB for its libraries, whatever it holds at the time.
+
     Examples
     --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
     >>> import dask.array as da
     >>> import numpy as np
     >>> import zarr
@@ -194,19 +209,41 @@ def compute(
     >>> from pullback.dask import accumulate, compute
     >>> z, upstream = da.ones((1_000, 3), chunks=(100, 3)), da.ones((1_000, 2), chunks=(100, 2))
     >>> dz, dw, db = accumulate(affine_backward, upstream, z, shared=(np.ones((3, 2)),), rows=("dz",))
-    >>> target = zarr.create_array({}, shape=dz.shape, chunks=(500, 3), dtype=dz.dtype)  # or a path: "dz.zarr"
-    >>> dw, db = compute(dw, db, store=[(dz, target)])
-    >>> target[:2]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "dz.zarr"
+    ...     dw, db = compute(dw, db, store=[(dz, path)])
+    ...     zarr.open_array(path, mode="r")[:2]
     array([[2., 2., 2.],
            [2., 2., 2.]])
     """
-    for x in (*results, *(x for x, _ in store)):
-        if x is not None and not isinstance(x, da.Array):
+    pairs = _pairs(store)
+    for x in (*(x for x in results if x is not None), *(x for x, _ in pairs)):
+        if not isinstance(x, da.Array):
             msg = f"compute: results and what is stored must be Dask arrays; got {type(x).__name__}"
             raise TypeError(msg)
-    with _zarr.targets(store) as pairs:
-        arrays, written = _zarr.attach(results, pairs)
-        return _threads.run(arrays, written, progress=progress)
+    lazy = [x for x in (*results, *(x for x, _ in pairs)) if x is not None]
+    get, client = _cluster.scheduler_of(lazy)
+    probe = partial(_cluster.ask, client) if client else _threads.probe(get)
+    with _cluster.explain_lost_scheduler(client), _zarr.targets(pairs, probe=probe) as targets:
+        arrays, written = _zarr.attach(results, targets)
+        wanted = [*arrays, *written]
+        blocks = _graph.blocks_of(*wanted)
+        with bar(blocks, progress=progress) as show:
+            if client:
+                computed = _cluster.run(client, wanted, blocks, written, show=show)
+            else:
+                computed = _threads.run(get, wanted, show=show)
+    return computed[: len(arrays)]
+
+
+def _pairs(store: Iterable[tuple[Any, Any]], /) -> list[tuple[Any, Any]]:
+    """Return the pairs of an array and its target; what is iterated over once is read once."""
+    pairs = list(store) if isinstance(store, Iterable) and not isinstance(store, da.Array | str) else [store]
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            msg = f"compute: store must be a list of pairs (array, target); got {type(pair).__name__} in it"
+            raise TypeError(msg)
+    return [(x, target) for x, target in pairs]
 
 
 def _way_to_dask(batch: Sequence[Any], /) -> str:

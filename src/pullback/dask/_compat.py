@@ -1,4 +1,4 @@
-"""Dask's private interfaces, all that this package uses of them."""
+"""Interfaces of Dask and threadpoolctl that are private or new, all that this package uses of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,23 @@ from dask._task_spec import (
     convert_legacy_graph,
 )
 from dask.array.core import getter, getter_inline, getter_nofancy
+from threadpoolctl import OpenBLASController
 
 from pullback._core.typing import Array, DaskArray
 
-__all__ = ["READS", "Alias", "DataNode", "GraphNode", "List", "Task", "TaskRef", "empty_block", "fuse", "to_tasks"]
+__all__ = [
+    "READS",
+    "Alias",
+    "DataNode",
+    "GraphNode",
+    "List",
+    "Task",
+    "TaskRef",
+    "empty_block",
+    "fuse",
+    "release_blas_control",
+    "to_tasks",
+]
 
 READS = getter, getter_inline, getter_nofancy
 """The functions of tasks that read a part of a source."""
@@ -40,3 +53,8 @@ def run_fused(*args: object) -> Any:  # noqa: ANN401 - what the last task return
     """Run fused tasks."""
     # Dask's optimization takes a task with a function of Dask's own for a chain, and merges the slices in it.
     return _execute_subgraph(*args)
+
+
+def release_blas_control() -> None:
+    """Let any thread set the number of OpenBLAS's threads: since 3.8, threadpoolctl listens to one at a time."""
+    getattr(OpenBLASController, "clear_controlling_thread", lambda **_: None)(force=True)

@@ -1,21 +1,16 @@
-"""The progress of a run of `pullback.dask`: how it is learnt, and a bar that shows it."""
+"""The progress of a run of `pullback.dask`: a bar, and what a local scheduler says."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
-from threading import Event, Thread
 from typing import Any
 
 from dask.callbacks import Callback
 
-from pullback._core.typing import Client, Scheduler
 from pullback.dask._graph import Blocks
 
 Show = Callable[[float], None]
-"""Is told what part of the work is done."""
-
-POLL_SECONDS = 0.3
-_LEFT = {"waiting", "no-worker", "queued", "processing"}
+"""Takes the part of the work that is done."""
 
 
 class Local(Callback):  # type: ignore[misc] # not typed here
@@ -31,37 +26,6 @@ class Local(Callback):  # type: ignore[misc] # not typed here
     def _posttask(self, *_: object) -> None:
         self._done += 1
         self._show(self._done / self._all)
-
-
-@contextmanager
-def watch(client: Client, blocks: Sequence[Blocks], show: Show, /) -> Iterator[None]:
-    """Ask the scheduler from time to time what part of the blocks is done."""
-    names = [layer.block for layer in blocks]
-    stop = Event()
-
-    def ask() -> None:
-        while not stop.wait(POLL_SECONDS):
-            done, count = client.run_on_scheduler(_blocks_done, names)
-            if count:
-                show(done / count)
-
-    thread = Thread(target=ask, daemon=True)
-    if show is not _nothing:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        if show is not _nothing:
-            thread.join()
-
-
-def _blocks_done(names: Sequence[str], dask_scheduler: Scheduler) -> tuple[int, int]:
-    """Return the number of blocks that are done, and that of all."""
-    states = [group.states for name, group in dask_scheduler.task_groups.items() if name in names]
-    left = sum(count for group in states for state, count in group.items() if state in _LEFT)
-    count = sum(sum(group.values()) for group in states)
-    return count - left, count
 
 
 def _nothing(_: float, /) -> None:

@@ -1,10 +1,11 @@
 """Where `pullback.dask` writes rows: Zarr arrays, of which no chunk is ever written by two tasks."""
 
 import os
+import pickle
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate as running
 from math import isnan
@@ -25,11 +26,15 @@ from pullback.dask._plan import Plan
 
 Pair = tuple[DaskArray, ZarrArray]
 
+Probe = Callable[..., Mapping[str, Any]]
+"""Calls a function with arguments in each process that writes; returns what it returned, by the process's name."""
+
 
 @contextmanager
 def whole(path: str | os.PathLike[str], /) -> Iterator[Path]:
     """Yield a folder beside `path` that becomes it when all went well, and is removed otherwise."""
-    path = Path(path)
+    # A worker of a cluster may have another working directory, and a program may change its own.
+    path = Path(path).absolute()
     if path.exists() or path.is_symlink():
         msg = f"{path} exists already"
         raise FileExistsError(msg)
@@ -47,36 +52,141 @@ def whole(path: str | os.PathLike[str], /) -> Iterator[Path]:
 
 
 @contextmanager
-def targets(store: Collection[Pair], /) -> Iterator[list[Pair]]:
-    """Check the targets, and make an array of each that is a path; it appears there when all is written."""
+def targets(store: Sequence[tuple[DaskArray, Any]], /, *, probe: Probe | None) -> Iterator[list[Pair]]:
+    """Check the targets, and make an array of each that is a path; it appears there when all is written.
+
+    Where other processes write, `probe` reaches them.
+    """
     import zarr  # noqa: PLC0415 - takes long to import, and few store
 
+    _check_pairs(store)
     with ExitStack() as stack:
         pairs = []
-        for lazy, target in store:
-            if lazy.ndim == 0:
-                msg = "compute: what is stored must have an axis of rows; got an array of shape ()"
-                raise ValueError(msg)
-            if isnan(sum(lazy.shape)):
-                msg = "compute: what is stored must have a known number of rows; call compute_chunk_sizes() on it first"
-                raise ValueError(msg)
-            if isinstance(target, str | os.PathLike):
-                chunks = tuple(max(*sizes, 1) for sizes in lazy.chunks)
-                path = stack.enter_context(whole(target))
-                array = zarr.create_array(path, shape=lazy.shape, dtype=lazy.dtype, chunks=chunks)
-            elif isinstance(target, zarr.Array):
-                array = target
-            else:
-                msg = f"compute: a target must be a path or an open Zarr array; got {type(target).__name__}"
-                raise TypeError(msg)
-            if array.shape != lazy.shape or array.dtype != lazy.dtype:
-                msg = (
-                    "compute: a target must have the shape and dtype of what it stores; "
-                    f"got {array.shape}, {array.dtype} for {lazy.shape}, {lazy.dtype}"
-                )
-                raise ValueError(msg)
-            pairs.append((lazy, array))
+        # Chunks of nothing but the fill value are stored too, so that a lost chunk can be told from them.
+        with zarr.config.set({"array.write_empty_chunks": True} if probe else {}):
+            for lazy, target in store:
+                if isinstance(target, str | os.PathLike):
+                    chunks = tuple(max(*sizes, 1) for sizes in lazy.chunks)
+                    path = stack.enter_context(whole(target))
+                    array = zarr.create_array(path, shape=lazy.shape, dtype=lazy.dtype, chunks=chunks)
+                else:
+                    array = _reopen(target) if probe or _folder(target) else target
+                pairs.append((lazy, array))
+        if probe:
+            for _, array in pairs:
+                _check_shared(array, probe)
         yield pairs
+        if probe:
+            for _, array in pairs:
+                _check_complete(array)
+
+
+def _check_pairs(store: Sequence[tuple[DaskArray, Any]], /) -> None:
+    """Check the targets before anything is made."""
+    import zarr  # noqa: PLC0415 - as above
+
+    places: Counter[str] = Counter()
+    for lazy, target in store:
+        if lazy.ndim == 0:
+            msg = "compute: what is stored must have an axis of rows; got an array of shape ()"
+            raise ValueError(msg)
+        if isnan(sum(lazy.shape)):
+            msg = "compute: what is stored must have a known number of rows; call compute_chunk_sizes() on it first"
+            raise ValueError(msg)
+        if isinstance(target, str | os.PathLike):
+            places[str(Path(target).resolve())] += 1
+            continue
+        if not isinstance(target, zarr.Array):
+            msg = f"compute: a target must be a path or an open Zarr array; got {type(target).__name__}"
+            raise TypeError(msg)
+        if target.shape != lazy.shape or target.dtype != lazy.dtype:
+            msg = (
+                "compute: a target must have the shape and dtype of what it stores; "
+                f"got {target.shape}, {target.dtype} for {lazy.shape}, {lazy.dtype}"
+            )
+            raise ValueError(msg)
+        if target.read_only:
+            msg = f"compute: a target must be open for writing; got {_place(target)}: open it with mode='r+'"
+            raise ValueError(msg)
+        places[_place(target)] += 1
+    for place, count in places.items():
+        if count > 1:
+            msg = f"compute: each target must be named once in store; got {place} {count} times"
+            raise ValueError(msg)
+
+
+def _folder(array: ZarrArray, /) -> Path | None:
+    """Return the folder of an array, or None if it lies elsewhere."""
+    from zarr.storage import LocalStore  # noqa: PLC0415 - as above
+
+    store = array.store_path.store
+    return store.root.absolute() / array.path if isinstance(store, LocalStore) else None
+
+
+def _place(array: ZarrArray, /) -> str:
+    """Return the resolved path of an array, or the URL that its store gives it."""
+    folder = _folder(array)
+    return str(folder.resolve() if folder else array.store_path)
+
+
+def _reopen(array: ZarrArray, /) -> ZarrArray:
+    """Open an array once more: by its absolute path, and with the present configuration."""
+    import zarr  # noqa: PLC0415 - as above
+
+    return zarr.open_array(_folder(array) or array.store_path, mode="r+")
+
+
+def leave_mark(array: ZarrArray) -> tuple[str, str]:
+    """Write a small file beside the chunks of an array; return its name, and what kept it from being written."""
+    from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415 - as above
+    from zarr.core.sync import sync  # noqa: PLC0415 - as above
+
+    name = f".{uuid4().hex}.mark"
+    try:
+        # An array that is not there must not be made.
+        path = _reopen(array).store_path / name
+        sync(path.set(default_buffer_prototype().buffer.from_bytes(b"pullback")))
+    except Exception as error:  # noqa: BLE001 - whatever a store raises
+        return name, f"{type(error).__name__}: {error}"
+    return name, ""
+
+
+def _check_shared(array: ZarrArray, probe: Probe, /) -> None:
+    """Check that other processes write where this one reads."""
+    from zarr.core.sync import sync  # noqa: PLC0415 - as above
+
+    try:
+        pickle.dumps(array)
+    except Exception as error:
+        raise ValueError(_not_shared(array, f"it cannot be sent to them: {type(error).__name__}: {error}")) from error
+    problems = []
+    for process, (name, problem) in probe(leave_mark, array).items():
+        mark = array.store_path / name
+        if not sync(mark.exists()):
+            problems.append(f"{process} {'failed with ' + problem if problem else 'wrote somewhere else'}")
+            continue
+        sync(mark.delete())
+    if problems:
+        raise ValueError(_not_shared(array, problems[0]))
+
+
+def _not_shared(array: ZarrArray, problem: str, /) -> str:
+    """Return the message of an error."""
+    return (
+        f"compute: the processes that compute must all write to {_place(array)}; {problem}. Store to a path in a "
+        "folder that they share, or to a store that they can open"
+    )
+
+
+def _check_complete(array: ZarrArray, /) -> None:
+    """Check that all chunks have arrived."""
+    missing = array.nchunks - array.nchunks_initialized
+    if missing:
+        msg = (
+            f"compute: {missing:,} of {array.nchunks:,} chunks of {_place(array)} were written and are not there: a "
+            "process has another folder at that path. Store to a folder that all share"
+        )
+        raise OSError(msg)
 
 
 def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /) -> tuple[list[DaskArray], list[DaskArray]]:
@@ -164,7 +274,15 @@ def _write_apart(lazy: DaskArray, target: ZarrArray, /) -> DaskArray:
 
 def _write(block: Array, target: ZarrArray, block_info: dict[int, Any]) -> Array:
     """Write a block where it belongs."""
-    (start, stop), *_ = block_info[0]["array-location"]
+    places = block_info[0]["array-location"]
+    expected = tuple(stop - start for start, stop in places)
+    if block.shape != expected:
+        msg = (
+            f"compute: a block to store must have the shape that Dask expects, {expected}; got {tuple(block.shape)}. "
+            "Call compute_chunk_sizes() on the array first"
+        )
+        raise ValueError(msg)
+    (start, stop), *_ = places
     if stop > start:
         target[start:stop] = to_device(block, "cpu")
     done: Array = np.ones((1,) * block.ndim, dtype=bool)
