@@ -1,7 +1,4 @@
-"""Every activation against its formula and the exact derivative of that, at its limits, and what it refuses.
-
-The rooms rectifiers, sigmoids, gated and softmax, which have all of this in common.
-"""
+"""Every activation against its formula and the exact derivative of that, at its limits, and what it refuses."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +29,7 @@ class Case:
 
     def exists(self, backend: Backend) -> bool:
         """Whether the namespace has what this takes."""
-        return self is not CASES["gelu, exact"] or hasattr(backend.xp, "erf")
+        return self is not CASES["gelu, exact"] or hasattr(backend.xp, "erfc")
 
     def kept(self, a: Any) -> Any:
         """Return what the backward takes."""
@@ -254,6 +251,28 @@ def test_nan(backend_one_device: Backend, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_nan_output_or_input_has_a_nan_gradient(backend_one_device: Backend, name: str) -> None:
+    """Whatever the upstream gradient is; the entries of other rows are unaffected."""
+    case = CASES[name]
+    if not case.exists(backend_one_device):
+        return
+    kept = case.kept(np.asarray([[0.5], [1.0]]))
+    kept[0, 0] = np.nan
+    dh = backend_one_device.rows(np.ones((2, 1)))
+    da = backend_one_device.numpy(backend_one_device.call(case.backward, dh, backend_one_device.rows(kept)))
+    assert np.isnan(da).tolist() == [[True], [False]]
+
+
+def test_infinite_logit_takes_all(backend_one_device: Backend) -> None:
+    a = backend_one_device.rows(np.asarray([[np.inf, 0.0, -np.inf], [0.0, 1.0, np.inf]]))
+    h = backend_one_device.call(pullback.softmax_forward, a)
+    assert backend_one_device.numpy(h).tolist() == [[1, 0, 0], [0, 0, 1]]
+    logs = backend_one_device.numpy(backend_one_device.call(pullback.log_softmax_forward, a))
+    most = float(np.finfo(backend_one_device.real).max)
+    assert logs.tolist() == [[0, -most, -np.inf], [-most, -most, 0]]
+
+
 def test_softmax_at_the_edges(backend: Backend, dtype: str) -> None:
     """Logits that differ by what the dtype can hold neither overflow nor warn; one of -inf has probability 0."""
     if dtype.startswith("complex"):
@@ -340,11 +359,11 @@ def test_refuses_slopes(backend_one_device: Backend, slope: float) -> None:
         pullback.leaky_relu_backward(x, x, slope=slope)
 
 
-def test_exact_gelu_takes_erf(backend_one_device: Backend) -> None:
-    if hasattr(backend_one_device.xp, "erf"):
+def test_exact_gelu_takes_erfc(backend_one_device: Backend) -> None:
+    if hasattr(backend_one_device.xp, "erfc"):
         return
     x = backend_one_device.asarray(np.ones(2))
-    message = r"the exact form takes a namespace with erf, .*; got .*\. Leave out exact for the tanh form$"
+    message = r"the exact form takes a namespace with erfc, .*; got .*\. Leave out exact for the tanh form$"
     with pytest.raises(ValueError, match=f"^gelu_forward: {message}"):
         pullback.gelu_forward(x, exact=True)
     with pytest.raises(ValueError, match=f"^gelu_backward: {message}"):

@@ -4,9 +4,14 @@ The stable forms split at 0, where each function is smooth although |x| is not: 
 differentiated as if 0 were negative. No `where` on random signs: NumPy takes ten times as long for it as for a sum.
 """
 
-from pullback._core.memory import add, divide, is_plain_memory, subtract
+import math
+import sys
+
+from pullback._core.memory import add, divide, is_plain_memory, multiply, subtract
 from pullback._core.reductions import sum_last
 from pullback._core.typing import Array, Namespace
+
+_FLOAT32_MAX = 2.0**128 - 2.0**104
 
 
 def is_positive(xp: Namespace, x: Array, /) -> Array:
@@ -15,12 +20,20 @@ def is_positive(xp: Namespace, x: Array, /) -> Array:
     return out
 
 
-def decay(xp: Namespace, x: Array, /) -> Array:
-    """Return ``exp(-|x|)``, between 0 and 1, whose derivative at 0 is that of ``exp(x)``."""
-    if is_plain_memory(x):
-        out: Array = xp.exp(-xp.abs(x))
-    else:
-        out = xp.exp(x * (is_positive(xp, x) * -2 + 1))
+def step(xp: Namespace, x: Array, /) -> Array:
+    """Return 1 where `x` is positive and 0 elsewhere; NaN stays NaN; a constant to autodiff."""
+    out = is_positive(xp, x)
+    if x.ndim > 0 and is_plain_memory(x):
+        out[xp.isnan(x)] = math.nan
+        return out
+    # Bounded first: zero times infinity is NaN.
+    return out + clipped(xp, x, 0.0, 1.0) * 0
+
+
+def decay(xp: Namespace, x: Array, rate: float = 1.0, /) -> Array:
+    """Return ``exp(-rate |x|)``, between 0 and 1, whose derivative at 0 is that of ``exp(rate x)``."""
+    plain = is_plain_memory(x)
+    out: Array = xp.exp(multiply(xp.abs(x), -rate) if plain else x * (is_positive(xp, x) * (-2 * rate) + rate))
     return out
 
 
@@ -53,6 +66,23 @@ def sigmoid_and_complement(xp: Namespace, x: Array, /) -> tuple[Array, Array]:
     return xp.abs(nearer - rest), xp.abs(add(nearer - 1, rest))
 
 
+def sigmoid_roots(xp: Namespace, x: Array, /) -> tuple[Array, Array, Array]:
+    """Return p, r and t with ``sigmoid(x) = root_where(p, r)² / t`` and ``1 - sigmoid(x) = root_where(1 - p, r)² / t``.
+
+    A number times one root and the other does not underflow before the number times the sigmoid does.
+    """
+    root = decay(xp, x, 0.5)
+    return is_positive(xp, x), root, root * root + 1
+
+
+def root_where(xp: Namespace, one: Array, root: Array, /) -> Array:
+    """Return 1 where `one` is 1, and `root`, which is at most 1, where it is 0."""
+    if is_plain_memory(root):
+        out: Array = xp.maximum(one, root)
+        return out
+    return one + root * (1 - one)
+
+
 def softmax(xp: Namespace, x: Array, /) -> Array:
     """Return ``exp(x) / Σ_j exp(x_j)`` over the last axis, with a small relative error for every logit."""
     out: Array = xp.exp(shifted(xp, x))
@@ -72,8 +102,8 @@ def shifted(xp: Namespace, x: Array, /) -> Array:
     What is independent of the shift has the right derivative, whichever the library gives to a maximum.
     """
     # Infinity less infinity is NaN.
-    x = clipped(xp, x, None, float(xp.finfo(x.dtype).max))
-    return x - largest(xp, x)
+    x = clipped(xp, x, None, sys.float_info.max if x.dtype == xp.float64 else _FLOAT32_MAX)
+    return subtract(x, largest(xp, x))
 
 
 def sum_without_largest(xp: Namespace, x: Array, exp_x: Array, /) -> Array:
@@ -84,15 +114,16 @@ def sum_without_largest(xp: Namespace, x: Array, exp_x: Array, /) -> Array:
     # A constant to autodiff: what it takes away from the exponentials is added again, as a number.
     is_largest: Array = xp.astype(xp.equal(x, 0), x.dtype)
     ties = sum_last(xp, is_largest) - 1
-    return sum_last(xp, exp_x - is_largest) + ties
+    return ties - sum_last(xp, subtract(is_largest, exp_x))
 
 
 def clipped(xp: Namespace, x: Array, low: float | None, high: float | None = None, /) -> Array:
     """Return `x` between the two bounds, of which one may be None; NaN stays NaN."""
-    if all(isinstance(size, int) for size in x.shape):
+    # NumPy's clip takes as long to call as 10,000 entries, and array-api-compat's needs every size; PyTorch cannot
+    # compile a maximum with a number.
+    if not is_plain_memory(x) and all(isinstance(size, int) for size in x.shape):
         out: Array = xp.clip(x, low, high)
         return out
-    # array-api-compat's clip asks for sizes that are not known.
     x = x if low is None else xp.maximum(x, low)
     return x if high is None else xp.minimum(x, high)
 

@@ -1,16 +1,17 @@
 """Activations that gate: silu and gelu, an input times a function of it from 0 to 1, each with its backward.
 
-They fall and then rise, so that their output does not tell their input: the backwards take that.
+They fall and then rise: the output does not determine the input, so the backwards take the input.
 """
 
 import math
 
 from pullback._core.arguments import validate_real_arrays
+from pullback._core.memory import add, divide, multiply
 from pullback._core.pair import Pair
-from pullback._core.stable import clipped, sigmoid
+from pullback._core.stable import clipped, root_where, sigmoid_roots
 from pullback._core.typing import Array, Namespace
 
-# From here on, each gate is 0 or 1 in every dtype. Bounding a factor by it gives limits and not NaN at infinity.
+# Beyond these inputs, each gate is 0 or 1 in every dtype. Zero times an input bounded by them is 0, the limit.
 _SIGMOID_ENDS = 800.0
 _NORMAL_ENDS = 40.0
 _SCALE = math.sqrt(2 / math.pi)
@@ -52,9 +53,7 @@ def silu_forward(a: Array, /) -> Array:
     array([0.      , 0.823959])
     """
     xp, cast_output, (a,) = validate_real_arrays("silu_forward", ("a",), a)
-    h = sigmoid(xp, a)
-    h *= clipped(xp, a, -_SIGMOID_ENDS)
-    return cast_output(h)
+    return cast_output(_times_sigmoid(xp, clipped(xp, a, -_SIGMOID_ENDS), a))
 
 
 def silu_backward(dh: Array, a: Array, /) -> Array:
@@ -97,13 +96,8 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
     xp, cast_output, ready = validate_real_arrays("silu_backward", ("dh", "a"), dh, a)
     dtype = a.dtype
     dh, a = ready
-    gate = sigmoid(xp, a)
-    da = 1 - gate
-    da *= clipped(xp, a, -_SIGMOID_ENDS, _SIGMOID_ENDS)
-    da += 1
-    da *= gate
-    da *= dh
-    return cast_output(da, dtype)
+    da = _derivative(xp, clipped(xp, a, -_SIGMOID_ENDS, _SIGMOID_ENDS), a)
+    return cast_output(multiply(da, dh), dtype)
 
 
 def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
@@ -114,7 +108,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     a : Array
         Input, real, of any shape.
     exact : bool, default False
-        Whether to use the error function and not its tanh form. It takes a namespace that has ``erf``, as PyTorch's.
+        Whether to use the error function and not its tanh form. It takes a namespace that has ``erfc``, as PyTorch's.
 
     Returns
     -------
@@ -127,7 +121,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     TypeError
         If `a` is not an array or has no real floating dtype.
     ValueError
-        If `exact` is asked for and the namespace has no ``erf``, which the standard does not name.
+        If `exact` is asked for and the namespace has no ``erfc``, which the standard does not name.
 
     See Also
     --------
@@ -150,16 +144,12 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     array([-0.158808,  0.      ,  0.841192])
     """
     xp, cast_output, (a,) = validate_real_arrays("gelu_forward", ("a",), a)
-    x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
-    if exact:
-        _check_erf("gelu_forward", xp)
-        h = xp.erf(x * math.sqrt(0.5))
-    else:
-        h = xp.tanh(x * (x * x * (_SCALE * _CUBIC) + _SCALE))
-    h += 1
-    h *= 0.5
-    h *= clipped(xp, a, -_NORMAL_ENDS)
-    return cast_output(h)
+    bounded = clipped(xp, a, -_NORMAL_ENDS)
+    if not exact:
+        logit = _logit(clipped(xp, bounded, None, _NORMAL_ENDS))
+        return cast_output(_times_sigmoid(xp, bounded, logit))
+    _check_erfc("gelu_forward", xp)
+    return cast_output(multiply(bounded * 0.5, xp.erfc(a * -math.sqrt(0.5))))
 
 
 def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
@@ -172,7 +162,7 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
     a : Array
         Input of the forward: the output does not tell it.
     exact : bool, default False
-        Whether to use the error function and not its tanh form. It takes a namespace that has ``erf``, as PyTorch's.
+        Whether to use the error function and not its tanh form. It takes a namespace that has ``erfc``, as PyTorch's.
 
     Returns
     -------
@@ -185,7 +175,7 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
         If an argument is not an array, has no real floating dtype, or comes from another library than the other.
     ValueError
         If the shapes differ or the arrays lie on different devices, or if `exact` is asked for and the namespace has no
-        ``erf``.
+        ``erfc``.
 
     See Also
     --------
@@ -207,27 +197,48 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
     dtype = a.dtype
     dh, a = ready
     x = clipped(xp, a, -_NORMAL_ENDS, _NORMAL_ENDS)
-    square = x * x
     if exact:
-        _check_erf("gelu_backward", xp)
-        da = xp.erf(x * math.sqrt(0.5))
-        slope = xp.exp(square * -0.5) * _SCALE
+        _check_erfc("gelu_backward", xp)
+        density = xp.exp(multiply(x * x, -0.5)) * (0.5 * _SCALE)
+        da = add(multiply(density, x), 0.5 * xp.erfc(x * -math.sqrt(0.5)))
     else:
-        da = xp.tanh(x * (square * (_SCALE * _CUBIC) + _SCALE))
-        slope = (1 - da * da) * (square * (3 * _SCALE * _CUBIC) + _SCALE)
-    slope *= x
-    da += 1
-    da += slope
-    da *= 0.5
-    da *= dh
-    return cast_output(da, dtype)
+        slope = add(multiply(x * x, 6 * _SCALE * _CUBIC), 2 * _SCALE)
+        da = _derivative(xp, multiply(slope, x), _logit(x))
+    return cast_output(multiply(da, dh), dtype)
 
 
-def _check_erf(function: str, xp: Namespace, /) -> None:
-    """Check that the namespace has the error function."""
-    if not hasattr(xp, "erf"):
+def _times_sigmoid(xp: Namespace, y: Array, x: Array, /) -> Array:
+    """Return ``y sigmoid(x)`` for a `y` that nothing else holds."""
+    positive, root, total = sigmoid_roots(xp, x)
+    root = root_where(xp, positive, root)
+    y = multiply(y, root)
+    return multiply(y, divide(root, total))
+
+
+def _derivative(xp: Namespace, y: Array, x: Array, /) -> Array:
+    """Return ``s (1 + y (1 - s))`` with ``s = sigmoid(x)``, for a `y` that nothing else holds.
+
+    It is the derivative of ``a sigmoid(x)`` for `a`, where y is `a` times the derivative of x.
+    """
+    positive, root, total = sigmoid_roots(xp, x)
+    other = root_where(xp, 1 - positive, root)
+    root = root_where(xp, positive, root)
+    # Not 1 - s, whose rounding error is multiplied by y.
+    complement = divide(multiply(other, other), total)
+    y = multiply(add(multiply(y, complement), 1), root)
+    return multiply(y, divide(root, total))
+
+
+def _logit(x: Array, /) -> Array:
+    """Return the x with ``sigmoid(x) = ½ (1 + tanh(√(2/π) (a + 0.044715 a³)))``."""
+    return multiply(add(multiply(x * x, 2 * _SCALE * _CUBIC), 2 * _SCALE), x)
+
+
+def _check_erfc(function: str, xp: Namespace, /) -> None:
+    """Check that the namespace has the complementary error function."""
+    if not hasattr(xp, "erfc"):
         msg = (
-            f"{function}: the exact form takes a namespace with erf, which the array API standard does not name; "
+            f"{function}: the exact form takes a namespace with erfc, which the array API standard does not name; "
             f"got {xp.__name__}. Leave out exact for the tanh form"
         )
         raise ValueError(msg)

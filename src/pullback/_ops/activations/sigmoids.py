@@ -1,9 +1,10 @@
 """Activations that squash: sigmoid and tanh, each with its backward.
 
-Their output tells their derivative. The next layer takes and keeps it anyway, so that these backwards keep nothing.
+The output determines the derivative, and the next layer saves it anyway: the backwards take the output.
 """
 
 from pullback._core.arguments import validate_real_arrays
+from pullback._core.memory import multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import sigmoid
 from pullback._core.typing import Array
@@ -87,10 +88,7 @@ def sigmoid_backward(dh: Array, h: Array, /) -> Array:
     _, cast_output, ready = validate_real_arrays("sigmoid_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
-    da = 1 - h
-    da *= h
-    da *= dh
-    return cast_output(da, dtype)
+    return cast_output(multiply(multiply(1 - h, h), dh), dtype)
 
 
 def tanh_forward(a: Array, /) -> Array:
@@ -167,9 +165,8 @@ def tanh_backward(dh: Array, h: Array, /) -> Array:
     _, cast_output, ready = validate_real_arrays("tanh_backward", ("dh", "h"), dh, h)
     dtype = h.dtype
     dh, h = ready
-    da = 1 - h * h
-    da *= dh
-    return cast_output(da, dtype)
+    # Not 1 - h², which has few digits where h is near 1.
+    return cast_output(multiply(multiply(1 - h, h + 1), dh), dtype)
 
 
 SIGMOID = Pair("sigmoid", sigmoid_forward, sigmoid_backward, inputs={"a": (4, 3)}, needs=("output",), real=True)

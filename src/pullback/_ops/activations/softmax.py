@@ -1,9 +1,10 @@
 """The softmax and its logarithm over the last axis, each with its backward."""
 
 from pullback._core.arguments import shapes, validate_real_arrays
+from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
-from pullback._core.stable import largest
+from pullback._core.stable import log_softmax, softmax
 from pullback._core.typing import Array
 
 
@@ -47,9 +48,7 @@ def softmax_forward(a: Array, /) -> Array:
     xp, cast_output, ready = validate_real_arrays("softmax_forward", ("a",), a)
     _check_axis("softmax_forward", a=a)
     (a,) = ready
-    h = xp.exp(a - largest(xp, a))
-    h /= sum_last(xp, h)
-    return cast_output(h)
+    return cast_output(softmax(xp, a))
 
 
 def softmax_backward(dh: Array, h: Array, /) -> Array:
@@ -89,9 +88,7 @@ def softmax_backward(dh: Array, h: Array, /) -> Array:
     _check_axis("softmax_backward", h=h)
     dtype = h.dtype
     dh, h = ready
-    da = dh - dot_last(xp, dh, h)
-    da *= h
-    return cast_output(da, dtype)
+    return cast_output(multiply(dh - dot_last(xp, dh, h), h), dtype)
 
 
 def log_softmax_forward(a: Array, /) -> Array:
@@ -133,9 +130,7 @@ def log_softmax_forward(a: Array, /) -> Array:
     xp, cast_output, ready = validate_real_arrays("log_softmax_forward", ("a",), a)
     _check_axis("log_softmax_forward", a=a)
     (a,) = ready
-    h = a - largest(xp, a)
-    h -= xp.log(sum_last(xp, xp.exp(h)))
-    return cast_output(h)
+    return cast_output(log_softmax(xp, a))
 
 
 def log_softmax_backward(dh: Array, h: Array, /) -> Array:
@@ -175,7 +170,9 @@ def log_softmax_backward(dh: Array, h: Array, /) -> Array:
     _check_axis("log_softmax_backward", h=h)
     dtype = h.dtype
     dh, h = ready
-    return cast_output(dh - xp.exp(h) * sum_last(xp, dh), dtype)
+    # Not dh - exp(h) Σ_j dh_j, which has few digits where h is near 0: of a label's upstream gradient, none.
+    others = multiply(dh - sum_last(xp, dh), xp.exp(h))
+    return cast_output(subtract(others, multiply(xp.expm1(h), dh)), dtype)
 
 
 def _check_axis(function: str, /, **array: Array) -> None:
