@@ -13,6 +13,7 @@ from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss, HalfPoissonLoss
 from torch.nn import functional as F  # noqa: N812 - as PyTorch's users do
 
 import pullback
+from pullback._ops import PAIRS
 from tests.harness.loss_cases import CASES
 from tests.harness.pair_laws import C
 
@@ -155,24 +156,26 @@ def test_sklearn_multinomial() -> None:
         close(loss, losses, gradients, draw._replace(a=a, size=size * classes, reduction="none"))
 
 
-ACTIVATIONS: dict[str, tuple[Callable[..., Any], bool, dict[str, Any]]] = {
-    "relu": (F.relu, True, {}),
-    "leaky_relu": (F.leaky_relu, True, {}),
-    "softplus": (F.softplus, True, {}),
-    "sigmoid": (torch.sigmoid, True, {}),
-    "tanh": (torch.tanh, True, {}),
-    "silu": (F.silu, False, {}),
-    "gelu": (lambda a: F.gelu(a, approximate="tanh"), False, {}),
-    "gelu, exact": (F.gelu, False, {"exact": True}),
-    "softmax": (lambda a: torch.softmax(a, dim=-1), True, {}),
-    "log_softmax": (lambda a: torch.log_softmax(a, dim=-1), True, {}),
+PAIRS_BY_NAME = {pair.name: pair for pair in PAIRS}
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "relu": (F.relu, {}),
+    "leaky_relu": (F.leaky_relu, {}),
+    "softplus": (F.softplus, {}),
+    "sigmoid": (torch.sigmoid, {}),
+    "tanh": (torch.tanh, {}),
+    "silu": (F.silu, {}),
+    "gelu": (lambda a: F.gelu(a, approximate="tanh"), {}),
+    "gelu, exact": (F.gelu, {"exact": True}),
+    "softmax": (lambda a: torch.softmax(a, dim=-1), {}),
+    "log_softmax": (lambda a: torch.log_softmax(a, dim=-1), {}),
 }
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_torch_activations(name: str) -> None:
-    peer, keeps_output, options = ACTIVATIONS[name]
-    forward, backward = (getattr(pullback, f"{name.partition(',')[0]}_{way}") for way in ("forward", "backward"))
+    peer, options = ACTIVATIONS[name]
+    pair = PAIRS_BY_NAME[name.partition(",")[0]]
+    assert pair.backward is not None
     for seed in range(COUNT):
         rng = np.random.default_rng(seed)
         shape = int(rng.integers(1, 9)), int(rng.integers(1, 7))
@@ -181,8 +184,8 @@ def test_torch_activations(name: str) -> None:
         right = peer(a)
         torch.autograd.backward(right, dh)
         x = a.detach()
-        h = forward(x, **options)
+        h = pair.forward(x, **options)
         size = (1 + x.abs()) ** 2
         near(h, right.detach(), size.numpy(), shape[1])
-        da = backward(dh, h if keeps_output else x, **options)
+        da = pair.backward(dh, h if pair.saves == "output" else x, **options)
         near(da, a.grad, (size * dh.abs().max(dim=-1, keepdim=True).values).numpy(), shape[1])

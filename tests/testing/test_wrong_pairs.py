@@ -60,15 +60,16 @@ def fresh() -> np.random.Generator:
     return np.random.default_rng()
 
 
-def buffered() -> Callable[..., Any]:
-    """Return a backward of the square that writes each result to the same memory."""
-    memory = np.empty_like(X)
+def buffered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that writes each result to the same memory."""
+    memory: list[Any] = []
 
-    def backward(da: Any, x: Any) -> Any:
-        memory[...] = 2 * x * da
-        return memory
+    def call(*arrays: Any) -> Any:
+        memory.append(function(*arrays))
+        memory[0][...] = memory[-1]
+        return memory[0]
 
-    return backward
+    return call
 
 
 def cached() -> Callable[..., Any]:
@@ -164,6 +165,10 @@ WRONG: dict[str, Wrong] = {
     "one infinity": affine("finiteness of the backward", lambda g, *_: g._replace(dz=at(g.dz, (0, 0), -np.inf))),
     "NaN": affine("finiteness of the backward", lambda g, *_: g._replace(db=g.db * np.nan)),
     "NaN for the row of zeros": affine("finiteness of the backward", lambda g, *_: g._replace(dz=at(g.dz, -1, np.nan))),
+    "NaN for a batch without rows": affine(
+        "finiteness of the backward", lambda g, da, *_: g._replace(db=da.sum(axis=0) / len(da)), Z[:0], W, B
+    ),
+    "an infinite slope": unary("finiteness of the backward", np.sqrt, lambda da, x: 0.5 * da / np.sqrt(x), abs(X)),
     "1e308": affine("finiteness of the backward", lambda g, *_: g._replace(dw=0 * g.dw + 1e308)),
     "1e200": affine("finiteness of the backward", lambda g, *_: g._replace(dw=0 * g.dw + 1e200)),
     "1e308 of the right sign": affine("finiteness of the backward", lambda g, *_: g._replace(dw=np.sign(g.dw) * 1e308)),
@@ -183,6 +188,7 @@ WRONG: dict[str, Wrong] = {
         lambda g, *_: g,
         jvp=lambda z, w, b, dz, dw, db: jvp(z, w, b, dz, dw, db) + dz @ dw,
     ),
+    "tangents in the same memory": affine("repeatability of the tangent", lambda g, *_: g, jvp=buffered(jvp)),
     "a random tangent": affine(
         "repeatability of the tangent", lambda g, *_: g, jvp=lambda *args: jvp(*args) * fresh().random()
     ),
@@ -196,7 +202,7 @@ WRONG: dict[str, Wrong] = {
     "a backward with one random bit": unary(
         "repeatability of the backward", square, lambda da, x: 2 * x * da * (1 + 1e-15 * fresh().random(x.shape))
     ),
-    "the same memory again": unary("repeatability of the backward", square, buffered()),
+    "the same memory again": unary("repeatability of the backward", square, buffered(square_backward)),
     "the first result again": unary("linearity of dx", square, cached()),
     "the input of the last forward": unary("repeatability of the backward", *stateful()),
     "right every second time": unary("linearity of dx", square, on_call(lambda i: 1 - i % 2)),
