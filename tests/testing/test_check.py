@@ -305,6 +305,15 @@ def test_computing_in_the_double_backward(backend_one_device: Backend) -> None:
             check_pair(product, backward, x, y, double_backward=looks(double, 1))
 
 
+@pytest.mark.backends("dask")
+def test_lazy_gradients_that_differ_each_time_they_are_computed(backend_one_device: Backend) -> None:
+    def backward(da: Any, x: Any) -> Any:
+        return (da * x).map_blocks(lambda block: block * np.random.default_rng().random(), dtype=x.dtype)
+
+    with pytest.raises(AssertionError, match=r"repeatability of the backward: dx: .* became .*, expected the same"):
+        check_pair(*SMOOTH["square"][:1], backward, backend_one_device.rows(X))
+
+
 def opaque(*args: Any) -> Any:
     return args[0] * args[1]
 
