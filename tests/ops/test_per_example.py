@@ -191,11 +191,56 @@ def test_refuses_shapes(backend_one_device: Backend, function: str, call: Any, c
         call(da, z)
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan])
-def test_refuses_clips(backend_one_device: Backend, bad: float) -> None:
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.float32(-1), np.int64(0), np.asarray(-2.0)])
+def test_refuses_clips(backend_one_device: Backend, bad: Any) -> None:
     x = backend_one_device.asarray(np.ones((2, 3)))
-    with pytest.raises(ValueError, match=rf"^clipped_gradients: max_norm must be a positive number; got {bad}$"):
+    with pytest.raises(ValueError, match=rf"^clipped_gradients: max_norm must be above 0; got {float(bad)}$"):
         clipped_gradients(x, x, bad)
+
+
+def test_clip_of_any_number_type(backend_one_device: Backend) -> None:
+    """A scalar of NumPy or an array without axes changes neither the value nor the dtype."""
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES["2-d"], "float32"))
+    limits: list[Any] = [2.0, 2, np.float64(2), np.int64(2), np.asarray(2.0), backend_one_device.asarray(2.0)]
+    wanted, *others = (list[Any](clipped_gradients(da, z, limit)) for limit in limits)
+    for got in others:
+        for x, y in zip(got, wanted, strict=True):
+            assert x.dtype == backend_one_device.dtype("float32")
+            np.testing.assert_allclose(backend_one_device.numpy(x), backend_one_device.numpy(y), rtol=1e-5)
+
+
+def test_clip_of_each_example(backend_one_device: Backend) -> None:
+    da, z = np.asarray([[3.0, 4.0], [30.0, 40.0], [0.3, 0.4]]), np.zeros((3, 2))
+    limits = backend_one_device.rows([1.0, 10.0, 1.0])
+    arrays = backend_one_device.rows(da), backend_one_device.rows(z)
+    _, db = backend_one_device.numpy(backend_one_device.call(clipped_gradients, *arrays, limits))
+    np.testing.assert_allclose(db, [6.9, 9.2], rtol=10 * EPS[backend_one_device.real])
+
+
+def test_refuses_clips_of_each_example(backend_one_device: Backend) -> None:
+    x = backend_one_device.asarray(np.ones((2, 3)))
+    limits = backend_one_device.asarray(np.ones(3))
+    with pytest.raises(ValueError, match=r"^clipped_gradients: max_norm must be a number, or have .* max_norm \(3,\)"):
+        clipped_gradients(x, x, limits)
+    word: Any = "large"
+    with pytest.raises(TypeError, match=r"^clipped_gradients: max_norm must be a real number; got str"):
+        clipped_gradients(x, x, word)
+
+
+def test_refuses_negative_clips_of_one_example() -> None:
+    x = np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"^clipped_gradients: every entry of max_norm must be above 0; got -1$"):
+        clipped_gradients(x, x, np.asarray([1.0, -1.0]))
+
+
+def test_negative_clip_that_is_not_checked(backend: Backend) -> None:
+    """A lazy or traced array cannot be: its sign must not turn the gradients round."""
+    if not hasattr(type(backend.asarray(1.0)), "__array_interface__"):
+        x = backend.rows(np.ones((2, 3)))
+        with np.errstate(invalid="ignore"):
+            dw, db = backend.numpy(backend.call(clipped_gradients, x, x, backend.asarray(-1.0)))
+        assert np.all(np.isnan(dw))
+        assert np.all(np.isnan(db))
 
 
 def test_refuses_integers(backend_one_device: Backend) -> None:

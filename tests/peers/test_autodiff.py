@@ -87,6 +87,11 @@ class Torch:
         gradients = self.torch.func.grad(f, argnums=tuple(range(len(primals))))(*primals)
         return tuple(x.resolve_conj() for x in gradients)
 
+    def vmap(self, f: Function, axes: tuple[int | None, ...]) -> Function:
+        """Map over an axis of some arguments."""
+        out: Function = self.torch.func.vmap(f, in_dims=axes)
+        return out
+
 
 class Jax:
     """JAX, which compiles for each shape and dtype: that takes far longer than to run, so that there are few shapes."""
@@ -128,6 +133,11 @@ class Jax:
         """Return the gradients of a real function."""
         gradients = self.jax.grad(f, argnums=tuple(range(len(primals))))(*primals)
         return tuple(x.conj() for x in gradients)
+
+    def vmap(self, f: Function, axes: tuple[int | None, ...]) -> Function:
+        """Map over an axis of some arguments."""
+        out: Function = self.jax.vmap(f, in_axes=axes)
+        return out
 
 
 class Case(SimpleNamespace):

@@ -3,9 +3,10 @@
 Each function takes an `x` that nothing else holds, of the shape and dtype of the result.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from pullback._core.typing import Array
+from pullback._core.typing import Array, Namespace
 
 
 def is_plain_memory(x: Array, /) -> bool:
@@ -14,6 +15,20 @@ def is_plain_memory(x: Array, /) -> bool:
     NumPy's and CuPy's arrays do. Those of JAX, PyTorch and Dask do not, nor do their tracers.
     """
     return hasattr(x, "flags")
+
+
+def is_host_memory(x: object, /) -> bool:
+    """Whether entries can be looked at for free: they lie in the memory of this process, and nothing is deferred.
+
+    This holds for NumPy's arrays and scalars. A test on others would compute, trace or wait for a device.
+    """
+    return hasattr(type(x), "__array_interface__")
+
+
+def without_warnings(xp: Namespace, /) -> AbstractContextManager[None]:
+    """Return a context in which overflow does not warn, for results that are checked and then computed otherwise."""
+    out: AbstractContextManager[None] = xp.errstate(all="ignore") if hasattr(xp, "errstate") else nullcontext()
+    return out
 
 
 def add(x: Array, y: Any, /) -> Array:  # noqa: ANN401 - an array or a number

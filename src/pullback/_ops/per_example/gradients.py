@@ -1,27 +1,25 @@
 """Gradients of each example of an affine layer: themselves, their norms, and their clipped sum."""
 
-from pullback._core.arguments import is_dtype
-from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
-from pullback._core.typing import Array, Elementwise, Namespace
-from pullback._ops.per_example.blocking import (
-    ParameterGradients,
-    blocks,
-    gradients,
-    positions,
-    read_examples,
-    real_dtype,
-    squared,
-)
+import math
+from typing import Any
+
+from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
+from pullback._core.memory import is_host_memory
+from pullback._core.reductions import contract_rows, sum_rows
+from pullback._core.typing import Array, Namespace
+from pullback._ops.per_example.blocking import ParameterGradients, gradients, read_examples, real_dtype
+from pullback._ops.per_example.norms import norms
 
 
 def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:
-    """Return the gradient of each example's own loss for the weights and the bias of ``a = z w + b``.
+    """Compute the gradient of each example for the weights and the bias of ``a = z w + b``.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient: for each of the m examples that of its own loss, as ``reduction="none"`` gives it. The axes
-        in the middle, if any, are positions inside an example (the steps of a sequence).
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
+        the result. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
 
@@ -39,15 +37,15 @@ def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:
 
     See Also
     --------
-    per_example_norms : Their norms, without forming them.
-    clipped_gradients : Their sum, each clipped to a norm.
-    second_moments : The sum of their squares.
+    per_example_norms : The norms of these gradients, without the m · k · n entries.
+    clipped_gradients : The sum of these gradients, each clipped to a norm.
+    second_moments : The sum of the squares of these gradients.
 
     Notes
     -----
-    ``dw_i = Σ_t z_itᴴ da_it`` and ``db_i = Σ_t da_it``, over the positions t of example i; the sum over i is what
-    `affine_backward` returns. The m · k · n numbers are often more than memory holds: the other functions here return
-    what is mostly wanted of them at the cost of one product.
+    ``dw_i = Σ_t z_itᴴ da_it`` and ``db_i = Σ_t da_it``, over the positions t of example i. The sum over i is the
+    gradient that `affine_backward` returns. `dw` has m · k · n entries, which may exceed the memory; the functions
+    under *See Also* need no more memory than one product of the batch.
 
     Examples
     --------
@@ -69,22 +67,24 @@ def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:
 
 
 def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
-    """Return the norm of each example's gradient for the parameters of ``a = z w + b``, without forming it.
+    """Compute the Euclidean norm of the gradient of each example for the parameters of ``a = z w + b``.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
+        the result. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
     bias : bool, default True
-        Whether the layer has a bias, whose gradient then counts in.
+        Whether the layer has a bias. The norm is then taken over weights and bias together.
 
     Returns
     -------
     Array, shape (m,)
-        The Euclidean norms, not squared, over weights and bias together: real, of the promoted precision of `da` and
-        `z`. Dtypes narrower than float32 are computed in float32 and returned narrow.
+        The norms, not squared, in the real dtype of the promoted precision of `da` and `z`. Dtypes narrower than
+        float32 are computed in float32 and returned narrow.
 
     Raises
     ------
@@ -99,13 +99,16 @@ def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
 
     Notes
     -----
-    Without positions, ``‖grad_i‖ = √(‖z_i‖² + 1) ‖da_i‖`` (the one is the bias) [1]_. With t positions, either each
-    gradient is formed, a block of examples at a time, or the squared norm is ``Σ_ts (z_it·z_is + 1)(da_it·da_is)``,
-    of two Gram matrices of t × t: whichever takes fewer multiplications, ``t k n`` or ``t² (k + n)`` for each example.
-    The Gram matrices are squares already: where the gradients of an example's positions cancel, the norm has an error
-    of about ``√eps`` of what they were.
+    Without positions, ``‖grad_i‖ = √(‖z_i‖² + 1) ‖da_i‖``, where the one stands for the bias [1]_. With t positions,
+    the squared norm is ``Σ_ts (z_it·z_is + 1)(da_it·da_is)``, from two Gram matrices of t × t, or the gradients are
+    formed in blocks of examples: whichever takes fewer multiplications, ``t² (k + n)`` or ``t k n`` for each example.
+    The Gram matrices hold squares: where the positions of an example cancel, the error of the norm is about ``√eps``
+    times the norm without cancellation.
 
-    The norm over several layers is the root of the sum of their squares.
+    The norm is right wherever it is a number of the dtype, also where its square or a factor is not: rows are scaled by
+    powers of two. A gradient of zero has norm 0, whose derivative is 0 to `jax.grad` and ``.backward()``.
+
+    The norm over several layers is the root of the sum of the squared norms of the layers.
 
     References
     ----------
@@ -119,22 +122,30 @@ def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
     array([15.,  0.])
     """
     xp, conj, dtype, (da, z) = read_examples("per_example_norms", da, z)
-    out: Array = xp.astype(_norms(xp, conj, da, z, bias=bias), real_dtype(xp, dtype), copy=False)
+    norm, root = norms(xp, conj, da, z, bias=bias)
+    if root is not None:
+        norm = norm / root / root
+    out: Array = xp.astype(norm, real_dtype(xp, dtype), copy=False)
     return out
 
 
 def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: bool = True) -> ParameterGradients:
-    """Return the sum of the examples' gradients, each scaled down to a norm of at most `max_norm`.
+    """Compute the sum of the gradients of the examples, each scaled down to a norm of at most `max_norm`.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
+        the norm
+        that is compared with `max_norm`. The axes in the middle, if any, are positions inside an example, such as the
+        steps of a sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
-    max_norm : float or Array, shape ()
-        The largest norm of an example's gradient, over weights and bias together; positive. An array, which may be
-        lazy or traced, is not asked whether it is.
+    max_norm : float or Array, shape () or (m,)
+        Largest norm of the gradient of an example, over weights and bias together; above 0, and possibly infinite. An
+        array of shape (m,) holds one for each example. NumPy arrays are checked. A lazy or traced array and an array on
+        a device are not: an entry below 0 gives NaN.
     bias : bool, default True
         Whether the layer has a bias.
 
@@ -146,22 +157,25 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: 
     Raises
     ------
     TypeError
-        If an argument is not an array, has no floating dtype, or comes from another library than the other.
+        If `da` or `z` is not an array, has no floating dtype, or comes from another library than the other, or
+        `max_norm` is neither a real number nor an array of their library.
     ValueError
-        If the shapes do not fit, the arrays lie on different devices, or `max_norm` is a number that is not positive.
+        If the shapes do not fit, the arrays lie on different devices, or `max_norm` is not above 0.
 
     See Also
     --------
-    per_example_norms : The norms.
+    per_example_norms : The norms before clipping.
 
     Notes
     -----
-    ``dw = zᴴ (c ∘ da)`` and ``db = Σ c ∘ da`` with ``c_i = min(1, max_norm / ‖grad_i‖)``: the sum that differentially
-    private SGD adds its noise to [1]_. A gradient of norm zero has c = 1. One with a NaN has NaN for its norm and makes
-    the sums NaN, rather than pass unclipped.
+    ``dw = zᴴ (c ∘ da)`` and ``db = Σ c ∘ da`` with ``c_i = min(1, max_norm / ‖grad_i‖)``: the sum to which
+    differentially private SGD adds its noise [1]_. A gradient of norm zero has c = 1. A gradient with a NaN makes the
+    sums NaN: it does not pass unclipped.
 
-    To clip the gradient over several layers, take the root of the sum of their squared `per_example_norms`, and hand
-    ``c ∘ da`` to each layer's `affine_backward`.
+    The norm of a gradient may overflow or underflow in the dtype; the clipped gradient is right all the same.
+
+    To clip the gradient over several layers, compute the root of the sum of the squared `per_example_norms`, then pass
+    ``c ∘ da`` to `affine_backward` for each layer.
 
     References
     ----------
@@ -180,60 +194,42 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: 
     array([0.9, 1.2])
     """
     xp, conj, dtype, (da, z) = read_examples("clipped_gradients", da, z)
-    if isinstance(max_norm, int | float) and not max_norm > 0:
-        msg = f"clipped_gradients: max_norm must be a positive number; got {max_norm}"
-        raise ValueError(msg)
-    norms = _norms(xp, conj, da, z, bias=bias)
-    # Nothing is divided by a norm of zero, and a norm that is NaN stays.
-    within = norms <= max_norm
-    scale = xp.where(within, 1.0, max_norm / xp.where(within, 1.0, norms))
-    da = da * scale[(slice(None), *[None] * (da.ndim - 1))]
+    limit = _read_max_norm(xp, da, max_norm)
+    norm, root = norms(xp, conj, da, z, bias=bias)
+    each = (slice(None), *[None] * (da.ndim - 1))
+    if root is None:
+        da = da * _scale(xp, norm, limit)[each]
+    else:
+        # The norm may be out of range; the root of the norm is not.
+        scale = _scale(xp, norm**0.5 / root, limit**0.5)[each]
+        da = da * scale * scale
     dw = xp.astype(contract_rows(xp, conj(z), da), dtype, copy=False)
     return ParameterGradients(dw, xp.astype(sum_rows(xp, da), dtype, copy=False) if bias else None)
 
 
-def _norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
-    """Return the norms, in the real part's dtype."""
-    if da.ndim == 2:
-        # A root for each factor: the product of the squares may overflow where the norm does not.
-        squares = _row_squares(xp, conj, z)
-        norms: Array = xp.sqrt(squares + 1 if bias else squares) * xp.sqrt(_row_squares(xp, conj, da))
-        return norms
-    da, z = positions(xp, da), positions(xp, z)
-    t, k, n = z.shape[1], z.shape[-1], da.shape[-1]
-    gram = z.ndim == 3 and t * (k + n) < k * n
-    norms_of = _gram_norms if gram else _formed_norms
-    parts = [norms_of(xp, conj, *block, bias=bias) for block in blocks(2 * t * t if gram else k * n, 1, da, z)]
-    return parts[0] if len(parts) == 1 else xp.concat(parts)
-
-
-def _row_squares(xp: Namespace, conj: Elementwise, x: Array, /) -> Array:
-    """Return ``‖x_i‖²`` for each row: as a product of matrices, which needs no array of squares."""
-    return _real(xp, (conj(x)[:, None, :] @ x[:, :, None])[:, 0, 0])
-
-
-def _gram_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
-    """Return the norms of (m, t, ·) arrays by Gram matrices over the positions."""
-    of_z, of_da = conj(z) @ xp.matrix_transpose(z), da @ xp.matrix_transpose(conj(da))
-    wide = accumulation_dtype(xp, da)
-    of_z, of_da = xp.astype(of_z, wide, copy=False), xp.astype(of_da, wide, copy=False)
-    total = xp.sum(_real(xp, (of_z + 1 if bias else of_z) * of_da), axis=(1, 2))
-    # Where an example's positions cancel, rounding may leave less than nothing.
-    norms = xp.sqrt(xp.where(total < 0, 0.0, total))
-    out: Array = xp.astype(norms, real_dtype(xp, da.dtype), copy=False)
+def _scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:
+    """Return ``min(1, limit / norm)``: 1 for a norm of zero, and NaN for NaN."""
+    within = norm <= limit
+    out: Array = xp.where(within, 1.0, limit / xp.where(within, 1.0, norm))
     return out
 
 
-def _formed_norms(xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, bias: bool) -> Array:
-    """Return the norms by way of the gradients."""
-    dw, db = (squared(xp, x) for x in gradients(xp, conj, da, z))
-    total = xp.sum(dw, axis=(1, 2), dtype=accumulation_dtype(xp, dw))
-    if bias:
-        total = total + xp.sum(db, axis=1, dtype=accumulation_dtype(xp, db))
-    out: Array = xp.astype(xp.sqrt(total), dw.dtype, copy=False)
+def _read_max_norm(xp: Namespace, da: Array, max_norm: float | Array, /) -> float | Array:
+    """Return max_norm as a Python float, or as an array of the real dtype of `da`, checked where that is free."""
+    shape = getattr(max_norm, "shape", ())
+    known = not hasattr(max_norm, "dtype") or is_host_memory(max_norm)
+    if known and shape == ():
+        return float_option("clipped_gradients", "max_norm", max_norm, above=0.0, most=math.inf)
+    limit: Any = max_norm
+    validate_library_and_device("clipped_gradients", ("da", "max_norm"), da, limit)
+    if shape != () and not same_shape(shape, da.shape[:1]):
+        msg = (
+            "clipped_gradients: max_norm must be a number, or have one entry for each example, shape (m,); "
+            f"got {shapes(max_norm=limit, da=da)}"
+        )
+        raise ValueError(msg)
+    if known and not xp.all(limit > 0):
+        msg = f"clipped_gradients: every entry of max_norm must be above 0; got {float(xp.min(limit)):g}"
+        raise ValueError(msg)
+    out: Array = xp.astype(limit, real_dtype(xp, da.dtype), copy=False)
     return out
-
-
-def _real(xp: Namespace, x: Array, /) -> Array:
-    """Return the real part, which of a real array is itself."""
-    return xp.real(x) if is_dtype(xp, x.dtype, "complex floating") else x
