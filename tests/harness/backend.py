@@ -88,6 +88,8 @@ class Backend:
             x = x.compute(scheduler="synchronous")
         if hasattr(x, "get"):  # CuPy's copy to the host
             return x.get()
+        if hasattr(x, "resolve_conj"):  # PyTorch conjugates lazily
+            x = x.resolve_conj()
         xp = array_namespace(x)
         if "bfloat16" in str(x.dtype):
             x = xp.astype(x, xp.float32)

@@ -8,7 +8,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from pullback._autodiff import grad, jvp, vjp
-from tests.autodiff.rules.cases import CASES, Case
+from tests.autodiff.rules.cases import Case
+from tests.autodiff.rules.table import CASES
 
 C = 64
 STEP = 2e-3  # the 4th-order difference of step h has errors of h⁴ and eps / h: 1e-11 and 1e-13

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pullback._autodiff import jvp, vjp
-from tests.autodiff.rules.cases import CASES
 from tests.autodiff.rules.laws import (
     DIFFERENCE,
     C,
@@ -20,6 +19,7 @@ from tests.autodiff.rules.laws import (
     second_by_grad,
     second_by_jvp,
 )
+from tests.autodiff.rules.table import CASES
 from tests.harness.backend import Backend
 
 
