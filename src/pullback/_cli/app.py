@@ -1,25 +1,45 @@
-"""The `pullback` command: reads arguments and calls the other rooms.
+"""The `pullback` command: its arguments and help.
 
 Typer and rich come with an extra. They are imported when the command runs, so that it can say how to get them.
 """
 
+import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import pullback
 from pullback._cli import commands, console
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
+
     from typer import Typer
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; whatever stops it is reported in one line."""
+    # A terminal that has ASCII only, and a path that is no valid text, are no reason to stop.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+    try:
+        _run()
+    except KeyboardInterrupt:
+        console.fail("pullback: interrupted", status=128 + signal.SIGINT)
+    except OSError as error:
+        console.discard(sys.stdout)
+        console.fail(f"pullback: {error.strerror}", status=1)
+
+
+def _run() -> None:
+    """Run the command, and write all that it prints."""
     try:
         run = application()
     except ModuleNotFoundError as error:
         console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
-    run()
+    try:
+        run()
+    finally:
+        sys.stdout.flush()
 
 
 def application() -> "Typer":
@@ -121,7 +141,9 @@ def application() -> "Typer":
             Path, typer.Option(metavar="DA", readable=False, help="The gradient for its outputs, shape (m, ..., n).")
         ],
         weights: Annotated[Path, typer.Option(metavar="W", readable=False, help="Its weights, shape (k, n).")],
-        output: Annotated[Path, typer.Option(metavar="OUT", help="The Zarr group to write dz, dw and db to.")],
+        output: Annotated[
+            Path, typer.Option(metavar="OUT", readable=False, help="The Zarr group to write dz, dw and db to.")
+        ],
         wrt: Annotated[
             str, typer.Option(metavar="NAMES", help="What to differentiate for: some of z, w, b.")
         ] = "z,w,b",
@@ -168,10 +190,11 @@ def application() -> "Typer":
         For a = z w + b and a loss with the gradient DA for a: dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
         The inputs are `.npy` files or folders of Zarr arrays, with floating numbers. Every part of them is read once.
 
-        OUT appears when all of it is written, and a run that fails or is interrupted leaves nothing behind.
+        OUT appears when all of it is written: at any moment it is the earlier output or the new one. A run that fails,
+        or is ended by Ctrl-C, SIGTERM or SIGHUP, leaves nothing behind; the next run removes what a killed one left.
 
-        Exits with 1 if the run fails, with 2 if there is something to install or to correct first, and with 130 if
-        it is interrupted.
+        Exits with 1 if the run fails, with 2 if there is something to install or to correct first, and with 128 and the
+        number of the signal if it is interrupted, 130 for Ctrl-C.
 
         Example: `pullback gradient --z z.npy --upstream da.npy --weights w.npy --output gradients.zarr`
         """

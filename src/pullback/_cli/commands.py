@@ -1,23 +1,20 @@
 """What the commands of `pullback` do: they call the other rooms, print, and exit."""
 
-import errno
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pullback._cli import backends, check, console, demo
 from pullback._cli.backends import Backend, State
+from pullback._cli.signals import Interrupted, Signals
 from pullback._ops import PAIRS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pullback._cli.gradient.plan import Job
-
 _REFERENCE = "numpy"
 # The laws that compare numbers, and what a column of the table has room for.
 _LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "double backward": "double"}
-_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def list_backends(out: "Console", err: "Console", /) -> None:
@@ -28,7 +25,7 @@ def list_backends(out: "Console", err: "Console", /) -> None:
     for name, state in states.items():
         usable = "no" if state.problem else "yes"
         table.add_row(name, known[name].module, state.version, usable, ", ".join(state.devices))
-    out.print(table)
+    console.show(out, table)
     for line in _problems(states):
         console.say(out, line)
 
@@ -80,7 +77,7 @@ def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, 
         numbers = f"{result.loss:.6f}", f"{result.accuracy:.4f}", f"{apart:.1e}", f"{result.seconds:.2f}"
         table.add_row(name, state.version, result.device, *numbers)
         faults += [f"pullback demo: {name} {fault}" for fault in demo.faults(result, apart)]
-    out.print(table)
+    console.show(out, table)
     return faults
 
 
@@ -98,7 +95,7 @@ def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
     for (name, pair), found in checked.items():
         parts = [found.part(law) for law in _LAWS]
         table.add_row(name, pair, *parts, f"{len(found.findings)}", "no" if found.faults else "yes")
-    out.print(table)
+    console.show(out, table)
     for line in problems:
         console.say(out, f"Left out: {line}")
     faults = [f"pullback check: {name}: {fault}" for (name, _), found in checked.items() for fault in found.faults]
@@ -119,32 +116,19 @@ def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, st
     return checked
 
 
-def run_gradient(out: "Console", err: "Console", /, *, plan: bool, progress: bool, **options: Any) -> None:  # noqa: ANN401
-    """Plan the gradients of a batch in files; then show the plan, or carry it out and say what was written."""
-    output, job = options["output"], None
+def run_gradient(out: "Console", err: "Console", /, **options: Any) -> None:  # noqa: ANN401
+    """Compute the gradients of a batch in files, or show the plan; exit with one line if that fails."""
     try:
-        from pullback._cli.gradient import plan as gradient  # noqa: PLC0415 - an extra
+        with Signals() as signals:
+            from pullback._cli.gradient import command  # noqa: PLC0415 - an extra
 
-        job = gradient.plan(gradient.Options(**options))
-        for gap in job.gaps:
-            console.say(err, f"pullback gradient: {gap}")
-        if plan:
-            _show_plan(out, job)
-            return
-        seconds = gradient.run(job, progress=progress and err.is_terminal)
+            command.run(out, err, signals, **options)
+    except Interrupted as error:
+        console.fail("pullback gradient: interrupted", status=error.status)
     except ModuleNotFoundError as error:
         console.fail(f"pullback gradient: {_missing_module(error)}")
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whoever runs a command is told, not shown the program
-        if job is None:
-            status = error.status if isinstance(error, console.CommandError) else 2
-            line = console.in_one_line(error)
-        else:
-            status = 1
-            left = "is as it was" if output.exists() else "was not written"
-            line = f"{_text(error).removesuffix('.')}. {output} {left}: {_advice(error, job)}run the command again"
-        console.fail(f"pullback gradient: {line}", status=130 if isinstance(error, KeyboardInterrupt) else status)
-    rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    console.say(out, f"{output} now holds {names}: {rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s")
+    except console.CommandError as error:
+        console.fail(f"pullback gradient: {error}", status=error.status)
 
 
 def _missing_module(error: ModuleNotFoundError, /) -> str:
@@ -154,49 +138,6 @@ def _missing_module(error: ModuleNotFoundError, /) -> str:
         return f"the scheduler or a worker of the cluster has no module {error.name}; install {name} there"
     extra = "cluster" if name == "distributed" else "dask"
     return f'{name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
-
-
-def _text(error: BaseException, /) -> str:
-    """Say what went wrong, without the advice."""
-    return error.text if isinstance(error, console.CommandError) else console.in_one_line(error)
-
-
-def _advice(error: BaseException, job: "Job", /) -> str:
-    """Say what to do against an error, as the beginning of a sentence, before the job is run again."""
-    if isinstance(error, KeyboardInterrupt):
-        return ""
-    if isinstance(error, console.CommandError):
-        return f"{error.advice}, and "
-    from dask.utils import format_bytes  # noqa: PLC0415 - an extra
-
-    if isinstance(error, OSError) and error.errno in _FULL:
-        size = format_bytes(sum(x.nbytes for x in job.outputs.values()))
-        return f"make room for up to {size} in {job.options.output.absolute().parent}, and "
-    if type(error).__name__ == "KilledWorker":
-        return "give a smaller --memory, which makes smaller blocks, if workers ran out of it, and "
-    if isinstance(error, ValueError) and job.options.scheduler:
-        return "set the rows of a block with --block-rows, and "
-    return "put that right, and "
-
-
-def _show_plan(out: "Console", job: "Job", /) -> None:
-    """Print what a run would come to."""
-    from dask.utils import format_bytes  # noqa: PLC0415 - an extra
-
-    table = console.table("", numbers=("plan",))
-    written = sum(x.nbytes for x in job.outputs.values())
-    rows = {
-        "blocks": f"{len(job.plan.blocks):,}",
-        "rows a block": f"{max(job.plan.chunks):,}",
-        "tasks": f"{job.tasks:,}",
-        "read": format_bytes(sum(file.nbytes for file in job.files.values())),
-        "written": format_bytes(written),
-        "operations": f"{job.operations:,}",
-        "memory": f"{format_bytes(job.memory)} of {format_bytes(job.limit)}",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out.print(table)
 
 
 def _known(command: str, asked: list[str], /) -> dict[str, Backend]:

@@ -1,8 +1,9 @@
 """How the commands of `pullback` print, and how they end."""
 
+import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +24,27 @@ def table(*headers: str, numbers: tuple[str, ...] = ()) -> "Table":
 
 
 def say(out: "Console", line: str, /) -> None:
-    """Print a line whole at any width, its brackets as they are."""
-    out.print(line, soft_wrap=True, markup=False)
+    """Print a line whole at any width, its brackets as they are; raise OSError if it cannot be written."""
+    try:
+        out.file.write(f"{line}\n")
+        out.file.flush()
+    except OSError as error:
+        discard(out.file)
+        raise OSError(error.errno, f"standard output cannot be written: {error.strerror}") from error
+
+
+def discard(file: IO[str], /) -> None:
+    """Let what a stream still holds go nowhere: Python would write it at exit, and fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
+
+
+def show(out: "Console", table: "Table", /) -> None:
+    """Print a table."""
+    with out.capture() as captured:
+        out.print(table)
+    say(out, captured.get().removesuffix("\n"))
 
 
 class CommandError(Exception):

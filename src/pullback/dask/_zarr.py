@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from pullback._core.typing import Array, DaskArray, ZarrArray
 from pullback.dask import _graph
+from pullback.dask._atomic import whole
 from pullback.dask._compat import empty_block
 from pullback.dask._plan import Plan
 
@@ -28,27 +27,6 @@ Pair = tuple[DaskArray, ZarrArray]
 
 Probe = Callable[..., Mapping[str, Any]]
 """Calls a function with arguments in each process that writes; returns what it returned, by the process's name."""
-
-
-@contextmanager
-def whole(path: str | os.PathLike[str], /) -> Iterator[Path]:
-    """Yield a folder beside `path` that becomes it when all went well, and is removed otherwise."""
-    # A worker of a cluster may have another working directory, and a program may change its own.
-    path = Path(path).absolute()
-    if path.exists() or path.is_symlink():
-        msg = f"{path} exists already"
-        raise FileExistsError(msg)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    # A folder for one user's eyes only would stay so under its last name.
-    mask = os.umask(0)
-    os.umask(mask)
-    partial.chmod(0o777 & ~mask)
-    try:
-        yield partial
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 @contextmanager
@@ -67,7 +45,7 @@ def targets(store: Sequence[tuple[DaskArray, Any]], /, *, probe: Probe | None) -
             for lazy, target in store:
                 if isinstance(target, str | os.PathLike):
                     chunks = tuple(max(*sizes, 1) for sizes in lazy.chunks)
-                    path = stack.enter_context(whole(target))
+                    path = stack.enter_context(whole(target)).folder
                     array = zarr.create_array(path, shape=lazy.shape, dtype=lazy.dtype, chunks=chunks)
                 else:
                     array = _reopen(target) if probe or _folder(target) else target

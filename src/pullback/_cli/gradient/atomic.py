@@ -1,16 +1,15 @@
-"""The place of what `pullback gradient` writes, which nobody sees before it is whole."""
+"""The output of `pullback gradient`: where it may be written, and what it may replace."""
 
 import os
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
-from uuid import uuid4
 
 import zarr
 
+from pullback._cli.console import CommandError
 from pullback._cli.gradient.files import File
-from pullback.dask._zarr import whole
+from pullback.dask._atomic import Draft, whole
 
 MADE_BY = "pullback gradient"
 
@@ -21,52 +20,33 @@ def check_output(path: Path, inputs: Collection[File], /, *, overwrite: bool) ->
     if not os.access(path.parent, os.W_OK | os.X_OK):
         reason = "nothing may be written there" if path.parent.is_dir() else "there is no such folder"
         msg = f"{path} cannot be made in {path.parent}: {reason}"
-        raise PermissionError(msg)
+        raise CommandError(msg)
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:
-        msg = f"{path} exists already; name another --output, or replace an earlier one with --overwrite"
-        raise FileExistsError(msg)
-    _check_ours(path)
+        msg = f"{path} exists already"
+        raise CommandError(msg, advice="name another --output, or replace an earlier one with --overwrite")
+    check_ours(path)
     for file in inputs:
         if file.path.resolve().is_relative_to(path.resolve()):
-            msg = f"{file.path} is a part of {path}, which would be replaced; name another --output"
-            raise ValueError(msg)
+            msg = f"{file.path} is a part of {path}, which would be replaced"
+            raise CommandError(msg, advice="name another --output")
 
 
-def _check_ours(path: Path, /) -> None:
-    """Check that the command wrote what is to be replaced."""
+def check_ours(path: Path, /) -> None:
+    """Check that the command wrote what is to be replaced, and that it may be moved."""
     try:
         made_by = None if path.is_symlink() else zarr.open_group(path, mode="r").attrs.get("made_by")
     except Exception:  # noqa: BLE001 - whatever it is, it is none of ours
         made_by = None
     if made_by != MADE_BY:
-        msg = f"{path} was not written by {MADE_BY}, and so --overwrite does not replace it; name another --output"
-        raise FileExistsError(msg)
+        msg = f"{path} was not written by {MADE_BY}, and so --overwrite does not replace it"
+        raise CommandError(msg, advice="name another --output")
+    if not os.access(path, os.W_OK):
+        msg = f"{path} may not be changed, and so --overwrite cannot replace it"
+        raise CommandError(msg, advice="name another --output, or allow yourself to write in it")
 
 
-@contextmanager
-def output(path: Path, /, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a folder that becomes the output when all went well, in place of an earlier one that goes only then."""
-    path = path.absolute()
-    if not (overwrite and path.exists()):
-        with whole(path) as folder:
-            yield folder
-        return
-    new, old = (path.with_name(f".{path.name}.{uuid4().hex}.{age}") for age in ("new", "old"))
-    with whole(new) as folder:
-        yield folder
-    try:
-        _check_ours(path)
-        path.rename(old)
-        new.rename(path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    try:
-        shutil.rmtree(old)
-    except KeyboardInterrupt:
-        # All else is done, and half of an old output is of no use.
-        shutil.rmtree(old, ignore_errors=True)
+def output(path: Path, /, *, overwrite: bool) -> AbstractContextManager[Draft]:
+    """Return the context of a folder that becomes the output when all went well, in place of an earlier one."""
+    return whole(path, may_replace=check_ours if overwrite else None)

@@ -103,7 +103,7 @@ class File(ABC):
 def changed(path: str, /) -> CommandError:
     """Return the error for an input that another program writes to during the run."""
     msg = f"{path} was replaced or written to while the command ran, so that the result may mix old rows with new ones"
-    return CommandError(msg, advice="when nothing writes to the inputs, run the command again", status=1)
+    return CommandError(msg, advice="wait until nothing writes to the inputs", status=1)
 
 
 def _stamp(path: str, /) -> int:

@@ -1,30 +1,21 @@
-"""What `pullback gradient` does: the gradients of a batch in files, block by block, into a Zarr group."""
+"""How `pullback gradient` divides a batch into blocks that fit into memory."""
 
-import logging
-import shlex
-import sys
-import time
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import ceil, lcm, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dask
 import numpy as np
-import zarr
-from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
-import pullback
 from pullback import AffineGradients, affine_backward
 from pullback._cli.console import CommandError
-from pullback._cli.gradient.atomic import MADE_BY, check_output, output
-from pullback._cli.gradient.files import File, check_local, open_file
+from pullback._cli.gradient.atomic import check_output
+from pullback._cli.gradient.files import File, open_file
+from pullback._cli.gradient.team import Team
 from pullback._core.typing import Array, DaskArray
-from pullback.dask import accumulate, compute
+from pullback.dask import accumulate
 from pullback.dask._graph import blocks_of
 from pullback.dask._plan import TASK_BYTES, Plan
 
@@ -84,18 +75,12 @@ class Job(NamedTuple):
         return prod(batch) * sum(each[name] for name in self.outputs)
 
 
-def plan(options: Options, /) -> Job:
+def plan(options: Options, team: Team, /) -> Job:
     """Open the files and divide them into blocks that fit into the memory, or say why that cannot be."""
-    if options.workers and options.scheduler:
-        msg = "--workers are threads here, and --scheduler is a cluster with workers of its own"
-        raise CommandError(msg, advice="give one of them")
     limit = _bytes(options.memory)
     files = {name: open_file(getattr(options, name)) for name in ("z", "upstream", "weights")}
-    check_local(options.output)
     check_output(options.output, files.values(), overwrite=options.overwrite)
     gaps = [file.check_whole(fill_missing=options.fill_missing) for file in files.values()]
-    with _team(options) as (workers, each):
-        pass
     try:
         _, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
     except (TypeError, ValueError) as error:
@@ -103,21 +88,21 @@ def plan(options: Options, /) -> Job:
         raise
 
     def memory(rows: int) -> int:
-        return _memory(whole_batch, files["weights"], each, rows)
+        return _memory(whole_batch, files["weights"], team.each, rows)
 
     unit = lcm(files["z"].chunk_rows, files["upstream"].chunk_rows)
-    candidates = _candidates(whole_batch, unit, workers)
+    candidates = _candidates(whole_batch, unit, team.threads)
     all_rows = max(files["z"].shape[0], 1)
     rows = min(options.block_rows or 0, all_rows) or candidates[max(bisect_right(candidates, limit, key=memory) - 1, 0)]
     _check_rows(rows, unit, all_rows)
     lazy, plan = _lay(options, files, rows)
     job = Job(options, files, lazy, plan, rows, memory(max(plan.chunks)), limit, [gap for gap in gaps if gap])
     if job.memory > limit:
-        at_once = min(each, len(plan.blocks))
+        at_once = min(team.each, len(plan.blocks))
         ways = [f"--memory {ceil(job.memory / 2**20)}MiB is the smallest that would do"]
         if at_once > 1:
             fewer = "threads to a worker of the cluster" if options.scheduler else "--workers"
-            ways.append(f"fewer {fewer} (now {each}) need less")
+            ways.append(f"fewer {fewer} (now {team.each}) need less")
         if options.block_rows:
             ways.append("a smaller --block-rows needs less")
         msg = (
@@ -126,25 +111,6 @@ def plan(options: Options, /) -> Job:
         )
         raise ValueError(msg)
     return job
-
-
-def run(job: Job, /, *, progress: bool) -> float:
-    """Compute the gradients and write them; return the seconds that it took."""
-    start = time.perf_counter()
-    with output(job.options.output, overwrite=job.options.overwrite) as folder, _team(job.options):
-        group = zarr.create_group(folder, attributes=_attributes(job))
-        store = []
-        if job.lazy.dz is not None:
-            z = job.files["z"]
-            chunks = tuple(max(size, 1) for size in (min(job.block_rows, z.shape[0]), *z.shape[1:]))
-            store = [(job.lazy.dz, group.create_array("dz", shape=z.shape, dtype=z.dtype, chunks=chunks))]
-        dw, db = compute(job.lazy.dw, job.lazy.db, store=store, progress=progress)
-        for name, x in {"dw": dw, "db": db}.items():
-            if x is not None:
-                group.create_array(name, data=x, chunks=tuple(max(size, 1) for size in x.shape))
-        for file in job.files.values():
-            file.check_unchanged()
-    return time.perf_counter() - start
 
 
 def _bytes(size: str, /) -> int:
@@ -203,36 +169,3 @@ def _check_rows(rows: int, unit: int, all_rows: int, /) -> None:
             f"read twice otherwise; got {rows:,}: give {near}"
         )
         raise ValueError(msg)
-
-
-@contextmanager
-def _team(options: Options, /) -> Iterator[tuple[int, int]]:
-    """Let Dask run on threads or a cluster; yield the number of all workers' threads, and of those in one process."""
-    if options.scheduler is None:
-        count = options.workers or CPU_COUNT
-        with dask.config.set(scheduler="threads", num_workers=count, pool=None):
-            yield count, count
-        return
-    from distributed import Client  # noqa: PLC0415 - an extra
-
-    # A client that is interrupted leaves tasks behind whose tracebacks would follow the command's one line.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    with Client(options.scheduler) as client:
-        threads = client.nthreads().values()
-        if not threads:
-            msg = f"the cluster at {options.scheduler} has no workers"
-            raise ConnectionError(msg)
-        yield sum(threads), max(threads)
-
-
-def _attributes(job: Job, /) -> dict[str, Any]:
-    """Say what the output was made of and by."""
-    return {
-        "made_by": MADE_BY,
-        "command": shlex.join(["pullback", *sys.argv[1:]]),
-        "versions": {module.__name__: module.__version__ for module in (pullback, np, dask, zarr)},
-        "inputs": {
-            name: {"path": str(file.path), "shape": list(file.shape), "dtype": str(file.dtype)}
-            for name, file in job.files.items()
-        },
-    }

@@ -1,0 +1,1 @@
+"""Tests of `pullback gradient`, on real files, processes and clusters."""

@@ -1,0 +1,89 @@
+"""The options of the command, and what it says of wrong ones."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import pullback.dask
+from tests.harness.gradient_command import check, fault, gradient, left, save, to_zarr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--wrt", "a"], ["wrt must be a tuple of names out of ('z', 'w', 'b'); got ('a',)", "z is /"]),
+        (["--workers", "2", "--scheduler", "tcp://here"], ["--workers are threads here, and --scheduler is a cluster"]),
+        (["--scheduler", "nowhere"], ["missing port number in address 'nowhere'"]),
+        (["--output", "none/out.zarr"], ["none/out.zarr cannot be made in /", "there is no such folder"]),
+    ],
+    ids=lambda x: x[0] if x[0].startswith("-") else "",
+)
+def test_options_are_wrong(options: list[str], words: list[str]) -> None:
+    save()
+    fault(gradient(*options), 2, *words)
+    assert left() == set()
+
+
+@pytest.mark.parametrize("size", ["", "GiB", "-1", "1e400", "much", "0", "nan", "1 parsec"])
+def test_rejects_a_memory_that_is_no_size(size: str) -> None:
+    save()
+    fault(gradient("--memory", size), 2, f"--memory must be a size such as 512MiB or 2GB; got {size!r}")
+
+
+def test_options_may_exceed_the_batch() -> None:
+    save()
+    assert gradient("--block-rows", "9" * 23, "--workers", "9" * 23).status == 0
+    check("dz", "dw", "db")
+
+
+@pytest.mark.parametrize("option", ["--z", "--upstream", "--weights", "--output"])
+def test_rejects_a_url(option: str) -> None:
+    save()
+    fault(gradient(option, "s3://bucket/z.zarr"), 2, "s3:/bucket/z.zarr is a URL, and only paths of this machine")
+
+
+def test_block_rows_split_chunks() -> None:
+    save()
+    to_zarr("z", chunks=(100, 7))
+    to_zarr("da", chunks=(150, 3))
+    files = {"z": "z.zarr", "upstream": "da.zarr"}
+    fault(gradient("--block-rows", "500", **files), 2, "a multiple of 300", "got 500: give 300 or 600")
+    fault(gradient("--block-rows", "200", **files), 2, "got 200: give 300")
+    assert gradient("--block-rows", "600", **files).status == 0
+    check("dz", "dw", "db")
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "options"),
+    [("dask", "dask", []), ("zarr", "dask", []), ("distributed", "cluster", ["--scheduler", "tcp://127.0.0.1:1"])],
+)
+def test_extra_is_missing(name: str, extra: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    save()
+
+    def find_spec(module: str, *_: object) -> None:
+        if module == name:
+            msg = f"No module named {name!r}"
+            raise ModuleNotFoundError(msg, name=name)
+
+    for module in list(sys.modules):
+        if module.partition(".")[0] == name or module in {
+            "pullback._cli.gradient.plan",
+            "pullback._cli.gradient.files",
+        }:
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr(pullback, "_gradient", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    line = f'pullback gradient: {name} is not installed; get it with: pip install "pullback[cli,{extra}]"\n'
+    assert gradient(*options) == (2, "", line)
+
+
+def test_module_is_missing_on_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        msg = "No module named 'pullback'"
+        raise ModuleNotFoundError(msg, name="pullback")
+
+    save()
+    monkeypatch.setattr("pullback._cli.gradient.run.compute", fail)
+    line = "the scheduler or a worker of the cluster has no module pullback; install pullback there"
+    assert gradient() == (2, "", f"pullback gradient: {line}\n")
