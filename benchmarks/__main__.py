@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "pool", "scale")
+PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "digits", "memory", "layers", "pool", "scale")
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 # What the peers are measured in; the others need none of them.
@@ -17,6 +17,7 @@ PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
+    "digits": ("mparray", "mpmath"),
     "pool": ("dask", "zarr"),
     "scale": ("dask", "distributed", "sklearn", "typer", "zarr"),
 }

@@ -4,15 +4,19 @@ The package `mparray` is the array API on mpmath: a function of this package run
 each value has an oracle that differs from it in nothing but rounding. Formulas are other tests' concern.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mparray
 import mpmath
 import numpy as np
 
-from tests.harness.backend import Backend
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.harness.backend import Backend  # which the benchmarks do without
 
 DIGITS = 50
 
@@ -37,14 +41,16 @@ def exact(function: Callable[..., Any], /, *arrays: Any) -> Any:
 
 
 def errors(backend: Backend, dtype: str, function: Callable[..., Any], /, *arrays: Any) -> Errors:
-    """Return the errors of a function's first output where the exact value is a normal number, and 0 elsewhere.
-
-    The arrays are rounded to `dtype` before both calls.
-    """
+    """Return the errors of a function's first output on a backend; the arrays are rounded to `dtype` before."""
     held = [backend.asarray(x, dtype) for x in arrays]
-    got = np.asarray(backend.numpy(_first(backend.call(function, *held))), "float64")
-    right = exact(function, *(np.asarray(backend.numpy(x), "float64") for x in held))
+    got = backend.numpy(_first(backend.call(function, *held)))
+    return compared(got, exact(function, *map(backend.numpy, held)), dtype)
+
+
+def compared(got: Any, right: Any, dtype: str) -> Errors:
+    """Return the errors of a NumPy array where the exact value is a normal number, and 0 elsewhere."""
     info = np.finfo(dtype)
+    got = np.asarray(got, "float64")
     with mpmath.workdps(DIGITS):
         eps = [
             float(abs(mpmath.mpf(x) - y) / abs(y) / float(info.eps)) if float(info.tiny) <= abs(y) <= info.max else 0.0

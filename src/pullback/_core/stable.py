@@ -58,14 +58,6 @@ def sigmoid(xp: Namespace, x: Array, /) -> Array:
     return out
 
 
-def sigmoid_and_complement(xp: Namespace, x: Array, /) -> tuple[Array, Array]:
-    """Return ``sigmoid(x)`` and ``1 - sigmoid(x)``, both with a small relative error for every `x`."""
-    rest = decay(xp, x)
-    rest = divide(rest, rest + 1)
-    nearer = is_positive(xp, x)
-    return xp.abs(nearer - rest), xp.abs(add(nearer - 1, rest))
-
-
 def sigmoid_roots(xp: Namespace, x: Array, /) -> tuple[Array, Array, Array]:
     """Return p, r and t with ``sigmoid(x) = root_where(p, r)² / t`` and ``1 - sigmoid(x) = root_where(1 - p, r)² / t``.
 

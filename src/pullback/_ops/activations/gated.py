@@ -1,6 +1,6 @@
-"""Activations that gate: silu and gelu, an input times a function of it from 0 to 1, each with its backward.
+"""Gated activations: silu and gelu, the input times a function of it from 0 to 1, each with its backward.
 
-They fall and then rise: the output does not determine the input, so the backwards take the input.
+They fall and then rise: the output does not determine the input, and the backwards take the input.
 """
 
 import math
@@ -19,7 +19,7 @@ _CUBIC = 0.044715
 
 
 def silu_forward(a: Array, /) -> Array:
-    """Gate with a sigmoid: ``h = a sigmoid(a)``, also known as swish.
+    """Compute the sigmoid linear unit, ``h = a sigmoid(a)``, also known as swish.
 
     Parameters
     ----------
@@ -43,7 +43,8 @@ def silu_forward(a: Array, /) -> Array:
 
     Notes
     -----
-    It falls to -0.278 at a = -1.278 and rises from there: the output does not tell the input.
+    It falls to -0.278 at ``a = -1.278`` and rises from there. The relative error is a few units of rounding for every
+    input, also where `h` is nearly 0.
 
     Examples
     --------
@@ -57,14 +58,14 @@ def silu_forward(a: Array, /) -> Array:
 
 
 def silu_backward(dh: Array, a: Array, /) -> Array:
-    """Pull the upstream gradient of `silu_forward` back.
+    """Compute the gradient of `silu_forward`.
 
     Parameters
     ----------
     dh : Array
         Upstream gradient ``∂L/∂h``, of the shape of the output.
     a : Array
-        Input of the forward: the output does not tell it.
+        Input of the forward, which the output does not determine.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
 
     Notes
     -----
-    With ``s = sigmoid(a)``, computed anew rather than kept, ``da = dh s (1 + a (1 - s))``.
+    ``da = dh s (1 + a (1 - s))`` with ``s = sigmoid(a)``, which is computed again and not saved by the forward.
 
     Examples
     --------
@@ -101,7 +102,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
 
 
 def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
-    """Gate with the normal distribution: ``h = a Φ(a)``, by default in its tanh form.
+    """Compute the Gaussian error linear unit, ``h = a Φ(a)``, by default in its tanh form.
 
     Parameters
     ----------
@@ -130,7 +131,9 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     Notes
     -----
     The tanh form is ``h = ½ a (1 + tanh(√(2/π) (a + 0.044715 a³)))``, less than 5e-4 from the exact one,
-    ``½ a (1 + erf(a / √2))`` [1]_. It is what PyTorch has as ``approximate="tanh"`` and JAX by default.
+    ``½ a (1 + erf(a / √2))`` [1]_. It is what PyTorch has as ``approximate="tanh"`` and JAX by default. It is computed
+    as ``a sigmoid(x)`` with ``x = 2 √(2/π) (a + 0.044715 a³)``, so that negative inputs keep their digits. Rounding x
+    gives a relative error of about ``|x|`` units of rounding: 25 at ``a = -6``.
 
     References
     ----------
@@ -153,14 +156,14 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
 
 
 def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
-    """Pull the upstream gradient of `gelu_forward` back.
+    """Compute the gradient of `gelu_forward`.
 
     Parameters
     ----------
     dh : Array
         Upstream gradient ``∂L/∂h``, of the shape of the output.
     a : Array
-        Input of the forward: the output does not tell it.
+        Input of the forward, which the output does not determine.
     exact : bool, default False
         Whether to use the error function and not its tanh form. It takes a namespace that has ``erfc``, as PyTorch's.
 
@@ -183,8 +186,8 @@ def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
 
     Notes
     -----
-    The exact form has ``da = dh (Φ(a) + a φ(a))``, with the normal distribution Φ and its density φ; the tanh form is
-    differentiated as it stands.
+    The exact form has ``da = dh (Φ(a) + a φ(a))``, with the normal distribution Φ and its density φ. The gradient of
+    the tanh form is that of the tanh form itself, ``da = dh s (1 + a x' (1 - s))`` with ``s = sigmoid(x)``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Activations that squash: sigmoid and tanh, each with its backward.
+"""Saturating activations: sigmoid and tanh, each with its backward.
 
 The output determines the derivative, and the next layer saves it anyway: the backwards take the output.
 """
@@ -11,7 +11,7 @@ from pullback._core.typing import Array
 
 
 def sigmoid_forward(a: Array, /) -> Array:
-    """Squash to between 0 and 1: ``h = 1 / (1 + exp(-a))``.
+    """Compute the logistic sigmoid, ``h = 1 / (1 + exp(-a))``.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ def sigmoid_forward(a: Array, /) -> Array:
 
     Notes
     -----
-    It is computed from ``exp(-|a|)``, which does not overflow; its relative error is small also where h is.
+    It is computed from ``exp(-|a|)``, which does not overflow. The relative error is a few units of rounding for every
+    input, also where `h` is nearly 0.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def sigmoid_forward(a: Array, /) -> Array:
 
 
 def sigmoid_backward(dh: Array, h: Array, /) -> Array:
-    """Pull the upstream gradient of `sigmoid_forward` back: ``da = dh h (1 - h)``.
+    """Compute the gradient of `sigmoid_forward`, ``da = dh h (1 - h)``.
 
     Parameters
     ----------
@@ -76,7 +77,8 @@ def sigmoid_backward(dh: Array, h: Array, /) -> Array:
 
     Notes
     -----
-    With the output there is no exponential to compute. The gradient is 0 where the output has been rounded to 1.
+    From the output, the gradient needs no exponential. An output near 1 has lost digits of ``1 - h``: in float32, `h`
+    is 1 and the gradient is 0 from about ``a = 17`` on. The loss `logistic` takes the logits and has all digits there.
 
     Examples
     --------
@@ -92,7 +94,7 @@ def sigmoid_backward(dh: Array, h: Array, /) -> Array:
 
 
 def tanh_forward(a: Array, /) -> Array:
-    """Squash to between -1 and 1: ``h = tanh(a)``.
+    """Compute the hyperbolic tangent, ``h = tanh(a)``.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def tanh_forward(a: Array, /) -> Array:
 
 
 def tanh_backward(dh: Array, h: Array, /) -> Array:
-    """Pull the upstream gradient of `tanh_forward` back: ``da = dh (1 - h²)``.
+    """Compute the gradient of `tanh_forward`, ``da = dh (1 - h²)``.
 
     Parameters
     ----------
@@ -153,7 +155,8 @@ def tanh_backward(dh: Array, h: Array, /) -> Array:
 
     Notes
     -----
-    With the output there is no tanh to compute. The gradient is 0 where the output has been rounded to ±1.
+    From the output, the gradient needs no exponential. An output near ±1 has lost digits of ``1 - h²``: in float32,
+    `h` is ±1 and the gradient is 0 from about ``|a| = 10`` on.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from pullback._core.typing import Array
 
 
 def softmax_forward(a: Array, /) -> Array:
-    """Make probabilities of logits: ``h = exp(a) / Σ_j exp(a_j)`` over the last axis.
+    """Compute the softmax over the last axis, ``h = exp(a) / Σ_j exp(a_j)``.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def softmax_forward(a: Array, /) -> Array:
     Notes
     -----
     The exponentials are those of ``a - max(a)``, which do not overflow where the dtype can hold the differences of the
-    logits. A logit of -inf has probability 0.
+    logits. Rounding the difference gives a relative error of up to half of it, in units of rounding. A logit of -inf
+    has probability 0; logits of inf share the probability 1. A row of -inf alone gives NaN.
 
     Examples
     --------
@@ -52,14 +53,14 @@ def softmax_forward(a: Array, /) -> Array:
 
 
 def softmax_backward(dh: Array, h: Array, /) -> Array:
-    """Pull the upstream gradient of `softmax_forward` back: ``da = h (dh - Σ_j dh_j h_j)``.
+    """Compute the gradient of `softmax_forward`, ``da = h (dh - Σ_j dh_j h_j)``.
 
     Parameters
     ----------
     dh : Array, shape (..., n)
         Upstream gradient ``∂L/∂h``, of the shape of the output.
     h : Array, shape (..., n)
-        Output of the forward: with it there is no exponential to compute, and the next step keeps it anyway.
+        Output of the forward, from which the gradient needs no exponential.
 
     Returns
     -------
@@ -77,6 +78,11 @@ def softmax_backward(dh: Array, h: Array, /) -> Array:
     --------
     softmax_forward : The map.
 
+    Notes
+    -----
+    An output near 1 has lost digits of its distance from 1, and its gradient is a difference of nearly equal numbers.
+    For log likelihoods, `log_softmax_backward` and `softmax_cross_entropy` have all digits.
+
     Examples
     --------
     >>> import numpy as np
@@ -92,7 +98,7 @@ def softmax_backward(dh: Array, h: Array, /) -> Array:
 
 
 def log_softmax_forward(a: Array, /) -> Array:
-    """Return the logarithms of the softmax: ``h = a - log Σ_j exp(a_j)`` over the last axis.
+    """Compute the logarithm of the softmax over the last axis, ``h = a - log Σ_j exp(a_j)``.
 
     Parameters
     ----------
@@ -118,7 +124,8 @@ def log_softmax_forward(a: Array, /) -> Array:
 
     Notes
     -----
-    It is accurate where the softmax itself is rounded to 0 or 1. The rest is as in `softmax_forward`.
+    It is accurate where the softmax is rounded to 0 or 1: ``[20, 0]`` has ``-2.06e-9`` for the first logit also in
+    float32. Logits of inf count as the largest number of the dtype: beside one, finite logits have minus that number.
 
     Examples
     --------
@@ -134,14 +141,14 @@ def log_softmax_forward(a: Array, /) -> Array:
 
 
 def log_softmax_backward(dh: Array, h: Array, /) -> Array:
-    """Pull the upstream gradient of `log_softmax_forward` back: ``da = dh - exp(h) Σ_j dh_j``.
+    """Compute the gradient of `log_softmax_forward`, ``da = dh - exp(h) Σ_j dh_j``.
 
     Parameters
     ----------
     dh : Array, shape (..., n)
         Upstream gradient ``∂L/∂h``, of the shape of the output.
     h : Array, shape (..., n)
-        Output of the forward: its exponential is the softmax, whatever the input was.
+        Output of the forward, whose exponential is the softmax.
 
     Returns
     -------
@@ -158,6 +165,11 @@ def log_softmax_backward(dh: Array, h: Array, /) -> Array:
     See Also
     --------
     log_softmax_forward : The map.
+
+    Notes
+    -----
+    It is computed as ``exp(h) (dh - Σ_j dh_j) - dh expm1(h)``. The gradient of a label's log likelihood has all digits
+    also where the probability of the label is nearly 1.
 
     Examples
     --------
