@@ -13,20 +13,14 @@ from typing import Any
 import numpy as np
 
 from tests.harness.backend import Backend
-from tests.harness.pair_laws import Arrays, C, Given, ReferencedPair, inner, require, structure_of
+from tests.harness.pair_laws import Arrays, C, Given, ReferencedPair, call_jvp, inner, require, structure_of
 
 
 def run_jvp(backend: Backend, pair: ReferencedPair, case: Given, given: tuple[str, ...]) -> Any:
     """Call the jvp as the backend calls functions, with the tangents of the inputs that are `given`."""
-    push = pair.jvp
-    assert push is not None
-
-    def jvp(primals: list[Any], tangents: list[Any]) -> Any:
-        named = {f"{x}_tangent": tangent for x, tangent in zip(pair.inputs, tangents, strict=True)}
-        return push(*primals, **named)
-
-    primals = [case.arrays[x] for x in pair.needs]
-    return backend.call(jvp, primals, [case.tangents[x] if x in given else None for x in pair.inputs])
+    assert pair.jvp is not None
+    tangents = {f"{x}_tangent": case.tangents[x] if x in given else None for x in pair.inputs}
+    return call_jvp(backend, pair.jvp, *(case.arrays[x] for x in pair.needs), **tangents)
 
 
 def run_double_backward(backend: Backend, pair: ReferencedPair, case: Given, given: tuple[str, ...]) -> Any:
