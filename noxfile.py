@@ -106,12 +106,14 @@ def large(session: nox.Session) -> None:
 
 @nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
 def peers(session: nox.Session) -> None:
-    """Compare with what other libraries compute."""
+    """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
     needed = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("peers"), *group("test")]
+    needed += group("types")
     session.install(".", *needed)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
     session.install("--no-deps", *group("backpack"))
     session.run("pytest", *APART["peers"])
+    session.run("mypy", "--config-file=tests/peers/mypy.ini")
 
 
 @nox.session(tags=["cpu"])

@@ -149,7 +149,7 @@ def test_refuses_vectors(backend_one_device: Backend) -> None:
     with pytest.raises(ValueError, match=r"^JacobianOperator\.rmatmat: u must have shape \(20, K\), K ≥ 1; got u "):
         operator.rmatmat(ones[31, 2])
     with pytest.raises(TypeError, match=r"^JacobianOperator\.matvec: v must be an array; got list\."):
-        operator.matvec([1.0] * 31)  # type: ignore[arg-type]
+        operator.matvec([1.0] * 31)
     other = np if backend_one_device.library == "strict" else array_api_strict
     with pytest.raises(
         TypeError, match=r"^JacobianOperator\.rmatvec: the arrays must come from one library; got u of "

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from numbers import Number
@@ -11,7 +11,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 from array_api_compat import array_namespace
 
 from pullback._core.tracing import lifted, lifters
-from pullback._core.typing import Array, Cast, DType, Elementwise, Namespace
+from pullback._core.typing import Array, ArrayT, Cast, DType, Elementwise, Namespace
 
 _LARGEST = sys.float_info.max
 
@@ -247,11 +247,10 @@ def _number(function: str, name: str, value: object, /) -> float:
     raise TypeError(msg)
 
 
-def real_like(xp: Namespace, x: Array, dtype: DType, /) -> Array:
+def real_like(xp: Namespace, x: ArrayT, dtype: DType, /) -> ArrayT:
     """Return `x`, or its real part where `x` is complex and `dtype` is real."""
     if is_dtype(xp, x.dtype, "complex floating") and not is_dtype(xp, dtype, "complex floating"):
-        out: Array = xp.real(x)
-        return out
+        return xp.real(x)
     return x
 
 
@@ -322,8 +321,7 @@ def _cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
     """Return `x` in `dtype`: its real part where `x` is complex and `dtype` is real."""
     if x.dtype == dtype:
         return x
-    out: Array = xp.astype(real_like(xp, x, dtype), dtype, copy=False)
-    return out
+    return xp.astype(real_like(xp, x, dtype), dtype, copy=False)
 
 
 def _as_it_is(x: Array, _: DType = None, /) -> Array:
@@ -359,7 +357,7 @@ def check_bias(function: str, name: str, b: Array | None, w: Array, /) -> None:
         raise ValueError(msg)
 
 
-def check_directions(function: str, directions: dict[str, Array | None], z: Array, w: Array, /) -> None:
+def check_directions(function: str, directions: Mapping[str, Array | None], z: Array, w: Array, /) -> None:
     """Check tangents or cotangents, named in the order z, w, b: each has the shape of its primal, if there is one."""
     of_z, of_w, of_b = directions
     check_alike(function, of_z, directions[of_z], "z", z)

@@ -50,8 +50,7 @@ def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     if type(x) in tracing.sums:
         return tracing.sums[type(x)]("product", xp, x, w)
     flat = flatten(xp, x, 0) @ w
-    out: Array = xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
-    return out
+    return xp.reshape(flat, (*x.shape[:-1], w.shape[-1]))
 
 
 def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
@@ -68,8 +67,7 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
         joined -= 1
     a = xp.reshape(a, (rows // joined, joined * n))
     a = add(a, xp.reshape(xp.broadcast_to(b, (joined, n)), (joined * n,)))
-    out: Array = xp.reshape(a, shape)
-    return out
+    return xp.reshape(a, shape)
 
 
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
@@ -104,8 +102,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         if few and y.shape[-1] != 0 and y.dtype in (xp.float32, xp.float64):
             return _sum_products(xp, rows, y)
         total = _sum_chains(xp, y, accumulation_dtype(xp, y))
-    out: Array = xp.astype(total, y.dtype, copy=False)
-    return out
+    return xp.astype(total, y.dtype, copy=False)
 
 
 def sum_last(xp: Namespace, x: Array, /) -> Array:
@@ -120,8 +117,7 @@ def sum_last(xp: Namespace, x: Array, /) -> Array:
         return x
     few = x.shape[0] in range(_SHORT)
     if few or hasattr(x, "chunks") or not isinstance(n, int) or n > _SHORT:
-        out: Array = xp.sum(x, axis=-1, keepdims=True)
-        return out
+        return xp.sum(x, axis=-1, keepdims=True)
     return product(xp, x, xp.ones((n, 1), dtype=x.dtype, device=device(x)))
 
 
@@ -166,16 +162,14 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
     if split < rows:
         total = add(total, xp.astype(_transpose(xp, x[..., split:, :]) @ y[..., split:, :], wide))
-    out: Array = xp.astype(total, partials.dtype, copy=False)
-    return out
+    return xp.astype(total, partials.dtype, copy=False)
 
 
 def _sum_products(xp: Namespace, rows: int, y: Array, /) -> Array:
     """Add up rows by a product with ones; many of them in chains, whose results are too few to need a wider dtype."""
     # Ones: the power 0 of anything, be it NaN. `ones_like` takes NumPy as long as the product.
     if rows < _SUM_ROWS:
-        short: Array = (y[:, 0] ** 0) @ y
-        return short
+        return (y[:, 0] ** 0) @ y
     ones = y[:_SUM_CHAIN, 0] ** 0
     count, rest = divmod(rows, _SUM_CHAIN)
     chains = xp.reshape(y[: rows - rest, :], (count, _SUM_CHAIN, y.shape[-1]))
@@ -191,8 +185,7 @@ def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:
     # Each chain takes every `stride`-th row, so that what is added at a time is long: stride rows, end to end.
     stride = min(-(-_SUM_WIDTH // max(y.shape[-1], 1)), rows // _SUM_CHAIN)
     if stride == 0:
-        short: Array = xp.sum(y, axis=0, dtype=wide)
-        return short
+        return xp.sum(y, axis=0, dtype=wide)
     split = rows - rows % (stride * _SUM_CHAIN)
     chains = xp.reshape(y[:split, :], (split // (stride * _SUM_CHAIN), _SUM_CHAIN, stride, y.shape[-1]))
     total: Array = xp.sum(xp.sum(chains, axis=1), axis=(0, 1), dtype=wide)
@@ -227,8 +220,7 @@ def can_reshape_rows(x: Array, /) -> bool:
 
 def flatten(xp: Namespace, x: Array, kept: int, /) -> Array:
     """Join the axes between the first `kept` and the last into one axis of rows."""
-    out: Array = xp.reshape(x, (*x.shape[:kept], math.prod(x.shape[kept:-1]), x.shape[-1]))
-    return out
+    return xp.reshape(x, (*x.shape[:kept], math.prod(x.shape[kept:-1]), x.shape[-1]))
 
 
 def accumulation_dtype(xp: Namespace, x: Array, /) -> DType:

@@ -13,8 +13,8 @@ Namespace: TypeAlias = Any
 
 Elementwise: TypeAlias = "Callable[[Array], Array]"
 
-Cast: TypeAlias = "Callable[..., Array]"
-"""Takes an array and, if it likes, a dtype."""
+Cast: TypeAlias = "Callable[..., Any]"
+"""Takes an array and, optionally, a dtype; returns an array of the same library."""
 
 
 DaskArray: TypeAlias = Any
@@ -64,3 +64,15 @@ class Array(Protocol):
     def __pow__(self, other: Any, /) -> Self: ...
     def __rpow__(self, other: Any, /) -> Self: ...
     def __float__(self) -> float: ...
+
+
+if TYPE_CHECKING:
+    # The default lets annotations name a generic result, such as AffineGradients, without its array type.
+    from typing_extensions import TypeVar
+
+    ArrayT = TypeVar("ArrayT", bound=Array, default=Any)
+    """The array type of one library: a public function returns arrays of the type that it takes."""
+else:
+    from typing import TypeVar
+
+    ArrayT = TypeVar("ArrayT", bound=Array)

@@ -1,7 +1,7 @@
 """The affine map ``a = z w + b``: forward, backward, tangent and double backward."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from pullback._core.arguments import (
     check_bias,
@@ -16,12 +16,12 @@ from pullback._core.arguments import (
 from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
-from pullback._core.typing import Array
+from pullback._core.typing import ArrayT
 
 _INPUTS = ("z", "w", "b")
 
 
-class AffineGradients(NamedTuple):
+class AffineGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for the inputs of `affine_forward`; None where `wrt` did not ask.
 
     Attributes
@@ -34,12 +34,12 @@ class AffineGradients(NamedTuple):
         Gradient for the bias: shape (n,), dtype and device of `w`.
     """
 
-    dz: Array | None
-    dw: Array | None
-    db: Array | None
+    dz: ArrayT | None
+    dw: ArrayT | None
+    db: ArrayT | None
 
 
-class AffineDoubleGradients(NamedTuple):
+class AffineDoubleGradients(NamedTuple, Generic[ArrayT]):
     """Gradients for the inputs of `affine_backward`; None where no cotangent that was given leads.
 
     Attributes
@@ -52,12 +52,12 @@ class AffineDoubleGradients(NamedTuple):
         Gradient for the weights: shape, dtype and device of `w`. None without `ddz`.
     """
 
-    dda: Array | None
-    dz: Array | None
-    dw: Array | None
+    dda: ArrayT | None
+    dz: ArrayT | None
+    dw: ArrayT | None
 
 
-def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
+def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     """Apply the affine map ``a = z w + b``.
 
     Parameters
@@ -117,7 +117,7 @@ def affine_forward(z: Array, w: Array, b: Array | None = None, /) -> Array:
     return cast_output(a)
 
 
-def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients:
+def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients[ArrayT]:
     """Pull the upstream gradient of ``a = z w + b`` back to its inputs.
 
     Parameters
@@ -202,14 +202,14 @@ def affine_backward(da: Array, z: Array, w: Array, /, *, wrt: Collection[str] = 
 
 
 def affine_jvp(
-    z: Array,
-    w: Array,
+    z: ArrayT,
+    w: ArrayT,
     /,
     *,
-    z_tangent: Array | None = None,
-    w_tangent: Array | None = None,
-    b_tangent: Array | None = None,
-) -> Array:
+    z_tangent: ArrayT | None = None,
+    w_tangent: ArrayT | None = None,
+    b_tangent: ArrayT | None = None,
+) -> ArrayT:
     """Push tangents of the inputs of ``a = z w + b`` forward to a tangent of its output.
 
     Parameters
@@ -283,8 +283,8 @@ def affine_jvp(
 
 
 def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the inputs of the backward
-    ddz: Array | None, ddw: Array | None, ddb: Array | None, da: Array, z: Array, w: Array, /
-) -> AffineDoubleGradients:
+    ddz: ArrayT | None, ddw: ArrayT | None, ddb: ArrayT | None, da: ArrayT, z: ArrayT, w: ArrayT, /
+) -> AffineDoubleGradients[ArrayT]:
     """Pull cotangents of ``dz``, ``dw`` and ``db`` back to the inputs of `affine_backward`.
 
     Parameters

@@ -1,18 +1,18 @@
 """Sums of products of all entries: the Frobenius inner product and the trace of a product, with their backwards."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from pullback._core.arguments import check_value, check_wrt, compatible_size, same_shape, shapes, validate_arrays
 from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product, sum_all
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 
 _FROBENIUS = ("x", "y")
 _TRACE = ("x", "w")
 
 
-class FrobeniusInnerGradients(NamedTuple):
+class FrobeniusInnerGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for the inputs of `frobenius_inner`; None where `wrt` did not ask.
 
     Attributes
@@ -23,11 +23,11 @@ class FrobeniusInnerGradients(NamedTuple):
         Gradient for the second array: shape, dtype and device of `y`.
     """
 
-    dx: Array | None
-    dy: Array | None
+    dx: ArrayT | None
+    dy: ArrayT | None
 
 
-class TraceOfProductGradients(NamedTuple):
+class TraceOfProductGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for the inputs of `trace_of_product`; None where `wrt` did not ask.
 
     Attributes
@@ -38,11 +38,11 @@ class TraceOfProductGradients(NamedTuple):
         Gradient for the right factor: shape, dtype and device of `w`.
     """
 
-    dx: Array | None
-    dw: Array | None
+    dx: ArrayT | None
+    dw: ArrayT | None
 
 
-def frobenius_inner(x: Array, y: Array, /) -> Array:
+def frobenius_inner(x: ArrayT, y: ArrayT, /) -> ArrayT:
     """Take the Frobenius inner product ``⟨x, y⟩ = Σ conj(x) y``, over all axes.
 
     Parameters
@@ -91,8 +91,8 @@ def frobenius_inner(x: Array, y: Array, /) -> Array:
 
 
 def frobenius_inner_backward(
-    dvalue: Array, x: Array, y: Array, /, *, wrt: Collection[str] = _FROBENIUS
-) -> FrobeniusInnerGradients:
+    dvalue: ArrayT, x: ArrayT, y: ArrayT, /, *, wrt: Collection[str] = _FROBENIUS
+) -> FrobeniusInnerGradients[ArrayT]:
     """Pull the upstream gradient of ``⟨x, y⟩ = Σ conj(x) y`` back to its inputs.
 
     Parameters
@@ -147,7 +147,7 @@ def frobenius_inner_backward(
     return FrobeniusInnerGradients(dx, dy)
 
 
-def trace_of_product(x: Array, w: Array, /) -> Array:
+def trace_of_product(x: ArrayT, w: ArrayT, /) -> ArrayT:
     """Take the trace ``tr(x w)`` without forming the product.
 
     Parameters
@@ -195,8 +195,8 @@ def trace_of_product(x: Array, w: Array, /) -> Array:
 
 
 def trace_of_product_backward(
-    dvalue: Array, x: Array, w: Array, /, *, wrt: Collection[str] = _TRACE
-) -> TraceOfProductGradients:
+    dvalue: ArrayT, x: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _TRACE
+) -> TraceOfProductGradients[ArrayT]:
     """Pull the upstream gradient of ``tr(x w)`` back to the factors.
 
     Parameters
@@ -274,7 +274,7 @@ def _check_trace(function: str, x: Array, w: Array, /) -> None:
 _QUADRATIC = ("x", "A")
 
 
-class QuadraticFormGradients(NamedTuple):
+class QuadraticFormGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for the inputs of `quadratic_form`; None where `wrt` did not ask.
 
     Attributes
@@ -285,11 +285,11 @@ class QuadraticFormGradients(NamedTuple):
         Gradient for the matrix: shape, dtype and device of `A`.
     """
 
-    dx: Array | None
-    dA: Array | None
+    dx: ArrayT | None
+    dA: ArrayT | None
 
 
-def quadratic_form(x: Array, A: Array, /) -> Array:
+def quadratic_form(x: ArrayT, A: ArrayT, /) -> ArrayT:
     """Take the quadratic form ``xᵀ A x`` of each vector of a batch.
 
     Parameters
@@ -338,8 +338,8 @@ def quadratic_form(x: Array, A: Array, /) -> Array:
 
 
 def quadratic_form_backward(
-    dvalue: Array, x: Array, A: Array, /, *, wrt: Collection[str] = _QUADRATIC
-) -> QuadraticFormGradients:
+    dvalue: ArrayT, x: ArrayT, A: ArrayT, /, *, wrt: Collection[str] = _QUADRATIC
+) -> QuadraticFormGradients[ArrayT]:
     """Pull the upstream gradient of ``xᵀ A x`` back to its inputs.
 
     Parameters
@@ -397,9 +397,9 @@ def quadratic_form_backward(
     check_value("quadratic_form_backward", dvalue, x.shape[:-1])
     x_dtype, A_dtype = x.dtype, A.dtype
     dvalue, x, A = ready
-    scale, x = dvalue[..., None], conj(x)
-    dx = cast_output(scale * product(xp, x, conj(A + A.T)), x_dtype) if "x" in wrt else None
-    dA = cast_output(contract_rows(xp, x, scale * x), A_dtype) if "A" in wrt else None
+    scale, conjugate = dvalue[..., None], conj(x)
+    dx = cast_output(scale * product(xp, conjugate, conj(A + A.T)), x_dtype) if "x" in wrt else None
+    dA = cast_output(contract_rows(xp, conjugate, scale * conjugate), A_dtype) if "A" in wrt else None
     return QuadraticFormGradients(dx, dA)
 
 

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Collection
+from typing import Generic
 
 from pullback._core.arguments import check_factors, check_known, check_wrt, result_dtype, shapes, validate_arrays
-from pullback._core.typing import Array, DType, Namespace
+from pullback._core.typing import Array, ArrayT, DType, Namespace
 from pullback._ops.affine import affine_backward, affine_jvp
 
 _INPUTS = ("z", "w", "b")
 
 
-class JacobianOperator:
+class JacobianOperator(Generic[ArrayT]):
     """The Jacobians of ``a = z w + b`` as one linear operator on flat vectors, which forms none of them.
 
     Parameters
@@ -61,7 +62,7 @@ class JacobianOperator:
     array([0.5, 1.5, 0.5, 3.5])
     """
 
-    def __init__(self, z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS) -> None:
+    def __init__(self, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS) -> None:
         xp, *_ = validate_arrays("JacobianOperator", ("z", "w"), z, w)
         check_wrt("JacobianOperator", wrt, _INPUTS)
         check_factors("JacobianOperator", z, w)
@@ -75,7 +76,7 @@ class JacobianOperator:
         self.shape: tuple[int, int] = (math.prod(self._a), sum(map(math.prod, self._moving.values())))
         self.dtype: DType = result_dtype(xp, z, w)
 
-    def matvec(self, v: Array, /) -> Array:
+    def matvec(self, v: ArrayT, /) -> ArrayT:
         """Multiply with a vector: `affine_jvp` on flat arrays.
 
         Parameters
@@ -101,10 +102,9 @@ class JacobianOperator:
             stop = start + math.prod(shape)
             tangents[f"{name}_tangent"] = xp.reshape(v[start:stop, ...], shape)
             start = stop
-        out: Array = xp.reshape(affine_jvp(self._z, self._w, **tangents), (self.shape[0], *v.shape[1:]))
-        return out
+        return xp.reshape(affine_jvp(self._z, self._w, **tangents), (self.shape[0], *v.shape[1:]))
 
-    def rmatvec(self, u: Array, /) -> Array:
+    def rmatvec(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with a vector: `affine_backward` on flat arrays.
 
         Parameters
@@ -129,10 +129,9 @@ class JacobianOperator:
         dtype = xp.result_type(self.dtype, u.dtype)
         da, z, w = (xp.astype(x, dtype, copy=False) for x in (xp.reshape(u, self._a), self._z, self._w))
         gradients = affine_backward(da, z, w, wrt=tuple(self._moving))
-        out: Array = xp.concat([xp.reshape(x, (math.prod(x.shape), *u.shape[1:])) for x in gradients if x is not None])
-        return out
+        return xp.concat([xp.reshape(x, (math.prod(x.shape), *u.shape[1:])) for x in gradients if x is not None])
 
-    def matmat(self, v: Array, /) -> Array:
+    def matmat(self, v: ArrayT, /) -> ArrayT:
         """Multiply with each column of a matrix.
 
         Parameters
@@ -154,7 +153,7 @@ class JacobianOperator:
         """
         return self._by_columns("matmat", "v", v, self.shape[1], self.matvec)
 
-    def rmatmat(self, u: Array, /) -> Array:
+    def rmatmat(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with each column of a matrix.
 
         Parameters
@@ -186,11 +185,12 @@ class JacobianOperator:
             raise ValueError(msg)
         return xp
 
-    def _by_columns(self, method: str, name: str, x: Array, size: int, multiply: Callable[[Array], Array], /) -> Array:
+    def _by_columns(
+        self, method: str, name: str, x: ArrayT, size: int, multiply: Callable[[ArrayT], ArrayT], /
+    ) -> ArrayT:
         """Multiply column by column."""
         xp, *_ = validate_arrays(f"JacobianOperator.{method}", (name,), x)
         if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
             msg = f"JacobianOperator.{method}: {name} must have shape ({size}, K), K ≥ 1; got {shapes(**{name: x})}"
             raise ValueError(msg)
-        out: Array = xp.stack([multiply(x[:, i]) for i in range(x.shape[1])], axis=1)
-        return out
+        return xp.stack([multiply(x[:, i]) for i in range(x.shape[1])], axis=1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from array_api_compat import device
 
@@ -15,12 +15,12 @@ from pullback._core.arguments import (
     shapes,
     validate_arrays,
 )
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 
 _INPUTS = ("z", "w", "b")
 
 
-class AffineJacobians(NamedTuple):
+class AffineJacobians(NamedTuple, Generic[ArrayT]):
     """Jacobians of the output of `affine_forward`; None where `wrt` did not ask.
 
     Attributes
@@ -33,14 +33,14 @@ class AffineJacobians(NamedTuple):
         ``∂a/∂b``, shape (..., n, n).
     """
 
-    dz: Array | None
-    dw: Array | None
-    db: Array | None
+    dz: ArrayT | None
+    dw: ArrayT | None
+    db: ArrayT | None
 
 
 def affine_jacobians(
-    z: Array, w: Array, /, *, wrt: Collection[str] = _INPUTS, max_bytes: int = 2**30
-) -> AffineJacobians:
+    z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS, max_bytes: int = 2**30
+) -> AffineJacobians[ArrayT]:
     """Form the derivative of each entry of ``a = z w + b`` for each entry of an input.
 
     Parameters
@@ -119,7 +119,7 @@ def affine_jacobians(
     return AffineJacobians(dz, dw, db)
 
 
-def weight_jacobian_slice(z: Array, k: int, l: int, n: int, /) -> Array:
+def weight_jacobian_slice(z: ArrayT, k: int, l: int, n: int, /) -> ArrayT:
     """Form the derivative of ``a = z w + b`` for the single weight ``w_kl``.
 
     Parameters
@@ -182,15 +182,13 @@ def weight_jacobian_slice(z: Array, k: int, l: int, n: int, /) -> Array:
         msg = f"weight_jacobian_slice: l must be one of the n columns, 0 … n - 1; got {l} and n = {n}"
         raise ValueError(msg)
     zero = xp.zeros((), dtype=z.dtype, device=device(z))
-    out: Array = xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], zero)
-    return out
+    return xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], zero)
 
 
 def _eye(xp: Namespace, n: int, like: Array, /) -> Array:
     """Return where rows and columns of an (n, n) matrix are equal."""
     index = xp.arange(n, device=device(like))
-    out: Array = index[:, None] == index
-    return out
+    return index[:, None] == index
 
 
 def _check_size(of: str, shape: tuple[int, ...], itemsize: int, max_bytes: int, /) -> None:

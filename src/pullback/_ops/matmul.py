@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from pullback._core.arguments import (
     check_alike,
@@ -17,12 +17,12 @@ from pullback._core.arguments import (
 from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 
 _INPUTS = ("x1", "x2")
 
 
-class MatmulGradients(NamedTuple):
+class MatmulGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for the inputs of `matmul_forward`; None where `wrt` did not ask.
 
     Attributes
@@ -33,11 +33,11 @@ class MatmulGradients(NamedTuple):
         Gradient for the right factor: shape, dtype and device of `x2`.
     """
 
-    dx1: Array | None
-    dx2: Array | None
+    dx1: ArrayT | None
+    dx2: ArrayT | None
 
 
-class MatmulDoubleGradients(NamedTuple):
+class MatmulDoubleGradients(NamedTuple, Generic[ArrayT]):
     """Gradients for the inputs of `matmul_backward`; None where no cotangent that was given leads.
 
     Attributes
@@ -50,12 +50,12 @@ class MatmulDoubleGradients(NamedTuple):
         Gradient for the right factor: shape, dtype and device of `x2`. None without `ddx1`.
     """
 
-    dda: Array | None
-    dx1: Array | None
-    dx2: Array | None
+    dda: ArrayT | None
+    dx1: ArrayT | None
+    dx2: ArrayT | None
 
 
-def matmul_forward(x1: Array, x2: Array, /) -> Array:
+def matmul_forward(x1: ArrayT, x2: ArrayT, /) -> ArrayT:
     """Multiply ``a = x1 @ x2``, with the shapes and the broadcasting of the standard's ``matmul``.
 
     Parameters
@@ -104,7 +104,9 @@ def matmul_forward(x1: Array, x2: Array, /) -> Array:
     return cast_output(product(xp, x1, x2))
 
 
-def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] = _INPUTS) -> MatmulGradients:
+def matmul_backward(
+    da: ArrayT, x1: ArrayT, x2: ArrayT, /, *, wrt: Collection[str] = _INPUTS
+) -> MatmulGradients[ArrayT]:
     """Pull the upstream gradient of ``a = x1 @ x2`` back to its factors.
 
     Parameters
@@ -166,15 +168,17 @@ def matmul_backward(da: Array, x1: Array, x2: Array, /, *, wrt: Collection[str] 
         a, left = a[..., None, :], left[None, :]
     dx1 = dx2 = None
     if "x1" in wrt:
-        dx1 = _undo_broadcast(xp, xp.matrix_transpose(a), xp.matrix_transpose(conj(right)), left.shape)
-        dx1 = cast_output(dx1[..., 0, :] if x1.ndim == 1 else dx1, x1.dtype)
+        factor = _undo_broadcast(xp, xp.matrix_transpose(a), xp.matrix_transpose(conj(right)), left.shape)
+        dx1 = cast_output(factor[..., 0, :] if x1.ndim == 1 else factor, x1.dtype)
     if "x2" in wrt:
-        dx2 = _undo_broadcast(xp, conj(left), a, right.shape)
-        dx2 = cast_output(dx2[..., 0] if x2.ndim == 1 else dx2, x2.dtype)
+        factor = _undo_broadcast(xp, conj(left), a, right.shape)
+        dx2 = cast_output(factor[..., 0] if x2.ndim == 1 else factor, x2.dtype)
     return MatmulGradients(dx1, dx2)
 
 
-def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_tangent: Array | None = None) -> Array:
+def matmul_jvp(
+    x1: ArrayT, x2: ArrayT, /, *, x1_tangent: ArrayT | None = None, x2_tangent: ArrayT | None = None
+) -> ArrayT:
     """Push tangents of the factors of ``a = x1 @ x2`` forward to a tangent of the product.
 
     Parameters
@@ -241,8 +245,8 @@ def matmul_jvp(x1: Array, x2: Array, /, *, x1_tangent: Array | None = None, x2_t
 
 
 def matmul_double_backward(
-    ddx1: Array | None, ddx2: Array | None, da: Array, x1: Array, x2: Array, /
-) -> MatmulDoubleGradients:
+    ddx1: ArrayT | None, ddx2: ArrayT | None, da: ArrayT, x1: ArrayT, x2: ArrayT, /
+) -> MatmulDoubleGradients[ArrayT]:
     """Pull cotangents of ``dx1`` and ``dx2`` back to the inputs of `matmul_backward`.
 
     Parameters

@@ -1,16 +1,16 @@
 """A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
 from pullback._core.arguments import check_wrt
 from pullback._core.pair import Pair
-from pullback._core.typing import Array
+from pullback._core.typing import ArrayT
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
 from pullback._ops.affine import affine_backward, affine_forward
 
 
-class Affine(NamedTuple):
+class Affine(NamedTuple, Generic[ArrayT]):
     """The layer ``a = z w + b``; or the gradients for its parameters.
 
     Attributes
@@ -21,8 +21,8 @@ class Affine(NamedTuple):
         Bias, shape (n,); None for a layer without one.
     """
 
-    w: Array
-    b: Array | None = None
+    w: ArrayT
+    b: ArrayT | None = None
 
 
 class Activation(NamedTuple):
@@ -41,17 +41,17 @@ class Activation(NamedTuple):
         What the backward takes: an array that a neighbour saves too costs no memory.
     """
 
-    forward: Callable[[Array], Array]
-    backward: Callable[[Array, Array], Array]
+    forward: Callable[[Any], Any]
+    backward: Callable[[Any, Any], Any]
     saves: Literal["input", "output"]
 
 
-Layer: TypeAlias = Affine | Activation
+Layer: TypeAlias = Affine[ArrayT] | Activation
 
 
 def _activation(pair: Pair, /) -> Activation:
     """Make a layer of the record of an activation."""
-    return Activation(pair.forward, cast("Callable[[Array, Array], Array]", pair.backward), pair.saves)
+    return Activation(pair.forward, cast("Callable[[Any, Any], Any]", pair.backward), pair.saves)
 
 
 RELU = _activation(rectifiers.RELU)
@@ -68,7 +68,7 @@ _INPUTS = ("z", "layers")
 _SAVES = ("input", "output")
 
 
-class Saved(NamedTuple):
+class Saved(NamedTuple, Generic[ArrayT]):
     """What the backward of one layer needs.
 
     Attributes
@@ -79,11 +79,11 @@ class Saved(NamedTuple):
         Its input, or its output where that is what an activation saves.
     """
 
-    layer: Layer
-    x: Array
+    layer: Layer[ArrayT]
+    x: ArrayT
 
 
-class StackOutput(NamedTuple):
+class StackOutput(NamedTuple, Generic[ArrayT]):
     """The output of a stack.
 
     Attributes
@@ -94,11 +94,11 @@ class StackOutput(NamedTuple):
         What `stack_backward` needs, for each layer: no array is copied for it.
     """
 
-    a: Array
-    saved: tuple[Saved, ...]
+    a: ArrayT
+    saved: tuple[Saved[ArrayT], ...]
 
 
-class StackGradients(NamedTuple):
+class StackGradients(NamedTuple, Generic[ArrayT]):
     """Gradients of a real loss for a stack; None where `wrt` did not ask.
 
     Attributes
@@ -109,11 +109,11 @@ class StackGradients(NamedTuple):
         For each layer: the gradients for its parameters, as `Affine`, and None for an activation, which has none.
     """
 
-    dz: Array | None
-    layers: tuple[Affine | None, ...] | None
+    dz: ArrayT | None
+    layers: tuple[Affine[ArrayT] | None, ...] | None
 
 
-def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
+def stack_forward(layers: Sequence[Layer[ArrayT]], z: ArrayT, /) -> StackOutput[ArrayT]:
     """Apply layers one after the other.
 
     Parameters
@@ -169,7 +169,9 @@ def stack_forward(layers: Sequence[Layer], z: Array, /) -> StackOutput:
     return StackOutput(z, tuple(saved))
 
 
-def stack_backward(da: Array, saved: Sequence[Saved], /, *, wrt: Collection[str] = _INPUTS) -> StackGradients:
+def stack_backward(
+    da: ArrayT, saved: Sequence[Saved[ArrayT]], /, *, wrt: Collection[str] = _INPUTS
+) -> StackGradients[ArrayT]:
     """Pull the upstream gradient of a stack back to its input and to the parameters of its layers.
 
     Parameters
@@ -221,7 +223,7 @@ def stack_backward(da: Array, saved: Sequence[Saved], /, *, wrt: Collection[str]
     """
     check_wrt("stack_backward", wrt, _INPUTS)
     lowest = _lowest(saved, wrt)
-    gradients: list[Affine | None] = [None] * len(saved)
+    gradients: list[Affine[ArrayT] | None] = [None] * len(saved)
     # One name for what flows down, so that each array is let go once the layer below has taken it.
     upstream: Any = da
     for i in range(len(saved) - 1, lowest - 1, -1):
@@ -232,7 +234,7 @@ def stack_backward(da: Array, saved: Sequence[Saved], /, *, wrt: Collection[str]
                 names += ["w"] if layer.b is None else ["w", "b"]
             upstream, dw, db = affine_backward(upstream, x, layer.w, wrt=names)
             if "layers" in wrt:
-                gradients[i] = Affine(cast("Array", dw), db)
+                gradients[i] = Affine(cast("ArrayT", dw), db)
         else:
             upstream = layer.backward(upstream, x)
     return StackGradients(upstream if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
