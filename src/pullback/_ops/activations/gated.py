@@ -9,6 +9,7 @@ from pullback._core.arguments import validate_real_arrays
 from pullback._core.memory import add, divide, multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped, root_where, sigmoid_roots
+from pullback._core.tracing import recorders
 from pullback._core.typing import Array, Namespace
 
 # Beyond these inputs, each gate is 0 or 1 in every dtype. Zero times an input bounded by them is 0, the limit.
@@ -53,6 +54,8 @@ def silu_forward(a: Array, /) -> Array:
     >>> silu_forward(np.asarray([0.0, np.log(3.0)])).round(6)
     array([0.      , 0.823959])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](SILU, (a,))
     xp, cast_output, (a,) = validate_real_arrays("silu_forward", ("a",), a)
     return cast_output(_times_sigmoid(xp, clipped(xp, a, -_SIGMOID_ENDS), a))
 
@@ -146,6 +149,8 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     >>> gelu_forward(np.asarray([-1.0, 0.0, 1.0])).round(6)
     array([-0.158808,  0.      ,  0.841192])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](GELU, (a,), exact=exact)
     xp, cast_output, (a,) = validate_real_arrays("gelu_forward", ("a",), a)
     bounded = clipped(xp, a, -_NORMAL_ENDS)
     if not exact:

@@ -7,6 +7,7 @@ from pullback._core.arguments import float_option, validate_real_arrays
 from pullback._core.memory import is_plain_memory, multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped, is_positive, positive_part, softplus, step
+from pullback._core.tracing import recorders
 from pullback._core.typing import Array
 
 
@@ -44,6 +45,8 @@ def relu_forward(a: Array, /) -> Array:
     >>> relu_forward(np.asarray([-1.0, 2.0]))
     array([0., 2.])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](RELU, (a,))
     xp, cast_output, (a,) = validate_real_arrays("relu_forward", ("a",), a)
     return cast_output(positive_part(xp, a))
 
@@ -124,6 +127,8 @@ def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
     >>> leaky_relu_forward(np.asarray([-1.0, 2.0]), slope=0.5)
     array([-0.5,  2. ])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](LEAKY_RELU, (a,), slope=slope)
     xp, cast_output, (a,) = validate_real_arrays("leaky_relu_forward", ("a",), a)
     slope = _slope("leaky_relu_forward", slope)
     # The maximum takes a third of the time, but libraries differ in its derivative at a tie.
@@ -210,6 +215,8 @@ def softplus_forward(a: Array, /) -> Array:
     >>> softplus_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.69314718, 1.38629436])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](SOFTPLUS, (a,))
     xp, cast_output, (a,) = validate_real_arrays("softplus_forward", ("a",), a)
     return cast_output(softplus(xp, a))
 

@@ -7,6 +7,7 @@ from pullback._core.arguments import validate_real_arrays
 from pullback._core.memory import multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import sigmoid
+from pullback._core.tracing import recorders
 from pullback._core.typing import Array
 
 
@@ -45,6 +46,8 @@ def sigmoid_forward(a: Array, /) -> Array:
     >>> sigmoid_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.5 , 0.75])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](SIGMOID, (a,))
     xp, cast_output, (a,) = validate_real_arrays("sigmoid_forward", ("a",), a)
     return cast_output(sigmoid(xp, a))
 
@@ -123,6 +126,8 @@ def tanh_forward(a: Array, /) -> Array:
     >>> tanh_forward(np.asarray([0.0, np.log(3.0)]))
     array([0. , 0.8])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](TANH, (a,))
     xp, cast_output, (a,) = validate_real_arrays("tanh_forward", ("a",), a)
     return cast_output(xp.tanh(a))
 

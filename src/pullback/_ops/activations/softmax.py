@@ -5,6 +5,7 @@ from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import log_softmax, softmax
+from pullback._core.tracing import recorders
 from pullback._core.typing import Array
 
 
@@ -46,6 +47,8 @@ def softmax_forward(a: Array, /) -> Array:
     >>> softmax_forward(np.asarray([0.0, np.log(3.0)]))
     array([0.25, 0.75])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](SOFTMAX, (a,))
     xp, cast_output, ready = validate_real_arrays("softmax_forward", ("a",), a)
     _check_axis("softmax_forward", a=a)
     (a,) = ready
@@ -134,6 +137,8 @@ def log_softmax_forward(a: Array, /) -> Array:
     >>> log_softmax_forward(np.asarray([0.0, np.log(3.0)]))
     array([-1.38629436, -0.28768207])
     """
+    if type(a) in recorders:
+        return recorders[type(a)](LOG_SOFTMAX, (a,))
     xp, cast_output, ready = validate_real_arrays("log_softmax_forward", ("a",), a)
     _check_axis("log_softmax_forward", a=a)
     (a,) = ready

@@ -10,6 +10,7 @@ from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest, may_be_infinite, without_infinities
+from pullback._core.tracing import record
 from pullback._core.typing import Array, Namespace
 from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
 
@@ -79,6 +80,9 @@ def softmax_cross_entropy(
     array([[-0.25 ,  0.25 ],
            [ 0.125, -0.125]])
     """
+    recorded = record(SOFTMAX_CROSS_ENTROPY, (a, y), weights=weights, reduction=reduction)
+    if recorded is not None:
+        return recorded
     name = "softmax_cross_entropy"
     xp, cast_output, reducer, (logits, y) = read_loss(name, weights, reduction, _check_classes, a=a, y=y)
     losses, da = (_of_indices if y.dtype != logits.dtype else _of_probabilities)(xp, logits, y, reducer)

@@ -7,6 +7,7 @@ from pullback._core.memory import subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.stable import clipped
+from pullback._core.tracing import record
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
@@ -65,6 +66,9 @@ def huber(
     array([[0.5],
            [1. ]])
     """
+    recorded = record(HUBER, (a, y), weights=weights, reduction=reduction, delta=delta)
+    if recorded is not None:
+        return recorded
     delta = _delta("huber", delta)
     xp, cast_output, reducer, ready = read_outputs("huber", weights, reduction, a=a, y=y)
     dtype = a.dtype

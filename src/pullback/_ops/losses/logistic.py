@@ -4,6 +4,7 @@ from pullback._core.memory import add, divide, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
 from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
+from pullback._core.tracing import record
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
@@ -58,6 +59,9 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     array([[ 0.25 ],
            [-0.125]])
     """
+    recorded = record(LOGISTIC, (a, y), weights=weights, reduction=reduction)
+    if recorded is not None:
+        return recorded
     xp, cast_output, reducer, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready

@@ -4,6 +4,7 @@ from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
 from pullback._core.stable import may_be_infinite, without_infinities
+from pullback._core.tracing import record
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
@@ -57,6 +58,9 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     array([[ 1.],
            [-1.]])
     """
+    recorded = record(POISSON, (a, y), weights=weights, reduction=reduction)
+    if recorded is not None:
+        return recorded
     xp, cast_output, reducer, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready

@@ -23,6 +23,7 @@ from pullback._core.arguments import (
 )
 from pullback._core.memory import divide, multiply
 from pullback._core.reductions import accumulation_dtype, sum_all
+from pullback._core.tracing import lifted
 from pullback._core.typing import Array, Cast, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -143,6 +144,7 @@ def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace,
     key = (cls, *given, *[getattr(x, "dtype", None) for x in given.values()])
     if alike and key in _known:
         return _known[key]
+    given.update(zip(given, lifted(tuple(given.values())), strict=True))
     xp = validate_library_and_device(function, tuple(given), *given.values())
     floating = []
     for name, x in given.items():

@@ -2,6 +2,7 @@
 
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
+from pullback._core.tracing import record
 from pullback._core.typing import Array
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
@@ -58,6 +59,9 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     array([[0. , 1. ],
            [1.5, 2. ]])
     """
+    recorded = record(SQUARED_ERROR, (a, y), weights=weights, reduction=reduction)
+    if recorded is not None:
+        return recorded
     xp, cast_output, reducer, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready

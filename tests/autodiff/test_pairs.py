@@ -1,0 +1,168 @@
+"""The pairs of this package inside functions that are differentiated: one operation each, right to every order."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from array_api_compat import array_namespace
+
+import pullback as pb
+from pullback._autodiff.tape import Tape
+from pullback._core.pair import Pair
+from pullback._ops import PAIRS
+from tests.autodiff.test_transforms import close
+from tests.harness.backend import Backend
+
+ACTIVATIONS = [pair for pair in PAIRS if pair.backward is not None and len(pair.inputs) == 1]
+LOSSES = [pair for pair in PAIRS if pair.backward is None]
+LINEAR = [pair for pair in PAIRS if pair.backward is not None and len(pair.inputs) > 1]
+
+
+def arrays(backend: Backend, pair: Pair) -> tuple[list[Any], list[Any]]:
+    """Draw the inputs of a pair, for NumPy and for the backend."""
+    rng = np.random.default_rng(5)
+    exact = [rng.standard_normal(x) if isinstance(x, tuple) else np.asarray(x) for x in pair.inputs.values()]
+    return exact, [backend.asarray(x) for x in exact]
+
+
+def nodes(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> int:
+    """Count the operations that are recorded."""
+    counts = []
+    leave = Tape.__exit__
+
+    def count(self: Tape, *args: object) -> None:
+        counts.append(len(self.nodes))
+        leave(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tape, "__exit__", count)
+        function()
+    return counts[0]
+
+
+@pytest.mark.parametrize("pair", ACTIVATIONS, ids=lambda pair: pair.name)
+def test_activations(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    (_,), (a,) = arrays(backend_one_device, pair)
+    out, pull = pb.vjp(pair.forward, a)
+    plain = pair.forward(a)
+    assert np.array_equal(backend_one_device.numpy(out), backend_one_device.numpy(plain))
+    (got,) = pull(a)
+    expected = pair.backward(a, plain if pair.saves == "output" else a)  # type: ignore[misc] # an activation has one
+    assert np.array_equal(backend_one_device.numpy(got), backend_one_device.numpy(expected))
+    assert nodes(monkeypatch, lambda: pb.vjp(pair.forward, a)) == 2  # the argument and the call
+
+
+@pytest.mark.parametrize("pair", ACTIVATIONS, ids=lambda pair: pair.name)
+def test_second_derivatives_of_activations(backend_one_device: Backend, pair: Pair) -> None:
+    (exact,), (a,) = arrays(backend_one_device, pair)
+
+    def gradient(a: Any) -> Any:
+        return pb.grad(lambda a: array_namespace(a).sum(pair.forward(a) * pb.constant(weights)))(a)
+
+    weights = backend_one_device.asarray(np.cos(np.arange(12.0)).reshape(4, 3))
+    _, tangent = pb.jvp(gradient, (a,), (weights,))
+    _, pull = pb.vjp(gradient, a)
+    assert close(backend_one_device, pull(weights)[0], backend_one_device.numpy(tangent))
+    if backend_one_device.real == "float64":
+        h = 1e-5
+        step = h * np.cos(np.arange(12.0)).reshape(4, 3)
+        ahead, behind = (
+            backend_one_device.numpy(gradient(backend_one_device.asarray(exact + s))) for s in (step, -step)
+        )
+        assert np.allclose(backend_one_device.numpy(tangent), (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("pair", LOSSES, ids=lambda pair: pair.name)
+def test_losses(
+    backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, pair: Pair, reduction: str, *, weighted: bool
+) -> None:
+    _, (a, y) = arrays(backend_one_device, pair)
+    options: dict[str, Any] = {"reduction": reduction}
+    if weighted:
+        options["weights"] = backend_one_device.asarray(np.asarray([1.0, 0.5, 0.0, 2.0]))
+
+    def value(a: Any) -> Any:
+        return pair.forward(a, y, **options).value
+
+    plain = pair.forward(a, y, **options)
+    out, pull = pb.vjp(value, a)
+    assert np.array_equal(backend_one_device.numpy(out), backend_one_device.numpy(plain.value))
+    (got,) = pull(out * 0 + 1)
+    assert close(backend_one_device, got, backend_one_device.numpy(plain.da))
+    assert nodes(monkeypatch, lambda: pb.vjp(value, a)) == 3  # the argument, the value and the gradient
+    _, pull = pb.vjp(lambda a: pair.forward(a, y, **options).da, a)
+    product = pair.hessian_product(a, a, y, **options)  # type: ignore[misc] # a loss has one
+    assert close(backend_one_device, pull(a)[0], backend_one_device.numpy(product))
+    if reduction != "none":
+        (second,) = pb.hvp(value, (a,), (a,))
+        assert close(backend_one_device, second, backend_one_device.numpy(product))
+
+
+@pytest.mark.parametrize("name", ["squared_error", "logistic", "poisson", "huber"])
+def test_losses_of_active_labels_and_weights(backend_one_device: Backend, name: str) -> None:
+    """A pair has no derivative for these: they are recorded function by function."""
+    loss = getattr(pb, name)
+    rng = np.random.default_rng(6)
+    exact = rng.standard_normal((4, 3)), rng.uniform(size=(4, 3)), rng.uniform(0.5, 1.5, size=4)
+    a, y, weights = map(backend_one_device.asarray, exact)
+    value = pb.value_and_grad(lambda a, y, w: loss(a, y, weights=w).value, (0, 1, 2))
+    out, gradients = value(a, y, weights)
+    assert close(backend_one_device, out, backend_one_device.numpy(loss(a, y, weights=weights).value))
+    if backend_one_device.real == "float64":
+        h = 1e-6
+        for i, x in enumerate(exact):
+            step = np.zeros_like(x)
+            step.flat[0] = h
+            moved = [
+                getattr(pb, name)(
+                    *(e + s * step if j == i else e for j, e in enumerate(exact[:2])),
+                    weights=exact[2] + (s * step if i == 2 else 0),
+                ).value
+                for s in (1, -1)
+            ]
+            got = backend_one_device.numpy(gradients[i]).flat[0]
+            assert abs((moved[0] - moved[1]) / (2 * h) - got) < 1e-7
+
+
+@pytest.mark.parametrize("pair", LINEAR, ids=lambda pair: pair.name)
+def test_linear_pairs(backend_one_device: Backend, pair: Pair) -> None:
+    _, inputs = arrays(backend_one_device, pair)
+    out, pull = pb.vjp(pair.forward, *inputs)
+    plain = pair.forward(*inputs)
+    assert close(backend_one_device, out, backend_one_device.numpy(plain))
+    got = pull(plain)
+    known = dict(zip(pair.inputs, inputs, strict=True))
+    expected = pair.backward(plain, *(known[name] for name in pair.needs))  # type: ignore[misc] # these have one
+    for g, e in zip(got, expected, strict=True):
+        assert close(backend_one_device, g, backend_one_device.numpy(e))
+
+
+def test_plain_arrays_beside_traced_ones(backend_one_device: Backend) -> None:
+    """Data that the function takes from around it are lifted by the pairs themselves."""
+    rng = np.random.default_rng(7)
+    exact = rng.standard_normal((6, 3)), rng.standard_normal((3, 2)), rng.integers(0, 2, (6, 2))
+    z, w, y = map(backend_one_device.asarray, exact)
+    got = pb.grad(lambda w: pb.logistic(pb.affine_forward(z, w), y).value)(w)
+    da = pb.logistic(pb.affine_forward(z, w), y).da
+    assert close(backend_one_device, got, backend_one_device.numpy(pb.affine_backward(da, z, w).dw))
+
+
+def test_long_sums_are_accurate() -> None:
+    """The float32 gradients of a long batch have the error of the pairs, and so do their second derivatives."""
+    rng = np.random.default_rng(8)
+    z = rng.uniform(size=(100_000, 8)).astype(np.float32)
+    w, b, scale = (rng.uniform(size=s).astype(np.float32) for s in ((8, 4), 4, 4))
+
+    def loss(w: Any, b: Any, scale: Any) -> Any:
+        a = (pb.constant(z) @ w + b) * scale
+        return array_namespace(a).sum(a * a)
+
+    got = pb.grad(loss, (0, 1, 2))(w, b, scale)
+    wide = pb.grad(
+        lambda w, b, scale: array_namespace(w).sum(((pb.constant(z.astype(float)) @ w + b) * scale) ** 2), (0, 1, 2)
+    )(w.astype(float), b.astype(float), scale.astype(float))
+    for g, e in zip(got, wide, strict=True):
+        assert np.max(np.abs(g - e)) <= 1e-6 * np.max(np.abs(e))
