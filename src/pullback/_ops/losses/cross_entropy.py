@@ -1,4 +1,4 @@
-"""The cross entropy of a softmax, its upstream gradient and its Hessian."""
+"""Softmax cross entropy, its gradient and its Hessian product."""
 
 import math
 from typing import Any
@@ -21,21 +21,23 @@ _FEW_CLASSES = 64
 def softmax_cross_entropy(
     a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Loss:
-    """Cross entropy of the softmax of `a` with the targets `y`, and its gradient.
+    """Compute the softmax cross entropy and its gradient, for class indices or a probability of each class.
+
+    The dtype of the labels decides: integers are class indices 0 … n - 1, floats and booleans hold a weight for each
+    class, as probabilities and one-hot rows do.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Logits, real: any number of leading batch axes, one entry for each of the n classes.
+        Logits, real, with any number of leading batch axes: one for each of the n classes.
     y : Array, shape (...) or (..., n)
-        Targets. An array of integers holds a class index in 0 … n - 1 for each example; a floating one holds a
-        weight for each class, usually probabilities that sum to one.
+        Labels: integers of shape (...), or floats or booleans of shape (..., n), usually with a sum of 1 for each
+        example. Their values are not checked.
     weights : Array, shape (...), optional
-        A weight for each example, floating or integer. One of weight 0 does not count, even where it is not finite or
-        its class index is out of range, as padding may be.
+        A weight for each example, as in `squared_error`. An example of weight 0 is absent, also where its class index
+        is out of range, as that of padding may be.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples. The mean with weights is ``Σ weights loss / Σ weights``; over no examples, or with no
-        weight, it is NaN.
+        Reduction over the examples, as in `squared_error`.
 
     Returns
     -------
@@ -46,24 +48,24 @@ def softmax_cross_entropy(
     Raises
     ------
     TypeError
-        If an argument is not an array or comes from another library than the others, `a` has no real floating dtype,
-        or `y` or `weights` neither that nor an integer one.
+        As `squared_error` does.
     ValueError
-        If the shapes do not fit, the arrays lie on different devices, or `reduction` is none of the three.
+        If the shapes do not fit, as that of `y` to its dtype, if the arrays lie on different devices, or if `reduction`
+        is none of the three.
 
     See Also
     --------
     softmax_cross_entropy_hessian_product : Its curvature.
-    logistic : For labels that hold or not, each by itself.
+    logistic : For labels that are independent of each other.
 
     Notes
     -----
     With ``p = softmax(a)``, an example's loss is ``-Σ_j y_j log p_j`` and its gradient ``p Σ_j y_j - y`` [1]_. Both
     come from one exponential of ``a - max(a)``, which does not overflow where the dtype can hold the differences of
-    the logits. A class of weight 0 adds 0 to the loss, even where its logit is -inf.
+    the logits. Of a class with a probability near 1, they use the sum over the other classes, so that confident
+    predictions lose no digits. A class of weight 0 adds 0 to the loss, also where its logit is -inf.
 
-    A class index outside 0 … n - 1 makes the loss and the gradient of its example NaN, on every library: whether there
-    is one cannot be asked of a lazy array, nor of a GPU without waiting for it.
+    A class index outside 0 … n - 1 makes the loss and the gradient of its example NaN, on every library.
 
     References
     ----------
@@ -92,26 +94,25 @@ def softmax_cross_entropy(
 def softmax_cross_entropy_hessian_product(
     v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Array:
-    """Multiply `v` by the Hessian of `softmax_cross_entropy` for the logits.
+    """Compute the product of the Hessian of `softmax_cross_entropy` with a vector.
 
     Parameters
     ----------
     v : Array, shape (..., n)
-        Vector, of the shape of `a`: usually the tangent of the logits.
+        Vector of the shape of `a`, usually a tangent of the logits.
     a : Array, shape (..., n)
         Logits of `softmax_cross_entropy`.
     y : Array, shape (...) or (..., n)
-        Targets of `softmax_cross_entropy`.
+        Labels of `softmax_cross_entropy`.
     weights : Array, shape (...), optional
-        Weights of `softmax_cross_entropy`. What `v` has for an example of weight 0 does not count.
+        Weights of `softmax_cross_entropy`. The product is 0 for an example of weight 0.
     reduction : {"mean", "sum", "none"}, default "mean"
-        As in `softmax_cross_entropy`: each example's own Hessian, times its weight in the reduced loss. So "none"
-        gives what "sum" gives.
+        Reduction of `softmax_cross_entropy`, as in `squared_error_hessian_product`.
 
     Returns
     -------
     Array, shape (..., n)
-        ``H v``, the change of the loss's `da` along `v`, in the dtype and on the device of `a`.
+        ``H v``, the derivative of the loss's `da` along `v`, in the dtype and on the device of `a`.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 import math
 
 from pullback._core.arguments import float_option
-from pullback._core.memory import subtract
+from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.stable import clipped
@@ -15,20 +15,23 @@ from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 def huber(
     a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Loss:
-    """Huber's loss of `a` for the targets `y`: squared up to an error of `delta`, linear above; and its gradient.
+    """Compute Huber's loss and its gradient, for targets of any size.
+
+    The loss is half the squared error up to an error of `delta`, and linear above.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Outputs, real: any number of leading batch axes, as in `squared_error`.
+        Outputs, real, with any number of leading batch axes.
     y : Array, shape (..., n)
-        Targets, floating or integers.
+        Targets: any numbers, floating or integer. Booleans count as 0 and 1.
     delta : float, default 1.0
-        The error, above 0, from which on the loss is linear.
+        Error above which the loss is linear: above 0, infinity for half the squared error. A number that is known
+        during the call, not a traced or lazy array.
     weights : Array, shape (...), optional
         A weight for each example, as in `squared_error`.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
+        Reduction over the examples, as in `squared_error`.
 
     Returns
     -------
@@ -38,7 +41,8 @@ def huber(
     Raises
     ------
     TypeError, ValueError
-        As `squared_error` does; ValueError also if `delta` is not above 0.
+        As `squared_error` does; TypeError also if `delta` is no number that is known during the call, and ValueError
+        if it is not above 0.
 
     See Also
     --------
@@ -84,18 +88,18 @@ def huber(
 def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     v: Array, a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Array:
-    """Multiply `v` by the Hessian of `huber`: 1 for an error of up to `delta`, and 0 for a larger one.
+    """Compute the product of the Hessian of `huber` with a vector: 1 for an error of up to `delta`, 0 for a larger one.
 
     Parameters
     ----------
     v : Array, shape (..., n)
-        Vector, of the shape of `a`.
+        Vector of the shape of `a`, usually a tangent of the outputs.
     a : Array, shape (..., n)
         Outputs of `huber`.
     y : Array, shape (..., n)
         Targets of `huber`.
     delta : float, default 1.0
-        The error, above 0, from which on the loss is linear.
+        Error above which the loss is linear, as in `huber`.
     weights : Array, shape (...), optional
         Weights of `huber`, as in `squared_error_hessian_product`.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -109,7 +113,7 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     Raises
     ------
     TypeError, ValueError
-        As `squared_error_hessian_product` does; ValueError also if `delta` is not above 0.
+        As `squared_error_hessian_product` and, for `delta`, `huber` do.
 
     See Also
     --------
@@ -128,9 +132,9 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     dtype = a.dtype
     v, a, y = ready
     size = xp.abs(a - y)
-    # 0, or NaN where the error is.
-    linear = xp.minimum(size, 0.0)
-    return cast_output(reducer.scaled(xp.where(size <= delta, v, linear)), dtype)
+    # 1 for a small error, 0 for a large one, and NaN where the error is.
+    curvature = add(xp.astype(size <= delta, v.dtype), xp.minimum(size, 0.0))
+    return cast_output(reducer.scaled(multiply(curvature, v)), dtype)
 
 
 def _delta(function: str, delta: float, /) -> float:

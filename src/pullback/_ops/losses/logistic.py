@@ -10,18 +10,21 @@ from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
-    """Binary cross entropy of the sigmoid of `a` with the targets `y`, and its gradient.
+    """Compute the logistic loss and its gradient, for labels of 0 and 1 or probabilities.
+
+    The labels are not -1 and +1, for which the loss has no lower bound: convert those with ``y > 0``. The loss is the
+    binary cross entropy of the sigmoid of the logits with the labels.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Logits, real: any number of leading batch axes, as in `squared_error`, and n labels for each example.
+        Logits, real, with any number of leading batch axes: n independent ones for each example.
     y : Array, shape (..., n)
-        Targets between 0 and 1, floating or integers: whether, or how probably, each label holds.
+        Labels: 0 and 1, booleans, or probabilities in between, floating or integer. Their values are not checked.
     weights : Array, shape (...), optional
         A weight for each example, as in `squared_error`.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
+        Reduction over the examples, as in `squared_error`.
 
     Returns
     -------
@@ -36,13 +39,14 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
     See Also
     --------
     logistic_hessian_product : Its curvature.
-    softmax_cross_entropy : For classes of which exactly one holds.
+    softmax_cross_entropy : For classes that exclude each other.
 
     Notes
     -----
     An example's loss is ``Σ_j log(1 + exp(a_j)) - y_j a_j`` and its gradient ``sigmoid(a) - y`` [1]_. With
     ``e = exp(-|a|)``, which does not overflow, and s = 1 where a > 0 and 0 elsewhere, they are ``a (s - y) + log1p(e)``
-    and ``(s - y) ± e / (1 + e)``: small errors of well classified examples do not drown in rounding.
+    and ``(s - y) ± e / (1 + e)``: losses and gradients of confident predictions lose no digits. An infinite logit with
+    the matching label has loss 0.
 
     References
     ----------
@@ -82,16 +86,16 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
 def logistic_hessian_product(
     v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Array:
-    """Multiply `v` by the Hessian of `logistic`: for an output, ``p (1 - p)`` with ``p = sigmoid(a)``.
+    """Compute the product of the Hessian of `logistic` with a vector: ``p (1 - p) v`` with ``p = sigmoid(a)``.
 
     Parameters
     ----------
     v : Array, shape (..., n)
-        Vector, of the shape of `a`.
+        Vector of the shape of `a`, usually a tangent of the logits.
     a : Array, shape (..., n)
         Logits of `logistic`.
     y : Array, shape (..., n)
-        Targets of `logistic`.
+        Labels of `logistic`.
     weights : Array, shape (...), optional
         Weights of `logistic`, as in `squared_error_hessian_product`.
     reduction : {"mean", "sum", "none"}, default "mean"

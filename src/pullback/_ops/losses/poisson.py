@@ -10,23 +10,25 @@ from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
-    """Poisson loss of the rates ``exp(a)`` for the counts `y`, and its gradient.
+    """Compute the Poisson loss of rates ``exp(a)`` and its gradient, for counts of at least 0.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Logarithms of the rates, real: any number of leading batch axes, as in `squared_error`.
+        Logarithms of the rates, real, with any number of leading batch axes.
     y : Array, shape (..., n)
-        Counts, or other numbers of at least 0, floating or integers.
+        Counts, or other numbers of at least 0, floating or integer. Booleans count as 0 and 1. Their values are not
+        checked.
     weights : Array, shape (...), optional
         A weight for each example, as in `squared_error`.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, as in `squared_error`.
+        Reduction over the examples, as in `squared_error`.
 
     Returns
     -------
     Loss
-        ``(value, da)``, with dtypes as in `squared_error`. Both are infinite where ``exp(a)`` is.
+        ``(value, da)``, with dtypes as in `squared_error`. Both are infinite where ``exp(a)`` is. The loss is 0 for a
+        rate of 0, that is a logarithm of -inf, and a count of 0.
 
     Raises
     ------
@@ -40,8 +42,9 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
     Notes
     -----
     An example's loss is ``Σ_j exp(a_j) - y_j a_j``, the negative log likelihood without the term ``log(y_j!)``, which
-    is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. So are scikit-learn's ``HalfPoissonLoss`` and
-    PyTorch's ``poisson_nll_loss``.
+    is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. scikit-learn's ``HalfPoissonLoss`` and PyTorch's
+    ``poisson_nll_loss`` are the same. The relative error of the gradient is small beside ``exp(a) + y``, that of the
+    loss beside ``exp(a) + y |a|``.
 
     References
     ----------
@@ -76,12 +79,12 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
 def poisson_hessian_product(
     v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Array:
-    """Multiply `v` by the Hessian of `poisson`: for an output, ``exp(a)``.
+    """Compute the product of the Hessian of `poisson` with a vector: ``exp(a) v``.
 
     Parameters
     ----------
     v : Array, shape (..., n)
-        Vector, of the shape of `a`.
+        Vector of the shape of `a`, usually a tangent of the logarithms of the rates.
     a : Array, shape (..., n)
         Logarithms of the rates of `poisson`.
     y : Array, shape (..., n)

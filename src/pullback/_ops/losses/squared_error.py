@@ -8,20 +8,21 @@ from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
-    """Half the squared distance of `a` from the targets `y`, and its gradient.
+    """Compute half the squared error and its gradient, for targets of any size.
 
     Parameters
     ----------
     a : Array, shape (..., n)
-        Outputs, real: any number of leading batch axes. A vector is a single example: the outputs of a model with one
-        for each example have the shape (m, 1).
+        Outputs, real, with any number of leading batch axes. A vector is a single example: a model with one output has
+        outputs of shape (m, 1).
     y : Array, shape (..., n)
-        Targets, floating or integers.
+        Targets: any numbers, floating or integer. Booleans count as 0 and 1.
     weights : Array, shape (...), optional
-        A weight for each example, floating or integer. One of weight 0 does not count, even where it is not finite.
+        A weight for each example, floating or integer. Only their ratios matter to a mean. An example of weight 0 is
+        absent, also where it holds NaN; an input of the model that is NaN there must be replaced, see Notes.
     reduction : {"mean", "sum", "none"}, default "mean"
-        Over the examples, not over their outputs, which are always added up. The mean with weights is
-        ``Σ weights loss / Σ weights``; over no examples, or with no weight, it is NaN.
+        Reduction over the examples; the losses of an example's outputs are always summed. The weighted mean is
+        ``Σ weights loss / Σ weights``. It is NaN for no examples and for weights whose sum is 0.
 
     Returns
     -------
@@ -32,8 +33,8 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     Raises
     ------
     TypeError
-        If an argument is not an array or comes from another library than the others, `a` has no real floating dtype,
-        or `y` or `weights` neither that nor an integer one.
+        If an argument is not an array or comes from another library than the others, if `a` has no real floating
+        dtype, `weights` neither that nor an integer dtype, or `y` none of these and not bool.
     ValueError
         If the shapes do not fit, the arrays lie on different devices, or `reduction` is none of the three.
 
@@ -46,6 +47,10 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
     -----
     An example's loss is ``½ Σ_j (a_j - y_j)²`` and its gradient ``a - y``. It is scikit-learn's ``HalfSquaredError``,
     and half of PyTorch's ``mse_loss``, whose mean runs over all outputs. The weighted mean is that of both.
+
+    A mean overflows only where the loss of an example does. The row of `da` for an example of weight 0 is 0, but
+    ``0 * NaN`` is NaN in the backward of a layer. If inputs may be NaN or infinite there, replace them before the
+    forward: ``z = xp.where(weights[..., None] == 0, 0.0, z)``.
 
     Examples
     --------
@@ -74,26 +79,26 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
 def squared_error_hessian_product(
     v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> Array:
-    """Multiply `v` by the Hessian of `squared_error` for the outputs: the identity for an example.
+    """Compute the product of the Hessian of `squared_error`, the identity for an example, with a vector.
 
     Parameters
     ----------
     v : Array, shape (..., n)
-        Vector, of the shape of `a`: usually the tangent of the outputs.
+        Vector of the shape of `a`, usually a tangent of the outputs.
     a : Array, shape (..., n)
         Outputs of `squared_error`.
     y : Array, shape (..., n)
         Targets of `squared_error`.
     weights : Array, shape (...), optional
-        Weights of `squared_error`. What `v` has for an example of weight 0 does not count.
+        Weights of `squared_error`. The product is 0 for an example of weight 0.
     reduction : {"mean", "sum", "none"}, default "mean"
-        As in `squared_error`: each example's own Hessian, times its weight in the reduced loss. So "none" gives what
-        "sum" gives.
+        Reduction of `squared_error`: the Hessian of each example is multiplied by its factor in the reduced loss, so
+        that "none" gives the same as "sum".
 
     Returns
     -------
     Array, shape (..., n)
-        ``H v``, the change of the loss's `da` along `v`, in the dtype and on the device of `a`.
+        ``H v``, the derivative of the loss's `da` along `v`, in the dtype and on the device of `a`.
 
     Raises
     ------
