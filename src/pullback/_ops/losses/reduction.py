@@ -187,7 +187,7 @@ def _shares(xp: Namespace, weights: Array, count: Array | float, /) -> Array:
     """Return ``weights / Σ weights``; NaN where the sum is 0."""
     # Divided by their number first, so that the sum does not overflow, and by 8, so that its reciprocal, which XLA
     # multiplies with, does not underflow; in a wide dtype, in which small weights stay exact.
-    parts = xp.astype(weights, accumulation_dtype(xp, weights), copy=False) / (8 * count)
+    parts = xp.astype(weights, accumulation_dtype(xp, weights), copy=False) / (count * 8)
     total = xp.sum(parts)
     out: Array = xp.astype(parts / xp.where(xp.equal(total, 0), math.nan, total), weights.dtype, copy=False)
     return out
