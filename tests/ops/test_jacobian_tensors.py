@@ -110,7 +110,7 @@ def test_refuses_what_is_too_large(backend_one_device: Backend) -> None:
     assert affine_jacobians(z, w, wrt=("w",), max_bytes=of_w).dw is not None
     message = (
         r"^affine_jacobians: ∂a/∂w must have at most max_bytes = 191 bytes; got 192 for the shape \(4, 2, 3, 2\)\. "
-        r"JacobianOperator\(z, w\) multiplies with it and forms nothing$"
+        r"JacobianOperator\(z, w\) multiplies with it without forming it$"
     )
     with pytest.raises(ValueError, match=message):
         affine_jacobians(z, w, wrt=("w",), max_bytes=of_w - 1)

@@ -27,12 +27,12 @@ def validate_arrays(
 ) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
     """Check that the arrays belong together and have floating dtypes.
 
-    Returns their namespace, complex conjugation, the cast of a result to a dtype (if none is named, to the promoted
-    one, which a forward returns), and the arrays in the dtype to compute in.
+    Returns their namespace, complex conjugation, the cast of a result to a dtype (by default to the promoted dtype,
+    which a forward returns), and the arrays in the dtype to compute in.
     """
     xp = cached_namespace(*arrays)
     if xp is not None:
-        return xp, _as_it_is, _as_it_is, arrays
+        return xp, _identity, _identity, arrays
     arrays = lifted(arrays)
     xp = validate_library_and_device(function, names, *arrays)
     checked: list[DType] = []
@@ -49,7 +49,7 @@ def validate_arrays(
         if x.dtype in (xp.float32, xp.float64) and (type(x), x.dtype) in _plain:
             _usual[type(x), x.dtype] = xp
     promoted = compute = _promoted(function, xp, names, arrays)
-    conj: Elementwise = _as_it_is
+    conj: Elementwise = _identity
     if is_dtype(xp, promoted, "complex floating"):
         conj = xp.conj
     elif promoted not in (xp.float32, xp.float64):
@@ -109,7 +109,7 @@ def cached_namespace(x: Array, /, *others: Array) -> Namespace | None:
 def validate_optional_arrays(
     function: str, arrays: dict[str, Array | None], optional: Collection[str], /
 ) -> tuple[Namespace, Elementwise, Cast, Sequence[Any]]:
-    """Read arrays of which those named in `optional` may be None, and stay so, each in its place."""
+    """Validate arrays of which those named in `optional` may be None; None stays in its place."""
     named: dict[str, Any] = {name: x for name, x in arrays.items() if x is not None or name not in optional}
     xp, conj, cast_output, ready = validate_arrays(function, tuple(named), *named.values())
     found = dict(zip(named, ready, strict=True))
@@ -119,11 +119,11 @@ def validate_optional_arrays(
 def validate_real_arrays(
     function: str, names: tuple[str, ...], /, *arrays: Array
 ) -> tuple[Namespace, Cast, Sequence[Any]]:
-    """Check that the arrays belong together, have real floating dtypes and one shape; returns as `validate_arrays`."""
+    """Check that the arrays belong together, have real floating dtypes and one shape; return as `validate_arrays`."""
     xp, conj, cast_output, ready = validate_arrays(function, names, *arrays)
     given = dict(zip(names, arrays, strict=True))
     for name, x in given.items():
-        if conj is not _as_it_is and is_dtype(xp, x.dtype, "complex floating"):
+        if conj is not _identity and is_dtype(xp, x.dtype, "complex floating"):
             msg = f"{function}: {name} must have a real floating dtype; got {x.dtype}"
             raise TypeError(msg)
         if not same_shape(x.shape, arrays[0].shape):
@@ -151,8 +151,8 @@ def validate_library_and_device(function: str, names: tuple[str, ...], /, *array
         raise TypeError(msg)
     devices = {name: getattr(x, "device", None) for name, x in zip(names, arrays, strict=True)}
     if _differ(devices):
-        # An array without a device (a JAX tracer) has none to disagree about, and one that is spread over several
-        # (a JAX array with a sharding) is the library's to judge. Listing devices is slow, and PyTorch cannot trace it.
+        # A JAX tracer has no device, and JAX itself checks arrays that are sharded over several devices.
+        # The list of devices is slow, and PyTorch cannot trace it.
         known = xp.__array_namespace_info__().devices()
         devices = {name: device for name, device in devices.items() if device is not None and device in known}
     if _differ(devices):
@@ -166,7 +166,7 @@ def validate_library_and_device(function: str, names: tuple[str, ...], /, *array
 
 
 def compatible_size(size: int, other: int, /) -> bool:
-    """Whether two sizes can be equal: a size that is not known (NaN, None or a symbol) agrees with all."""
+    """Whether two sizes can be equal: an unknown size (NaN, None or a symbol) can equal any."""
     return size == other or not (isinstance(size, int) and isinstance(other, int))
 
 
@@ -217,7 +217,7 @@ def float_option(  # noqa: PLR0913 - the option, its range and advice on it
     """Return a scalar option as a Python float, which changes no dtype that it meets.
 
     A value outside ``above < value <= most`` is a ValueError, NaN included; so is infinity unless `most` is infinite.
-    What is not one real number that is known now, such as a traced or a lazy array, is a TypeError.
+    Anything but one real number whose value is known, such as a traced or a lazy array, is a TypeError.
     """
     number = value if type(value) is float else _number(function, name, value)
     if above < number <= most:
@@ -313,7 +313,7 @@ def _promotes_to(xp: Namespace, dtype: DType, wide: DType, /) -> bool:
 
 
 def _differ(devices: dict[str, Any], /) -> bool:
-    """Whether there are two devices."""
+    """Whether the devices are not all the same."""
     return any(device != other for device, other in pairwise(devices.values()))
 
 
@@ -324,8 +324,8 @@ def _cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
     return xp.astype(real_like(xp, x, dtype), dtype, copy=False)
 
 
-def _as_it_is(x: Array, _: DType = None, /) -> Array:
-    """Conjugate a real array, or cast one that has the dtype already."""
+def _identity(x: Array, _: DType = None, /) -> Array:
+    """Return the conjugate of a real array, or the cast of an array that has the dtype already."""
     return x
 
 
@@ -350,7 +350,7 @@ def check_upstream(function: str, da: Array, z: Array, w: Array, /) -> None:
 
 
 def check_bias(function: str, name: str, b: Array | None, w: Array, /) -> None:
-    """Check that a bias, or what stands for a change of it, has shape (n,), if there is one."""
+    """Check that a bias, or a tangent or cotangent of it, has shape (n,), if there is one."""
     if b is not None and not (b.ndim == 1 and compatible_size(b.shape[0], w.shape[1])):
         got = shapes(**{name: b, "w": w})
         msg = f"{function}: {name} must have one entry for each column of w, shape (n,); got {got}"

@@ -40,7 +40,7 @@ class AffineGradients(NamedTuple, Generic[ArrayT]):
 
 
 class AffineDoubleGradients(NamedTuple, Generic[ArrayT]):
-    """Gradients for the inputs of `affine_backward`; None where no cotangent that was given leads.
+    """Gradients for the inputs of `affine_backward`; None where no cotangent leads to one.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
         xp, _, cast_output, (z, w) = validate_arrays("affine_forward", _INPUTS[:2], z, w)
     else:
         xp, _, cast_output, (z, w, b) = validate_arrays("affine_forward", _INPUTS, z, w, b)
-    # As in the backward: what all but lazy arrays and mistakes pass, in one line.
+    # Fast path: compare shapes exactly. Unknown sizes and invalid shapes fall through to the full checks.
     if w.ndim != 2 or z.shape[-1:] != w.shape[:1] or (b is not None and b.shape != w.shape[1:]):
         check_factors("affine_forward", z, w)
         check_bias("affine_forward", "b", b, w)
@@ -118,7 +118,7 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
 
 
 def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients[ArrayT]:
-    """Pull the upstream gradient of ``a = z w + b`` back to its inputs.
+    """Compute the gradients of ``a = z w + b`` for its inputs from the upstream gradient.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     w : Array, shape (k, n)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
-        The inputs to differentiate for. What is not named is not computed.
+        The inputs to differentiate for. The gradients of the others are not computed.
 
     Returns
     -------
@@ -155,9 +155,9 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     arrays, minus the gradient is the direction of steepest descent (PyTorch's convention; JAX's is its conjugate). A
     real primal with a complex upstream gradient gets the real part.
 
-    Sums over the rows are taken in blocks, in the arrays' dtype, and the blocks are added up in the widest dtype of
-    the device: the float32 error of `dw` and `db` does not grow with the number of rows. A chunked array (Dask's) is
-    summed chunk by chunk instead.
+    Sums over the rows have two levels: blocks of rows are summed in the arrays' dtype, and the partial sums in the
+    accumulation dtype, float64 where the device has it. The float32 error of `dw` and `db` does not grow with the
+    number of rows. A chunked array (Dask's) is summed chunk by chunk instead.
 
     References
     ----------
@@ -184,7 +184,7 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     xp, conj, cast_output, ready = validate_arrays("affine_backward", ("da", "z", "w"), da, z, w)
     if wrt is not _INPUTS:
         check_wrt("affine_backward", wrt, _INPUTS)
-    # What all but lazy arrays and mistakes pass, in one line: a small call is mostly checks.
+    # Fast path, as in the forward.
     shape = z.shape
     if w.ndim != 2 or shape[-1:] != w.shape[:1] or da.shape != (*shape[:-1], w.shape[1]):
         check_factors("affine_backward", z, w)
@@ -210,7 +210,7 @@ def affine_jvp(
     w_tangent: ArrayT | None = None,
     b_tangent: ArrayT | None = None,
 ) -> ArrayT:
-    """Push tangents of the inputs of ``a = z w + b`` forward to a tangent of its output.
+    """Compute the tangent of ``a = z w + b`` from tangents of its inputs.
 
     Parameters
     ----------
@@ -219,11 +219,11 @@ def affine_jvp(
     w : Array, shape (k, n)
         Weights of the forward.
     z_tangent : Array, shape (..., k), optional
-        The direction in which `z` moves. A tangent that is not given is zero, and costs nothing.
+        Tangent of `z`. None, the default, is a tangent of zero and costs nothing.
     w_tangent : Array, shape (k, n), optional
-        The direction in which `w` moves.
+        Tangent of `w`.
     b_tangent : Array, shape (n,), optional
-        The direction in which the bias moves; the bias itself is of no account.
+        Tangent of the bias. The result does not depend on the bias itself.
 
     Returns
     -------
@@ -240,7 +240,7 @@ def affine_jvp(
 
     See Also
     --------
-    affine_backward : The adjoint: it takes a gradient of the output to gradients of the inputs.
+    affine_backward : The adjoint, from a gradient of the output to gradients of the inputs.
     JacobianOperator : Both as a linear operator on flat vectors.
 
     Notes
@@ -285,28 +285,28 @@ def affine_jvp(
 def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the inputs of the backward
     ddz: ArrayT | None, ddw: ArrayT | None, ddb: ArrayT | None, da: ArrayT, z: ArrayT, w: ArrayT, /
 ) -> AffineDoubleGradients[ArrayT]:
-    """Pull cotangents of ``dz``, ``dw`` and ``db`` back to the inputs of `affine_backward`.
+    """Compute the gradients for the inputs of `affine_backward` from cotangents of its results.
 
     Parameters
     ----------
     ddz : Array, shape (..., k), or None
-        Cotangent ``∂S/∂dz`` of a real S that depends on the gradients. None stands for zero.
+        Cotangent ``∂S/∂dz`` of a real S that depends on the gradients. None is a cotangent of zero.
     ddw : Array, shape (k, n), or None
         Cotangent ``∂S/∂dw``.
     ddb : Array, shape (n,), or None
         Cotangent ``∂S/∂db``.
     da : Array, shape (..., n)
-        Upstream gradient that the backward took.
+        Upstream gradient that was passed to the backward.
     z : Array, shape (..., k)
-        Input batch that the backward took.
+        Input batch that was passed to the backward.
     w : Array, shape (k, n)
-        Weights that the backward took.
+        Weights that were passed to the backward.
 
     Returns
     -------
     AffineDoubleGradients
-        ``(dda, dz, dw)``, each with the shape, dtype and device of its primal. A gradient that is zero because no
-        cotangent leads to it is None and costs nothing: `dda` without any, `dz` without `ddw`, `dw` without `ddz`.
+        ``(dda, dz, dw)``, each with the shape, dtype and device of its primal. A gradient that no cotangent leads to
+        is None and costs nothing: `dda` without any cotangent, `dz` without `ddw`, `dw` without `ddz`.
 
     Raises
     ------
@@ -323,10 +323,10 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     -----
     ``dda = ddz w + z ddw + ddb``, ``dz = da ddwᴴ`` and ``dw = ddzᴴ da``: the backward is linear in each of its inputs
     as the forward is [1]_. So `dda` is the tangent of the forward along the cotangents, and `dz` and `dw` are backwards
-    with a cotangent in the place of the weights and of the batch. Third and higher orders are again made of these
-    functions and need no others.
+    with a cotangent in the place of the weights and of the batch. Third and higher orders are compositions of these
+    functions.
 
-    Where a primal is real, the real part of a complex cotangent counts.
+    If a primal is real, only the real part of a complex cotangent contributes.
 
     References
     ----------

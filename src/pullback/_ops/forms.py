@@ -43,19 +43,19 @@ class TraceOfProductGradients(NamedTuple, Generic[ArrayT]):
 
 
 def frobenius_inner(x: ArrayT, y: ArrayT, /) -> ArrayT:
-    """Take the Frobenius inner product ``⟨x, y⟩ = Σ conj(x) y``, over all axes.
+    """Compute the Frobenius inner product ``⟨x, y⟩ = Σ conj(x) y`` over all axes.
 
     Parameters
     ----------
     x : Array
-        First array, of any shape; where it is complex, its conjugate is taken.
+        First array, of any shape. If it is complex, it enters as its conjugate.
     y : Array, the shape of `x`
         Second array.
 
     Returns
     -------
     Array, shape ()
-        The inner product, in the promoted dtype of the inputs, added up in the widest dtype of the device.
+        The inner product, in the promoted dtype of the inputs, summed in the accumulation dtype of the device.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def frobenius_inner(x: ArrayT, y: ArrayT, /) -> ArrayT:
 
     See Also
     --------
-    frobenius_inner_backward : The gradients of this number.
+    frobenius_inner_backward : The gradients of this inner product.
 
     Notes
     -----
@@ -93,7 +93,7 @@ def frobenius_inner(x: ArrayT, y: ArrayT, /) -> ArrayT:
 def frobenius_inner_backward(
     dvalue: ArrayT, x: ArrayT, y: ArrayT, /, *, wrt: Collection[str] = _FROBENIUS
 ) -> FrobeniusInnerGradients[ArrayT]:
-    """Pull the upstream gradient of ``⟨x, y⟩ = Σ conj(x) y`` back to its inputs.
+    """Compute the gradients of ``⟨x, y⟩ = Σ conj(x) y`` for its inputs from the upstream gradient.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def frobenius_inner_backward(
     y : Array, the shape of `x`
         Second array of the forward.
     wrt : collection of str, default ("x", "y")
-        The inputs to differentiate for. What is not named is not computed.
+        The inputs to differentiate for. The gradients of the others are not computed.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def frobenius_inner_backward(
 
 
 def trace_of_product(x: ArrayT, w: ArrayT, /) -> ArrayT:
-    """Take the trace ``tr(x w)`` without forming the product.
+    """Compute the trace ``tr(x w)`` without the product of the matrices.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def trace_of_product(x: ArrayT, w: ArrayT, /) -> ArrayT:
     Returns
     -------
     Array, shape ()
-        The trace, in the promoted dtype of the inputs, added up in the widest dtype of the device.
+        The trace, in the promoted dtype of the inputs, summed in the accumulation dtype of the device.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def trace_of_product(x: ArrayT, w: ArrayT, /) -> ArrayT:
 
     See Also
     --------
-    trace_of_product_backward : The gradients of this number.
+    trace_of_product_backward : The gradients of this trace.
 
     Notes
     -----
@@ -197,7 +197,7 @@ def trace_of_product(x: ArrayT, w: ArrayT, /) -> ArrayT:
 def trace_of_product_backward(
     dvalue: ArrayT, x: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _TRACE
 ) -> TraceOfProductGradients[ArrayT]:
-    """Pull the upstream gradient of ``tr(x w)`` back to the factors.
+    """Compute the gradients of ``tr(x w)`` for its factors from the upstream gradient.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def trace_of_product_backward(
     w : Array, shape (k, n)
         Right factor of the forward.
     wrt : collection of str, default ("x", "w")
-        The factors to differentiate for. What is not named is not computed.
+        The factors to differentiate for. The gradients of the others are not computed.
 
     Returns
     -------
@@ -225,7 +225,7 @@ def trace_of_product_backward(
     See Also
     --------
     trace_of_product : The trace.
-    affine_backward : What this is for an upstream gradient ``dvalue`` times the identity.
+    affine_backward : Equal to this for the upstream gradient ``dvalue`` times the identity.
 
     Notes
     -----
@@ -290,7 +290,7 @@ class QuadraticFormGradients(NamedTuple, Generic[ArrayT]):
 
 
 def quadratic_form(x: ArrayT, A: ArrayT, /) -> ArrayT:
-    """Take the quadratic form ``xᵀ A x`` of each vector of a batch.
+    """Compute the quadratic form ``xᵀ A x`` of each vector of a batch.
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def quadratic_form(x: ArrayT, A: ArrayT, /) -> ArrayT:
 def quadratic_form_backward(
     dvalue: ArrayT, x: ArrayT, A: ArrayT, /, *, wrt: Collection[str] = _QUADRATIC
 ) -> QuadraticFormGradients[ArrayT]:
-    """Pull the upstream gradient of ``xᵀ A x`` back to its inputs.
+    """Compute the gradients of ``xᵀ A x`` for its inputs from the upstream gradient.
 
     Parameters
     ----------
@@ -351,7 +351,7 @@ def quadratic_form_backward(
     A : Array, shape (k, k)
         Matrix of the forward.
     wrt : collection of str, default ("x", "A")
-        The inputs to differentiate for. What is not named is not computed.
+        The inputs to differentiate for. The gradients of the others are not computed.
 
     Returns
     -------

@@ -12,7 +12,7 @@ _INPUTS = ("z", "w", "b")
 
 
 class JacobianOperator(Generic[ArrayT]):
-    """The Jacobians of ``a = z w + b`` as one linear operator on flat vectors, which forms none of them.
+    """Linear operator of the Jacobian of ``a = z w + b`` on flat vectors, without the Jacobian itself.
 
     Parameters
     ----------
@@ -21,13 +21,13 @@ class JacobianOperator(Generic[ArrayT]):
     w : Array, shape (k, n)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
-        The inputs that move: the columns of the operator are the entries of those named, flattened one after the
+        The inputs to differentiate for. The columns of the operator are their entries, flattened one input after the
         other in the order z, w, b.
 
     Attributes
     ----------
     shape : tuple of int
-        ``(M, N)``: the number of entries of the output, and of the inputs that move.
+        ``(M, N)``: the number of entries of the output, and of the inputs in `wrt`.
     dtype : dtype
         The promoted dtype of `z` and `w`.
 
@@ -41,13 +41,13 @@ class JacobianOperator(Generic[ArrayT]):
 
     See Also
     --------
-    affine_jvp : What a product with the operator is.
-    affine_backward : What a product with its adjoint is.
+    affine_jvp : The product with the operator.
+    affine_backward : The product with its adjoint.
     affine_jacobians : The tensors.
 
     Notes
     -----
-    ``scipy.sparse.linalg`` takes the operator for a matrix as it is, in ``lsqr`` or ``svds``, and so does
+    ``scipy.sparse.linalg`` takes the operator in place of a matrix, for example in ``lsqr`` or ``svds``, and so does
     ``cupyx.scipy.sparse.linalg``. A vector of a wider dtype than the operator's is not narrowed.
 
     Examples
@@ -82,7 +82,7 @@ class JacobianOperator(Generic[ArrayT]):
         Parameters
         ----------
         v : Array, shape (N,) or (N, 1)
-            Tangents of the inputs that move, flattened one after the other in the order z, w, b.
+            Tangents of the inputs in `wrt`, flattened one after the other in the order z, w, b.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class JacobianOperator(Generic[ArrayT]):
         Returns
         -------
         Array, shape (N,) or (N, 1)
-            The gradients of the inputs that move, flattened one after the other in the order z, w, b.
+            The gradients for the inputs in `wrt`, flattened one after the other in the order z, w, b.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class JacobianOperator(Generic[ArrayT]):
             If `u` has another shape or lies on another device.
         """
         xp = self._read_vector("rmatvec", "u", u, self.shape[0])
-        # All in one dtype: where a primal is real, its gradient would be real too, and no more linear in u.
+        # One dtype for all: the gradient of a real primal would be real, and so not linear in a complex u.
         dtype = xp.result_type(self.dtype, u.dtype)
         da, z, w = (xp.astype(x, dtype, copy=False) for x in (xp.reshape(u, self._a), self._z, self._w))
         gradients = affine_backward(da, z, w, wrt=tuple(self._moving))

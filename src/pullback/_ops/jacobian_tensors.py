@@ -41,7 +41,7 @@ class AffineJacobians(NamedTuple, Generic[ArrayT]):
 def affine_jacobians(
     z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS, max_bytes: int = 2**30
 ) -> AffineJacobians[ArrayT]:
-    """Form the derivative of each entry of ``a = z w + b`` for each entry of an input.
+    """Compute the derivative of each entry of ``a = z w + b`` for each entry of an input.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ def affine_jacobians(
     w : Array, shape (k, n)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
-        The inputs to differentiate for. What is not named is not computed.
+        The inputs to differentiate for. The tensors of the others are not computed.
     max_bytes : int, default 2**30
-        The size from which on a tensor is refused.
+        Largest size of a tensor. A larger one is a ValueError.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def affine_jacobians(
 
     See Also
     --------
-    JacobianOperator : The same without forming anything.
-    weight_jacobian_slice : The slice that belongs to one weight.
+    JacobianOperator : The same derivative as products, without a tensor.
+    weight_jacobian_slice : The slice for one weight.
 
     Notes
     -----
@@ -99,7 +99,7 @@ def affine_jacobians(
     check_factors("affine_jacobians", z, w)
     if wrt:
         check_known("affine_jacobians", z, w)
-    # Entries are placed and not computed with, so that even narrow dtypes need no wider one.
+    # Entries are moved, not computed with: narrow dtypes need no wider one.
     z, w = cast_output(z), cast_output(w)
     (k, n), batch, ones = w.shape, z.shape[:-1], (1,) * (z.ndim - 1)
     bits = floating_bits(xp, z.dtype) * (2 if is_dtype(xp, z.dtype, "complex floating") else 1)
@@ -120,7 +120,7 @@ def affine_jacobians(
 
 
 def weight_jacobian_slice(z: ArrayT, k: int, l: int, n: int, /) -> ArrayT:
-    """Form the derivative of ``a = z w + b`` for the single weight ``w_kl``.
+    """Compute the derivative of ``a = z w + b`` for the single weight ``w_kl``.
 
     Parameters
     ----------
@@ -186,17 +186,17 @@ def weight_jacobian_slice(z: ArrayT, k: int, l: int, n: int, /) -> ArrayT:
 
 
 def _eye(xp: Namespace, n: int, like: Array, /) -> Array:
-    """Return where rows and columns of an (n, n) matrix are equal."""
+    """Return the (n, n) mask of the diagonal."""
     index = xp.arange(n, device=device(like))
     return index[:, None] == index
 
 
 def _check_size(of: str, shape: tuple[int, ...], itemsize: int, max_bytes: int, /) -> None:
-    """Check that a tensor is not too large to be formed."""
+    """Check that a tensor has at most `max_bytes`."""
     size = math.prod(shape) * itemsize
     if size > max_bytes:
         msg = (
             f"affine_jacobians: ∂a/∂{of} must have at most max_bytes = {max_bytes:,} bytes; got {size:,} for the shape "
-            f"{shape}. JacobianOperator(z, w) multiplies with it and forms nothing"
+            f"{shape}. JacobianOperator(z, w) multiplies with it without forming it"
         )
         raise ValueError(msg)

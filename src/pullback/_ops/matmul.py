@@ -38,7 +38,7 @@ class MatmulGradients(NamedTuple, Generic[ArrayT]):
 
 
 class MatmulDoubleGradients(NamedTuple, Generic[ArrayT]):
-    """Gradients for the inputs of `matmul_backward`; None where no cotangent that was given leads.
+    """Gradients for the inputs of `matmul_backward`; None where no cotangent leads to one.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class MatmulDoubleGradients(NamedTuple, Generic[ArrayT]):
 
 
 def matmul_forward(x1: ArrayT, x2: ArrayT, /) -> ArrayT:
-    """Multiply ``a = x1 @ x2``, with the shapes and the broadcasting of the standard's ``matmul``.
+    """Compute the product ``a = x1 @ x2`` with the shapes and the broadcasting of the standard's ``matmul``.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def matmul_forward(x1: ArrayT, x2: ArrayT, /) -> ArrayT:
 def matmul_backward(
     da: ArrayT, x1: ArrayT, x2: ArrayT, /, *, wrt: Collection[str] = _INPUTS
 ) -> MatmulGradients[ArrayT]:
-    """Pull the upstream gradient of ``a = x1 @ x2`` back to its factors.
+    """Compute the gradients of ``a = x1 @ x2`` for its factors from the upstream gradient.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def matmul_backward(
     x2 : Array, shape (..., k, n) or (k,)
         Right factor of the forward.
     wrt : collection of str, default ("x1", "x2")
-        The factors to differentiate for. What is not named is not computed.
+        The factors to differentiate for. The gradients of the others are not computed.
 
     Returns
     -------
@@ -161,7 +161,7 @@ def matmul_backward(
     xp, conj, cast_output, (a, left, right) = validate_arrays("matmul_backward", ("da", "x1", "x2"), da, x1, x2)
     check_wrt("matmul_backward", wrt, _INPUTS)
     _check_upstream("matmul_backward", da, x1, x2)
-    # A vector becomes the matrix that it stands for, and loses the axis again at the end.
+    # A vector is computed with as a matrix of one row or column.
     if x2.ndim == 1:
         a, right = a[..., None], right[:, None]
     if x1.ndim == 1:
@@ -179,7 +179,7 @@ def matmul_backward(
 def matmul_jvp(
     x1: ArrayT, x2: ArrayT, /, *, x1_tangent: ArrayT | None = None, x2_tangent: ArrayT | None = None
 ) -> ArrayT:
-    """Push tangents of the factors of ``a = x1 @ x2`` forward to a tangent of the product.
+    """Compute the tangent of ``a = x1 @ x2`` from tangents of its factors.
 
     Parameters
     ----------
@@ -188,9 +188,9 @@ def matmul_jvp(
     x2 : Array, shape (..., k, n) or (k,)
         Right factor of the forward.
     x1_tangent : Array, the shape of `x1`, optional
-        The direction in which `x1` moves. A tangent that is not given is zero, and costs nothing.
+        Tangent of `x1`. None, the default, is a tangent of zero and costs nothing.
     x2_tangent : Array, the shape of `x2`, optional
-        The direction in which `x2` moves.
+        Tangent of `x2`.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def matmul_jvp(
 
     See Also
     --------
-    matmul_backward : The adjoint: it takes a gradient of the product to gradients of the factors.
+    matmul_backward : The adjoint, from a gradient of the product to gradients of the factors.
 
     Notes
     -----
@@ -247,26 +247,26 @@ def matmul_jvp(
 def matmul_double_backward(
     ddx1: ArrayT | None, ddx2: ArrayT | None, da: ArrayT, x1: ArrayT, x2: ArrayT, /
 ) -> MatmulDoubleGradients[ArrayT]:
-    """Pull cotangents of ``dx1`` and ``dx2`` back to the inputs of `matmul_backward`.
+    """Compute the gradients for the inputs of `matmul_backward` from cotangents of its results.
 
     Parameters
     ----------
     ddx1 : Array, the shape of `x1`, or None
-        Cotangent ``∂S/∂dx1`` of a real S that depends on the gradients. None stands for zero.
+        Cotangent ``∂S/∂dx1`` of a real S that depends on the gradients. None is a cotangent of zero.
     ddx2 : Array, the shape of `x2`, or None
         Cotangent ``∂S/∂dx2``.
     da : Array, shape (..., m, n)
-        Upstream gradient that the backward took.
+        Upstream gradient that was passed to the backward.
     x1 : Array, shape (..., m, k) or (k,)
-        Left factor that the backward took.
+        Left factor that was passed to the backward.
     x2 : Array, shape (..., k, n) or (k,)
-        Right factor that the backward took.
+        Right factor that was passed to the backward.
 
     Returns
     -------
     MatmulDoubleGradients
-        ``(dda, dx1, dx2)``, each with the shape, dtype and device of its primal. A gradient that is zero because no
-        cotangent leads to it is None and costs nothing: `dda` without any, `dx1` without `ddx2`, `dx2` without `ddx1`.
+        ``(dda, dx1, dx2)``, each with the shape, dtype and device of its primal. A gradient that no cotangent leads to
+        is None and costs nothing: `dda` without any cotangent, `dx1` without `ddx2`, `dx2` without `ddx1`.
 
     Raises
     ------
@@ -283,9 +283,9 @@ def matmul_double_backward(
     -----
     ``dda = ddx1 x2 + x1 ddx2``, ``dx1 = Σ da ddx2ᴴ`` and ``dx2 = Σ ddx1ᴴ da``, the sums over broadcast batch axes
     [1]_: `dda` is the tangent of the product along the cotangents, and the other two are backwards with a cotangent in
-    the place of a factor. Third and higher orders are again made of these functions and need no others.
+    the place of a factor. Third and higher orders are compositions of these functions.
 
-    Where a primal is real, the real part of a complex cotangent counts.
+    If a primal is real, only the real part of a complex cotangent contributes.
 
     References
     ----------

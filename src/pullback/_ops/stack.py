@@ -1,4 +1,4 @@
-"""A stack of layers, affine maps and activations, and its backward: pairs one after the other, and no tape."""
+"""A stack of layers, affine maps and activations, and its backward: a composition of pairs, without a tape."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, cast
@@ -38,7 +38,7 @@ class Activation(NamedTuple):
     backward : callable
         Takes the upstream gradient and what the layer saves, and returns the gradient for its input.
     saves : {"input", "output"}
-        What the backward takes: an array that a neighbour saves too costs no memory.
+        The array that the backward takes. An array that a neighbouring layer saves too costs no memory.
     """
 
     forward: Callable[[Any], Any]
@@ -69,14 +69,14 @@ _SAVES = ("input", "output")
 
 
 class Saved(NamedTuple, Generic[ArrayT]):
-    """What the backward of one layer needs.
+    """A layer with the array that its backward takes.
 
     Attributes
     ----------
     layer : Affine or Activation
         The layer.
     x : Array
-        Its input, or its output where that is what an activation saves.
+        The input of the layer, or the output for an activation that saves its output.
     """
 
     layer: Layer[ArrayT]
@@ -89,9 +89,9 @@ class StackOutput(NamedTuple, Generic[ArrayT]):
     Attributes
     ----------
     a : Array
-        The last layer's output.
+        Output of the last layer.
     saved : tuple of Saved
-        What `stack_backward` needs, for each layer: no array is copied for it.
+        Arrays for `stack_backward`, one for each layer. None of them is a copy.
     """
 
     a: ArrayT
@@ -119,21 +119,21 @@ def stack_forward(layers: Sequence[Layer[ArrayT]], z: ArrayT, /) -> StackOutput[
     Parameters
     ----------
     layers : sequence of Affine or Activation
-        The layers, the one that takes the input first.
+        The layers, from the input to the output.
     z : Array, shape (..., k)
         Input batch.
 
     Returns
     -------
     StackOutput
-        ``(a, saved)``: the output, and what `stack_backward` needs of the way.
+        ``(a, saved)``: the output, and the arrays for `stack_backward`.
 
     Raises
     ------
     TypeError
-        If a layer is neither of the two, or a layer's forward refuses its arrays.
+        If a layer is neither an `Affine` nor an `Activation`, or a layer's forward raises it.
     ValueError
-        If a layer's forward refuses its arrays, or `saves` of an activation is neither of the two.
+        If a layer's forward raises it, or `saves` of an activation is neither ``"input"`` nor ``"output"``.
 
     See Also
     --------
@@ -141,11 +141,11 @@ def stack_forward(layers: Sequence[Layer[ArrayT]], z: ArrayT, /) -> StackOutput[
 
     Notes
     -----
-    Each layer saves one array: an affine one its input. An activation that saves its output, which is the next layer's
-    input, saves nothing of its own.
+    Each layer saves one array. An affine layer saves its input. An activation that saves its output adds no array: the
+    output is the input of the next layer.
 
-    Under ``jax.jit``, let the function that is traced take the parameters and make the layers of them: an activation is
-    no array.
+    Under ``jax.jit``, the traced function takes the parameters and makes the layers of them, since an activation is not
+    an array.
 
     Examples
     --------
@@ -172,17 +172,17 @@ def stack_forward(layers: Sequence[Layer[ArrayT]], z: ArrayT, /) -> StackOutput[
 def stack_backward(
     da: ArrayT, saved: Sequence[Saved[ArrayT]], /, *, wrt: Collection[str] = _INPUTS
 ) -> StackGradients[ArrayT]:
-    """Pull the upstream gradient of a stack back to its input and to the parameters of its layers.
+    """Compute the gradients of a stack for its input and its parameters from the upstream gradient.
 
     Parameters
     ----------
     da : Array, shape (..., n)
         Upstream gradient ``∂L/∂a`` of a real loss L, of the shape of the output.
     saved : sequence of Saved
-        What `stack_forward` saved.
+        The arrays that `stack_forward` saved.
     wrt : collection of str, default ("z", "layers")
-        What to differentiate for: the input batch, the parameters. Training needs ``("layers",)``, which saves the
-        product for the input.
+        The inputs to differentiate for: the batch, the parameters of the layers. Training needs ``("layers",)`` only,
+        without the product for the gradient of the batch.
 
     Returns
     -------
@@ -193,9 +193,9 @@ def stack_backward(
     Raises
     ------
     TypeError
-        If a layer's backward refuses its arrays.
+        If a layer's backward raises it.
     ValueError
-        If a layer's backward refuses its arrays, or `wrt` names something else.
+        If a layer's backward raises it, or `wrt` names something else.
 
     See Also
     --------
@@ -203,8 +203,8 @@ def stack_backward(
 
     Notes
     -----
-    The chain rule: each layer's backward, from the last to the first, takes what the one after it returned [1]_. It
-    stops where nothing below is asked for.
+    This is the chain rule: each layer's backward, from the last to the first, takes the gradient that the one after it
+    returned [1]_. It stops at the lowest layer that `wrt` needs.
 
     References
     ----------
@@ -224,7 +224,7 @@ def stack_backward(
     check_wrt("stack_backward", wrt, _INPUTS)
     lowest = _lowest(saved, wrt)
     gradients: list[Affine[ArrayT] | None] = [None] * len(saved)
-    # One name for what flows down, so that each array is let go once the layer below has taken it.
+    # One name for all upstream gradients frees each of them after the layer below has used it.
     upstream: Any = da
     for i in range(len(saved) - 1, lowest - 1, -1):
         layer, x = saved[i]
@@ -241,7 +241,7 @@ def stack_backward(
 
 
 def _lowest(saved: Sequence[Saved], wrt: Collection[str], /) -> int:
-    """Return the lowest layer whose backward somebody asks for; for nothing, the one after the last."""
+    """Return the index of the lowest layer whose backward is needed; the number of layers if none is."""
     if "z" in wrt:
         return 0
     affine = [i for i, (layer, _) in enumerate(saved) if isinstance(layer, Affine)]
