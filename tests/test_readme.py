@@ -22,19 +22,28 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
 
 
+def examples(page: str) -> list[tuple[str, str]]:
+    """Return a page's blocks of Python, each with the output that is shown below it."""
+    pattern = r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
+    return re.findall(pattern, page, flags=re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize(
-    "code",
+    ("code", "shown"),
     [
-        pytest.param(code, id=f"{page.stem}-{i}")
+        pytest.param(code, shown, id=f"{page.stem}-{i}")
         for page in PAGES
-        for i, code in enumerate(blocks(page.read_text(), "python"))
+        for i, (code, shown) in enumerate(examples(page.read_text()))
     ],
 )
-def test_python_block(code: str, tmp_path: Path) -> None:
+def test_python_block(code: str, shown: str, tmp_path: Path) -> None:
     # A file and not -c: a cluster's processes import it.
     file = tmp_path / "block.py"
     file.write_text(code)
-    subprocess.run([sys.executable, "-W", "error", file], check=True)  # noqa: S603
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", file], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout  # noqa: S603
+    assert not shown or printed == shown
 
 
 def test_commands(tmp_path: Path) -> None:
