@@ -40,10 +40,9 @@ def test_python_block(code: str, shown: str, tmp_path: Path) -> None:
     # A file and not -c: a cluster's processes import it.
     file = tmp_path / "block.py"
     file.write_text(code)
-    printed = subprocess.run(
-        [sys.executable, "-W", "error", file], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout  # noqa: S603
-    assert not shown or printed == shown
+    program = [sys.executable, "-W", "error", str(file)]
+    run = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    assert not shown or run.stdout == shown
 
 
 def test_commands(tmp_path: Path) -> None:

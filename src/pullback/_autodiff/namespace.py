@@ -264,14 +264,14 @@ def is_plain_array(x: Any, /) -> bool:
     return is_array_api_obj(x) and not isinstance(x, type)
 
 
-_libraries: dict[type, Namespace] = {}
+libraries: dict[type, Namespace] = {}
 
 
 def library(x: Array, /) -> Namespace:
     """Return the library's namespace of a plain array; by its type, since asking takes as long as a small product."""
-    found = _libraries.get(type(x))
+    found = libraries.get(type(x))
     if found is None:
-        found = _libraries[type(x)] = array_namespace(x)
+        found = libraries[type(x)] = array_namespace(x)
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pullback._autodiff import trees
-from pullback._autodiff.namespace import TracedNamespace, is_plain_array, library, namespace_of_level
+from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_of_level
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back
 from pullback._autodiff.traced import Traced
@@ -25,19 +25,23 @@ class Recorded:
             if has_aux:
                 result, aux = _pair(name, result)
                 self.aux = trees.rebuild(aux, lambda x: _plain(tape, x))
-            floats = {id(number): (index, number) for number, index, _ in tape.floats}
             self.outputs: list[tuple[int, Any]] = []
-            self.out = trees.rebuild(result, lambda x: self._close(tape, x, floats))
-            returned = {index for index, _ in self.outputs}
-            for _, index, where in tape.floats:
-                if index not in returned:
-                    msg = (
-                        f"{name}: float() of an active array at {where} left the traced world, so that its gradient "
-                        "would be lost. Keep it an array, or write float(stop_gradient(x)) if its gradient is meant "
-                        "to be zero"
-                    )
-                    raise LostGradientError(msg)
+            self.out = trees.rebuild(result, lambda x: self._close(tape, x))
+            if tape.floats:
+                self._check_floats(tape)
             self.nodes = tape.nodes
+
+    def _check_floats(self, tape: Tape, /) -> None:
+        """Check that each Python float that was made of an active array has been returned."""
+        returned = {index for index, _ in self.outputs}
+        for _, index, where in tape.floats:
+            if index not in returned:
+                msg = (
+                    f"{self.name}: float() of an active array at {where} left the traced world, so that its gradient "
+                    "would be lost. Keep it an array, or write float(stop_gradient(x)) if its gradient is meant to be "
+                    "zero"
+                )
+                raise LostGradientError(msg)
 
     def _open(self, tape: Tape, x: Any, /) -> Traced:
         """Make an active array of an argument."""
@@ -58,14 +62,12 @@ class Recorded:
         self.specs.append((ns, like(value), value))
         return Traced(value, tape, tape.input(), ns)
 
-    def _close(self, tape: Tape, x: Any, floats: dict[int, Any], /) -> Any:
+    def _close(self, tape: Tape, x: Any, /) -> Any:
         """Return an output as the caller gets it, and note its node."""
-        if type(x) is float and id(x) in floats:
-            self.outputs.append((floats[id(x)][0], None))
-            return x
         if not is_array(x):
             if type(x) in (int, float, complex, bool):
-                self.outputs.append((-1, None))
+                made = (index for number, index, _ in tape.floats if number is x)
+                self.outputs.append((next(made, -1), None))
                 return x
             msg = (
                 f"{self.name}: the function must return arrays, or containers of arrays; got {type(x).__name__}. "
@@ -135,7 +137,9 @@ def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
 
 
 def is_array(x: Any, /) -> bool:
-    return type(x) is Traced or is_plain_array(x)
+    """Whether this is a plain or a traced array."""
+    kind = type(x)
+    return kind is Traced or kind in libraries or is_plain_array(x)
 
 
 def _plain(tape: Tape, x: Any, /) -> Any:

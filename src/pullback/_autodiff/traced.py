@@ -222,19 +222,21 @@ def _recorder(rule: Arithmetic, /) -> Operator:
         if i < 0 and j < 0:
             return Traced(out, None, -1, ns)
         tape = self._tape if i >= 0 else other._tape
-        dtype = x.dtype
+        dtype, shape = x.dtype, out.shape
+        plain = dtype == y.dtype and dtype in ns.real_dtypes
         edges = []
-        if dtype == y.dtype and x.shape == y.shape and dtype in ns.real_dtypes:
-            if i >= 0:
-                edges.append((i, pull_x, saves_x(x, y, out)))
-            if j >= 0:
-                edges.append((j, pull_y, saves_y(x, y, out)))
-        else:
-            spec = like(out)
-            if i >= 0:
-                edges.append((i, *adapted(ns, pull_x, saves_x(x, y, out), spec, like(x))))
-            if j >= 0:
-                edges.append((j, *adapted(ns, pull_y, saves_y(x, y, out), spec, like(y))))
+        if i >= 0:
+            saved = saves_x(x, y, out)
+            if plain and x.shape == shape:
+                edges.append((i, pull_x, saved))
+            else:
+                edges.append((i, *adapted(ns, pull_x, saved, like(out), like(x))))
+        if j >= 0:
+            saved = saves_y(x, y, out)
+            if plain and y.shape == shape:
+                edges.append((j, pull_y, saved))
+            else:
+                edges.append((j, *adapted(ns, pull_y, saved, like(out), like(y))))
         nodes = tape.nodes
         nodes.append(edges)
         return Traced(out, tape, len(nodes) - 1, ns)
