@@ -56,6 +56,19 @@ def test_numpy() -> None:
     assert isinstance(a, np.ndarray)
 
 
+def test_activations_and_losses_of_numpy() -> None:
+    a: NumPy = np.zeros((4, 3))
+    labels = np.zeros(4, dtype=int)
+    for forward in (pb.relu_forward, pb.sigmoid_forward, pb.tanh_forward, pb.softmax_forward):
+        assert_type(forward(a), NumPy)
+    for backward in (pb.relu_backward, pb.sigmoid_backward, pb.tanh_backward, pb.softmax_backward):
+        assert_type(backward(a, a), NumPy)
+    assert_type(pb.squared_error(a, a), pb.Loss[NumPy])
+    assert_type(pb.softmax_cross_entropy(a, labels).da, NumPy)
+    assert_type(pb.logistic_hessian_product(a, a, labels[:, None] + np.zeros((4, 3), dtype=int)), NumPy)
+    assert isinstance(pb.softmax_cross_entropy(a, labels).da, np.ndarray)
+
+
 def test_torch() -> None:
     z, w = torch.zeros(4, 3), torch.zeros(3, 2)
     a = pb.affine_forward(z, w, torch.zeros(2))
@@ -64,6 +77,8 @@ def test_torch() -> None:
     assert_type(dz, torch.Tensor | None)
     assert_type(pb.matmul_forward(z, w), torch.Tensor)
     assert_type(pb.stack_forward([pb.Affine(w)], z).a, torch.Tensor)
+    assert_type(pb.relu_forward(a), torch.Tensor)
+    assert_type(pb.softmax_cross_entropy(a, torch.zeros(4, dtype=torch.int64)), pb.Loss[torch.Tensor])
     assert {type(a), type(dz), type(dw), type(db)} == {torch.Tensor}
 
 
@@ -75,4 +90,6 @@ def test_jax() -> None:
     assert_type(dz, jax.Array | None)
     assert_type(pb.matmul_forward(z, w), jax.Array)
     assert_type(pb.stack_forward([pb.Affine(w)], z).a, jax.Array)
+    assert_type(pb.relu_forward(a), jax.Array)
+    assert_type(pb.softmax_cross_entropy(a, jax.numpy.zeros(4, dtype=int)), pb.Loss[jax.Array])
     assert all(isinstance(x, jax.Array) for x in (a, dz, dw, db))

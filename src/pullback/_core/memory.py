@@ -6,7 +6,7 @@ Each function takes an `x` that nothing else holds, of the shape and dtype of th
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 
 
 def is_plain_memory(x: Array, /) -> bool:
@@ -27,11 +27,10 @@ def is_host_memory(x: object, /) -> bool:
 
 def without_warnings(xp: Namespace, /) -> AbstractContextManager[None]:
     """Return a context in which overflow does not warn, for results that are checked and then computed otherwise."""
-    out: AbstractContextManager[None] = xp.errstate(all="ignore") if hasattr(xp, "errstate") else nullcontext()
-    return out
+    return xp.errstate(all="ignore") if hasattr(xp, "errstate") else nullcontext()
 
 
-def add(x: Array, y: Any, /) -> Array:  # noqa: ANN401 - an array or a number
+def add(x: ArrayT, y: Any, /) -> ArrayT:  # noqa: ANN401 - an array or a number
     """Return ``x + y``, in the memory of `x` where that is plain."""
     if not is_plain_memory(x):
         return x + y
@@ -39,7 +38,7 @@ def add(x: Array, y: Any, /) -> Array:  # noqa: ANN401 - an array or a number
     return x
 
 
-def subtract(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+def subtract(x: ArrayT, y: Any, /) -> ArrayT:  # noqa: ANN401
     """Return ``x - y``, in the memory of `x` where that is plain."""
     if not is_plain_memory(x):
         return x - y
@@ -47,7 +46,7 @@ def subtract(x: Array, y: Any, /) -> Array:  # noqa: ANN401
     return x
 
 
-def multiply(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+def multiply(x: ArrayT, y: Any, /) -> ArrayT:  # noqa: ANN401
     """Return ``x * y``, in the memory of `x` where that is plain."""
     if not is_plain_memory(x):
         return x * y
@@ -55,7 +54,7 @@ def multiply(x: Array, y: Any, /) -> Array:  # noqa: ANN401
     return x
 
 
-def divide(x: Array, y: Any, /) -> Array:  # noqa: ANN401
+def divide(x: ArrayT, y: Any, /) -> ArrayT:  # noqa: ANN401
     """Return ``x / y``, in the memory of `x` where that is plain."""
     if not is_plain_memory(x):
         return x / y

@@ -9,15 +9,14 @@ import sys
 
 from pullback._core.memory import add, divide, is_plain_memory, multiply, subtract
 from pullback._core.reductions import sum_last
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 
 _FLOAT32_MAX = 2.0**128 - 2.0**104
 
 
 def is_positive(xp: Namespace, x: Array, /) -> Array:
     """Return 1 where `x` is positive, and 0 elsewhere and for NaN; a constant to autodiff."""
-    out: Array = xp.astype(x > 0, x.dtype)
-    return out
+    return xp.astype(x > 0, x.dtype)
 
 
 def step(xp: Namespace, x: Array, /) -> Array:
@@ -33,8 +32,7 @@ def step(xp: Namespace, x: Array, /) -> Array:
 def decay(xp: Namespace, x: Array, rate: float = 1.0, /) -> Array:
     """Return ``exp(-rate |x|)``, between 0 and 1, whose derivative at 0 is that of ``exp(rate x)``."""
     plain = is_plain_memory(x)
-    out: Array = xp.exp(multiply(xp.abs(x), -rate) if plain else x * (is_positive(xp, x) * (-2 * rate) + rate))
-    return out
+    return xp.exp(multiply(xp.abs(x), -rate) if plain else x * (is_positive(xp, x) * (-2 * rate) + rate))
 
 
 def positive_part(xp: Namespace, x: Array, /) -> Array:
@@ -54,8 +52,7 @@ def sigmoid(xp: Namespace, x: Array, /) -> Array:
     # The distance from the nearer of 0 and 1.
     rest = decay(xp, x)
     rest = divide(rest, rest + 1)
-    out: Array = xp.abs(subtract(is_positive(xp, x), rest))
-    return out
+    return xp.abs(subtract(is_positive(xp, x), rest))
 
 
 def sigmoid_roots(xp: Namespace, x: Array, /) -> tuple[Array, Array, Array]:
@@ -70,8 +67,7 @@ def sigmoid_roots(xp: Namespace, x: Array, /) -> tuple[Array, Array, Array]:
 def root_where(xp: Namespace, one: Array, root: Array, /) -> Array:
     """Return 1 where `one` is 1, and `root`, which is at most 1, where it is 0."""
     if is_plain_memory(root):
-        out: Array = xp.maximum(one, root)
-        return out
+        return xp.maximum(one, root)
     return one + root * (1 - one)
 
 
@@ -114,8 +110,7 @@ def clipped(xp: Namespace, x: Array, low: float | None, high: float | None = Non
     # NumPy's clip takes as long to call as 10,000 entries, and array-api-compat's needs every size; PyTorch cannot
     # compile a maximum with a number.
     if not is_plain_memory(x) and all(isinstance(size, int) for size in x.shape):
-        out: Array = xp.clip(x, low, high)
-        return out
+        return xp.clip(x, low, high)
     x = x if low is None else xp.maximum(x, low)
     return x if high is None else xp.minimum(x, high)
 
@@ -134,8 +129,7 @@ def largest(xp: Namespace, x: Array, /) -> Array:
             column = xp.maximum(column, x[..., j : j + 1])
         return column
     if not (hasattr(x, "chunks") and isinstance(n, int)):
-        out: Array = xp.max(x, axis=-1, keepdims=True)
-        return out
+        return xp.max(x, axis=-1, keepdims=True)
     # Dask's maximum fails on a block of no rows, as a filter leaves them: fold the axis in half until one is left.
     while n > 1:
         half = (n + 1) // 2
@@ -148,7 +142,6 @@ def may_be_infinite(xp: Namespace, x: Array, /) -> bool:
     return not (hasattr(x, "__array_interface__") and not xp.any(xp.isinf(x)))
 
 
-def without_infinities(xp: Namespace, x: Array, drop: Array, /) -> Array:
+def without_infinities(xp: Namespace, x: ArrayT, drop: Array, /) -> ArrayT:
     """Return `x` with 0 in place of the infinities where `drop` is true: where 0 times infinity is 0."""
-    out: Array = xp.where(xp.logical_and(xp.isinf(x), drop), 0.0, x)
-    return out
+    return xp.where(xp.logical_and(xp.isinf(x), drop), 0.0, x)

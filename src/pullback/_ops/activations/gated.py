@@ -10,7 +10,7 @@ from pullback._core.memory import add, divide, multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped, root_where, sigmoid_roots
 from pullback._core.tracing import recorders
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 
 # Beyond these inputs, each gate is 0 or 1 in every dtype. Zero times an input bounded by them is 0, the limit.
 _SIGMOID_ENDS = 800.0
@@ -19,7 +19,7 @@ _SCALE = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 
 
-def silu_forward(a: Array, /) -> Array:
+def silu_forward(a: ArrayT, /) -> ArrayT:
     """Compute the sigmoid linear unit, ``h = a sigmoid(a)``, also known as swish.
 
     Parameters
@@ -60,7 +60,7 @@ def silu_forward(a: Array, /) -> Array:
     return cast_output(_times_sigmoid(xp, clipped(xp, a, -_SIGMOID_ENDS), a))
 
 
-def silu_backward(dh: Array, a: Array, /) -> Array:
+def silu_backward(dh: ArrayT, a: ArrayT, /) -> ArrayT:
     """Compute the gradient of `silu_forward`.
 
     Parameters
@@ -104,7 +104,7 @@ def silu_backward(dh: Array, a: Array, /) -> Array:
     return cast_output(multiply(da, dh), dtype)
 
 
-def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
+def gelu_forward(a: ArrayT, /, *, exact: bool = False) -> ArrayT:
     """Compute the Gaussian error linear unit, ``h = a Φ(a)``, by default in its tanh form.
 
     Parameters
@@ -160,7 +160,7 @@ def gelu_forward(a: Array, /, *, exact: bool = False) -> Array:
     return cast_output(multiply(bounded * 0.5, xp.erfc(a * -math.sqrt(0.5))))
 
 
-def gelu_backward(dh: Array, a: Array, /, *, exact: bool = False) -> Array:
+def gelu_backward(dh: ArrayT, a: ArrayT, /, *, exact: bool = False) -> ArrayT:
     """Compute the gradient of `gelu_forward`.
 
     Parameters

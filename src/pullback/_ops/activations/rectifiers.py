@@ -8,10 +8,10 @@ from pullback._core.memory import is_plain_memory, multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped, is_positive, positive_part, softplus, step
 from pullback._core.tracing import recorders
-from pullback._core.typing import Array
+from pullback._core.typing import ArrayT
 
 
-def relu_forward(a: Array, /) -> Array:
+def relu_forward(a: ArrayT, /) -> ArrayT:
     """Compute the rectified linear unit, ``h = max(a, 0)``.
 
     Parameters
@@ -51,7 +51,7 @@ def relu_forward(a: Array, /) -> Array:
     return cast_output(positive_part(xp, a))
 
 
-def relu_backward(dh: Array, h: Array, /) -> Array:
+def relu_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `relu_forward`, ``da = dh [h > 0]``.
 
     Parameters
@@ -94,7 +94,7 @@ def relu_backward(dh: Array, h: Array, /) -> Array:
     return cast_output(multiply(step(xp, h), dh), dtype)
 
 
-def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
+def leaky_relu_forward(a: ArrayT, /, *, slope: float = 0.01) -> ArrayT:
     """Compute the leaky rectified linear unit, ``h = max(a, slope a)``.
 
     Parameters
@@ -136,7 +136,7 @@ def leaky_relu_forward(a: Array, /, *, slope: float = 0.01) -> Array:
     return cast_output(h)
 
 
-def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array:
+def leaky_relu_backward(dh: ArrayT, h: ArrayT, /, *, slope: float = 0.01) -> ArrayT:
     """Compute the gradient of `leaky_relu_forward`: `dh`, times `slope` where ``h <= 0``.
 
     Parameters
@@ -181,7 +181,7 @@ def leaky_relu_backward(dh: Array, h: Array, /, *, slope: float = 0.01) -> Array
     return cast_output(multiply(clipped(xp, step(xp, h), slope), dh), dtype)
 
 
-def softplus_forward(a: Array, /) -> Array:
+def softplus_forward(a: ArrayT, /) -> ArrayT:
     """Compute the softplus, ``h = log(1 + exp(a))``.
 
     Parameters
@@ -221,7 +221,7 @@ def softplus_forward(a: Array, /) -> Array:
     return cast_output(softplus(xp, a))
 
 
-def softplus_backward(dh: Array, h: Array, /) -> Array:
+def softplus_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `softplus_forward`, ``da = dh sigmoid(a)``.
 
     Parameters

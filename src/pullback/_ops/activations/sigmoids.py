@@ -8,10 +8,10 @@ from pullback._core.memory import multiply
 from pullback._core.pair import Pair
 from pullback._core.stable import sigmoid
 from pullback._core.tracing import recorders
-from pullback._core.typing import Array
+from pullback._core.typing import ArrayT
 
 
-def sigmoid_forward(a: Array, /) -> Array:
+def sigmoid_forward(a: ArrayT, /) -> ArrayT:
     """Compute the logistic sigmoid, ``h = 1 / (1 + exp(-a))``.
 
     Parameters
@@ -52,7 +52,7 @@ def sigmoid_forward(a: Array, /) -> Array:
     return cast_output(sigmoid(xp, a))
 
 
-def sigmoid_backward(dh: Array, h: Array, /) -> Array:
+def sigmoid_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `sigmoid_forward`, ``da = dh h (1 - h)``.
 
     Parameters
@@ -96,7 +96,7 @@ def sigmoid_backward(dh: Array, h: Array, /) -> Array:
     return cast_output(multiply(multiply(1 - h, h), dh), dtype)
 
 
-def tanh_forward(a: Array, /) -> Array:
+def tanh_forward(a: ArrayT, /) -> ArrayT:
     """Compute the hyperbolic tangent, ``h = tanh(a)``.
 
     Parameters
@@ -132,7 +132,7 @@ def tanh_forward(a: Array, /) -> Array:
     return cast_output(xp.tanh(a))
 
 
-def tanh_backward(dh: Array, h: Array, /) -> Array:
+def tanh_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `tanh_forward`, ``da = dh (1 - h²)``.
 
     Parameters

@@ -6,10 +6,10 @@ from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import log_softmax, softmax
 from pullback._core.tracing import recorders
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 
 
-def softmax_forward(a: Array, /) -> Array:
+def softmax_forward(a: ArrayT, /) -> ArrayT:
     """Compute the softmax over the last axis, ``h = exp(a) / Σ_j exp(a_j)``.
 
     Parameters
@@ -55,7 +55,7 @@ def softmax_forward(a: Array, /) -> Array:
     return cast_output(softmax(xp, a))
 
 
-def softmax_backward(dh: Array, h: Array, /) -> Array:
+def softmax_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `softmax_forward`, ``da = h (dh - Σ_j dh_j h_j)``.
 
     Parameters
@@ -100,7 +100,7 @@ def softmax_backward(dh: Array, h: Array, /) -> Array:
     return cast_output(multiply(dh - dot_last(xp, dh, h), h), dtype)
 
 
-def log_softmax_forward(a: Array, /) -> Array:
+def log_softmax_forward(a: ArrayT, /) -> ArrayT:
     """Compute the logarithm of the softmax over the last axis, ``h = a - log Σ_j exp(a_j)``.
 
     Parameters
@@ -145,7 +145,7 @@ def log_softmax_forward(a: Array, /) -> Array:
     return cast_output(log_softmax(xp, a))
 
 
-def log_softmax_backward(dh: Array, h: Array, /) -> Array:
+def log_softmax_backward(dh: ArrayT, h: ArrayT, /) -> ArrayT:
     """Compute the gradient of `log_softmax_forward`, ``da = dh - exp(h) Σ_j dh_j``.
 
     Parameters

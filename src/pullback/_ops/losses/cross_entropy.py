@@ -11,7 +11,7 @@ from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest, may_be_infinite, without_infinities
 from pullback._core.tracing import record
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
 
 # With so few classes, a masked sum takes less time than an indexed read.
@@ -19,8 +19,8 @@ _FEW_CLASSES = 64
 
 
 def softmax_cross_entropy(
-    a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Loss:
+    a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss[ArrayT]:
     """Compute the softmax cross entropy and its gradient, for class indices or a probability of each class.
 
     The dtype of the labels decides: integers are class indices 0 … n - 1, floats and booleans hold a weight for each
@@ -92,8 +92,8 @@ def softmax_cross_entropy(
 
 
 def softmax_cross_entropy_hessian_product(
-    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Array:
+    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
     """Compute the product of the Hessian of `softmax_cross_entropy` with a vector.
 
     Parameters
@@ -230,16 +230,14 @@ def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
 
 def _shifted(xp: Namespace, a: Array, ok: Array, /) -> Array:
     """Return ``a - max(a)``: NaN, in place of a number that would look like a loss, where the index hits no class."""
-    out: Array = a - xp.where(ok, largest(xp, a), math.nan)
-    return out
+    return a - xp.where(ok, largest(xp, a), math.nan)
 
 
 def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
     """Return the entries of `x` at `index` on the last axis, which is kept: those where `hit` is true."""
     if x.shape[-1] <= _FEW_CLASSES or not hasattr(xp, "take_along_axis"):  # Dask has none
         return sum_last(xp, xp.where(hit, x, 0.0))
-    out: Array = xp.take_along_axis(x, index, axis=-1)
-    return out
+    return xp.take_along_axis(x, index, axis=-1)
 
 
 SOFTMAX_CROSS_ENTROPY = Pair(

@@ -8,13 +8,13 @@ from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.stable import clipped
 from pullback._core.tracing import record
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
 def huber(
-    a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Loss:
+    a: ArrayT, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss[ArrayT]:
     """Compute Huber's loss and its gradient, for targets of any size.
 
     The loss is half the squared error up to an error of `delta`, and linear above.
@@ -86,8 +86,15 @@ def huber(
 
 
 def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
-    v: Array, a: Array, y: Array, /, *, delta: float = 1.0, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Array:
+    v: ArrayT,
+    a: ArrayT,
+    y: Array,
+    /,
+    *,
+    delta: float = 1.0,
+    weights: Array | None = None,
+    reduction: Reduction = "mean",
+) -> ArrayT:
     """Compute the product of the Hessian of `huber` with a vector: 1 for an error of up to `delta`, 0 for a larger one.
 
     Parameters

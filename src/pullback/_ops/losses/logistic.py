@@ -5,11 +5,11 @@ from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
 from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
 from pullback._core.tracing import record
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
-def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss[ArrayT]:
     """Compute the logistic loss and its gradient, for labels of 0 and 1 or probabilities.
 
     The labels are not -1 and +1, for which the loss has no lower bound: convert those with ``y > 0``. The loss is the
@@ -84,8 +84,8 @@ def logistic(a: Array, y: Array, /, *, weights: Array | None = None, reduction: 
 
 
 def logistic_hessian_product(
-    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Array:
+    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
     """Compute the product of the Hessian of `logistic` with a vector: ``p (1 - p) v`` with ``p = sigmoid(a)``.
 
     Parameters

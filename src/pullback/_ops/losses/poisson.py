@@ -5,11 +5,11 @@ from pullback._core.pair import Pair
 from pullback._core.reductions import sum_last
 from pullback._core.stable import may_be_infinite, without_infinities
 from pullback._core.tracing import record
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
-def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss[ArrayT]:
     """Compute the Poisson loss of rates ``exp(a)`` and its gradient, for counts of at least 0.
 
     Parameters
@@ -77,8 +77,8 @@ def poisson(a: Array, y: Array, /, *, weights: Array | None = None, reduction: R
 
 
 def poisson_hessian_product(
-    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Array:
+    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
     """Compute the product of the Hessian of `poisson` with a vector: ``exp(a) v``.
 
     Parameters

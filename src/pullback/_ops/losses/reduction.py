@@ -11,7 +11,7 @@ infinite there are replaced once, before the forward: ``z = xp.where(weights[...
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
 from pullback._core.arguments import (
     cached_namespace,
@@ -24,7 +24,7 @@ from pullback._core.arguments import (
 from pullback._core.memory import divide, multiply
 from pullback._core.reductions import accumulation_dtype, sum_all
 from pullback._core.tracing import lifted
-from pullback._core.typing import Array, Cast, Namespace
+from pullback._core.typing import Array, ArrayT, Cast, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")
@@ -38,7 +38,7 @@ _RULES = {
 _known: dict[tuple[Any, ...], tuple[Namespace, tuple[str, ...]]] = {}
 
 
-class Loss(NamedTuple):
+class Loss(NamedTuple, Generic[ArrayT]):
     """A loss and its gradient.
 
     Attributes
@@ -50,8 +50,8 @@ class Loss(NamedTuple):
         ``reduction="none"``, the gradient of each example's own loss.
     """
 
-    value: Array
-    da: Array
+    value: ArrayT
+    da: ArrayT
 
 
 class Reducer(NamedTuple):
@@ -79,8 +79,7 @@ class Reducer(NamedTuple):
             value = divide(value, self.examples) if self.share is None else value
             # Of no examples, the sum is 0 and the mean NaN.
             return sum_all(self.xp, value) + 0 * self.examples
-        out: Array = self.xp.astype(self.xp.sum(value, dtype=wide) / self.examples, value.dtype)
-        return out
+        return self.xp.astype(self.xp.sum(value, dtype=wide) / self.examples, value.dtype)
 
     def scaled(self, x: Array, /) -> Array:
         """Multiply each example of `x` (..., n), which nothing else holds, by its factor in the reduced loss."""
@@ -189,8 +188,7 @@ def _shares(xp: Namespace, weights: Array, count: Array | float, /) -> Array:
     # multiplies with, does not underflow; in a wide dtype, in which small weights stay exact.
     parts = xp.astype(weights, accumulation_dtype(xp, weights), copy=False) / (count * 8)
     total = xp.sum(parts)
-    out: Array = xp.astype(parts / xp.where(xp.equal(total, 0), math.nan, total), weights.dtype, copy=False)
-    return out
+    return xp.astype(parts / xp.where(xp.equal(total, 0), math.nan, total), weights.dtype, copy=False)
 
 
 def _count(xp: Namespace, x: Array, /) -> Array | float:
@@ -199,5 +197,4 @@ def _count(xp: Namespace, x: Array, /) -> Array | float:
         return math.prod(x.shape[:-1]) or math.nan
     # Counted lazily.
     total = sum_all(xp, xp.sum(xp.zeros_like(x), axis=-1) + 1)
-    out: Array = xp.where(xp.equal(total, 0), math.nan, total)
-    return out
+    return xp.where(xp.equal(total, 0), math.nan, total)

@@ -3,11 +3,13 @@
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last
 from pullback._core.tracing import record
-from pullback._core.typing import Array
+from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
-def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss:
+def squared_error(
+    a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss[ArrayT]:
     """Compute half the squared error and its gradient, for targets of any size.
 
     Parameters
@@ -77,8 +79,8 @@ def squared_error(a: Array, y: Array, /, *, weights: Array | None = None, reduct
 
 
 def squared_error_hessian_product(
-    v: Array, a: Array, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
-) -> Array:
+    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
     """Compute the product of the Hessian of `squared_error`, the identity for an example, with a vector.
 
     Parameters
