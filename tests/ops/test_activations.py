@@ -99,7 +99,7 @@ CASES = {
     ),
 }
 ELEMENTWISE = [name for name in CASES if "softmax" not in name]
-SHAPES = [(7, 4), (3,), (2, 3, 5), (1, 3), (5, 1), (0, 3), (2, 70), (70, 3)]
+SHAPES = [(7, 4), (3,), (2, 3, 5), (1, 3), (5, 1), (0, 3), (2, 70), (120, 3)]
 
 
 def check(backend: Backend, case: Case, arrays: tuple[Any, Any, Any], eps: float) -> None:
