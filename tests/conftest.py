@@ -21,10 +21,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize `backend` (each mode and device), `backend_one_device` (untraced, one device), and `dtype`."""
-    for fixture in {"backend", "backend_one_device"} & set(metafunc.fixturenames):
+    """Parametrize `backend` (each mode and device), `backend_one_device` (untraced, one device), and `dtype`.
+
+    `backend_one_chunking` is `backend_one_device` with many chunks alone, where there are chunks.
+    """
+    for fixture in {"backend", "backend_one_device", "backend_one_chunking"} & set(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
-        if fixture == "backend_one_device":
+        if fixture == "backend_one_chunking":
+            backends = [x for x in backends if x.mode not in {"one chunk", "unknown rows"}]
+        if fixture != "backend":
             backends = [x for x in backends if x.mode not in TRACED and x.device == backends[0].device]
         if "dtype" in metafunc.fixturenames:
             pairs = [(x, dtype) for x in backends for dtype in x.dtypes]

@@ -40,6 +40,15 @@ def function_of(case: Case, arrays: Sequence[Any], /) -> Callable[..., Any]:
     return function
 
 
+def with_constants(function: Callable[..., Any], xs: Sequence[Any], /) -> Callable[..., Any]:
+    """Return a function whose auxiliary output is what `function` makes of constants."""
+
+    def identity(x: Any) -> Any:
+        return x, function(*map(array_namespace(x).asarray, xs))
+
+    return identity
+
+
 def inner(xs: Sequence[Any], ys: Sequence[Any], /) -> Any:
     """Return the real inner product of lists of arrays, in the arrays' own library."""
     xp = array_namespace(*xs, *ys)

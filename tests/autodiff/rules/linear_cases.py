@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tests.autodiff.rules.cases import Case, away, cplx, normal
+from tests.autodiff.rules.cases import Case
+from tests.autodiff.rules.draws import Draws
+
+_draws = Draws(8)
+away, cplx, normal = _draws.away, _draws.cplx, _draws.normal
 
 
 def regular(n: int, *, batch: tuple[int, ...] = (), complex_: bool = False) -> Any:

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pullback._autodiff.rules.strong import strong_divide
+from pullback._autodiff.rules.strong import strong_divide, strong_product
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
@@ -50,7 +50,7 @@ def over_number(_: Namespace, g: Array, y: Any, /) -> Array:
 
 def denominator(xp: Namespace, g: Array, y: Array, out: Array, /) -> Array:
     """Pull back to a denominator."""
-    return -strong_divide(xp, g * out, y)
+    return -strong_divide(xp, strong_product(xp, g, out), y)
 
 
 def _nothing(x: Any, y: Any, out: Any, /) -> tuple[Any, ...]:

@@ -15,19 +15,28 @@ REFUSED["from_dlpack"] = "another library may share the memory. Use asarray(x), 
 
 @rule
 def asarray(xp: Namespace, obj: Any, /, *, dtype: Any = None, device: Any = None, copy: Any = None) -> Any:
-    out = xp.asarray(obj, dtype=dtype, device=device, copy=copy)
     if isinstance(obj, list | tuple):
-        return out, *((_entry, place) for place in _places(obj))
+        leaves = _leaves(obj)
+        # Of nested lists, Dask computes the arrays.
+        items = _stacked(xp, obj) if any(hasattr(leaf, "chunks") for leaf in leaves.values()) else obj
+        out = xp.asarray(items, dtype=dtype, device=device, copy=copy)
+        return out, *((_entry, place) for place in leaves)
+    out = xp.asarray(obj, dtype=dtype, device=device, copy=copy)
     if device is None:
         return out, (same,)
     return out, (to_its_device, device_of(obj) if hasattr(obj, "dtype") else None)
 
 
-def _places(obj: Any, /) -> list[tuple[int, ...]]:
-    """Return the index of each item of nested sequences."""
+def _leaves(obj: Any, /) -> dict[tuple[int, ...], Any]:
+    """Return the items of nested sequences, by their index."""
     if not isinstance(obj, list | tuple):
-        return [()]
-    return [(i, *place) for i, item in enumerate(obj) for place in _places(item)]
+        return {(): obj}
+    return {(i, *place): leaf for i, item in enumerate(obj) for place, leaf in _leaves(item).items()}
+
+
+def _stacked(xp: Namespace, obj: Any, /) -> Array:
+    """Return the array of nested sequences by stacking its parts."""
+    return xp.stack([_stacked(xp, item) for item in obj]) if isinstance(obj, list | tuple) else xp.asarray(obj)
 
 
 def _entry(_: Namespace, g: Array, place: tuple[int, ...], /) -> Array:

@@ -5,7 +5,14 @@ import math
 from typing import Any
 
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule, unary
-from pullback._autodiff.rules.strong import conj, strong_divide, strong_log, strong_multiply, strong_power
+from pullback._autodiff.rules.strong import (
+    conj,
+    strong_divide,
+    strong_log,
+    strong_multiply,
+    strong_power,
+    strong_product,
+)
 from pullback._autodiff.typing import Array
 from pullback._core.stable import sigmoid
 from pullback._core.typing import DType, Namespace
@@ -196,13 +203,13 @@ def _square(xp: Namespace, g: Array, x: Array, /) -> Array:
 
 def _pow_x1(xp: Namespace, g: Array, x1: Array, x2: Any, /) -> Array:
     # Where x2 is 0, so is the strong factor, and the derivative at 0**0.
-    return strong_power(xp, g * conj(xp, x2), conj(xp, x1), conj(xp, x2) - 1)
+    return strong_power(xp, strong_product(xp, g, conj(xp, x2)), conj(xp, x1), conj(xp, x2) - 1)
 
 
 def _pow_x2(xp: Namespace, g: Array, x1: Any, x2: Array, out: Array, /) -> Array:
     x1 = _array(xp, x1, g)
     x1 = xp.where((x1 == 0) & (x2 == 0), 1, x1)
-    return strong_log(xp, g * conj(xp, out), conj(xp, x1))
+    return strong_log(xp, strong_product(xp, g, conj(xp, out)), conj(xp, x1))
 
 
 @rule

@@ -45,6 +45,8 @@ def _set_basic(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) -
     new = tuple(a for a, item in enumerate(item for item in items if type(item) is not int) if item is None)
     g = xp.squeeze(g, axis=new) if new else g
     items = tuple(item for item in items if item is not None)
+    if 0 in g.shape:
+        return zeros(xp, spec._replace(dtype=g.dtype), g)
     if not all(type(size) is int for size in spec.shape):
         return _gathered(xp, g, spec, items)
     return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), items or ..., g)
@@ -136,13 +138,12 @@ def put(xp: Namespace, x: Array, key: Any, value: Any, /) -> Array:
 def setitem(xp: Namespace, x: Array, value: Any, key: Any, /) -> Any:
     out = put(xp, xp.asarray(x, copy=True), key, value)
     items = key if isinstance(key, tuple) else (key,)
-    if all(type(item) in _PLACES or (_is_mask(xp, item)) for item in items):
-        return out, (_without, key), (_gather, key)
-    return out, (_without, key), (_gather_last, key)
-
-
-def _is_mask(xp: Namespace, item: Any, /) -> bool:
-    return not isinstance(item, list) and xp.isdtype(item.dtype, "bool")
+    arrays = [_index_array(xp, x, item) for item in items if type(item) not in _PLACES]
+    if not all(xp.isdtype(item.dtype, "bool") for item in arrays):
+        return out, (_without, key), (_gather_last, key)
+    if len(items) == len(arrays) == 1 and getattr(value, "ndim", None) == 0:
+        return out, (_without, key), (_gather_mask, arrays[0])
+    return out, (_without, key), (_gather, key)
 
 
 def _without(xp: Namespace, g: Array, key: Any, /) -> Array:
@@ -152,6 +153,11 @@ def _without(xp: Namespace, g: Array, key: Any, /) -> Array:
 
 def _gather(_: Namespace, g: Array, key: Any, /) -> Array:
     return g[key]
+
+
+def _gather_mask(xp: Namespace, g: Array, mask: Array, /) -> Array:
+    """Return what a masked number gets, in an array of known size."""
+    return xp.where(xp.reshape(mask, (*mask.shape, *(1,) * (g.ndim - mask.ndim))), g, 0)
 
 
 def _gather_last(xp: Namespace, g: Array, key: Any, /) -> Array:
@@ -165,7 +171,7 @@ def _gather_last(xp: Namespace, g: Array, key: Any, /) -> Array:
 
 @rule
 def take(xp: Namespace, x: Array, indices: Array, /, *, axis: Any = None) -> Any:
-    out = xp.take(x, indices, axis=axis)
+    out = xp.take(x, indices) if axis is None else xp.take(x, indices, axis=axis)
     if axis is None and x.ndim != 1:
         return out, (_add_flat, like(x), _from_start(xp, indices, math.prod(x.shape)))
     return out, (_add_along, like(x), 0 if axis is None else axis % x.ndim, indices)

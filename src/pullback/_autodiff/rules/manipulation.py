@@ -171,7 +171,7 @@ def _diff(xp: Namespace, g: Array, axis: int, n: int, start: int, stop: int, /) 
     lead = (slice(None),) * axis
     for _ in range(n):
         zero = xp.zeros_like(xp.sum(g, axis=axis, keepdims=True))
-        g = -xp.diff(g, axis=axis, prepend=zero, append=zero)
+        g = -xp.diff(xp.concat([zero, g, zero], axis=axis), axis=axis)
     return g[(*lead, slice(start, stop), ...)]
 
 

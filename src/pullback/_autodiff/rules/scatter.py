@@ -1,5 +1,6 @@
 """Sums of the entries that share an index, and permutations: linear operations of the tape that are no functions."""
 
+import math
 from typing import Any
 
 from array_api_compat import device
@@ -58,12 +59,31 @@ def unsort(xp: Namespace, g: Array, order: Array, axis: int, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_unsort, g, order, axis)
-    return xp.take_along_axis(g, xp.argsort(order, axis=axis), axis=axis)
+    return _along_axis(xp, g, xp.argsort(order, axis=axis), axis)
 
 
 def _unsort(xp: Namespace, g: Array, order: Array, axis: int, /) -> Any:
-    return unsort(xp, g, order, axis), (_sorted, order, axis)
+    return unsort(xp, g, order, axis), (sort_by, order, axis)
 
 
-def _sorted(xp: Namespace, h: Array, order: Array, axis: int, /) -> Array:
-    return xp.take_along_axis(h, order, axis=axis)
+def sort_by(xp: Namespace, h: Array, order: Array, axis: int, /) -> Array:
+    """Return ``take_along_axis(h, order)``, for an `order` that is a permutation along the axis."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_sort_by, h, order, axis)
+    return _along_axis(xp, h, order, axis)
+
+
+def _sort_by(xp: Namespace, h: Array, order: Array, axis: int, /) -> Any:
+    return sort_by(xp, h, order, axis), (unsort, order, axis)
+
+
+def _along_axis(xp: Namespace, x: Array, indices: Array, axis: int, /) -> Array:
+    """Return ``take_along_axis(x, indices)``, which not all libraries have, for indices of the shape of `x`."""
+    if hasattr(xp, "take_along_axis"):
+        return xp.take_along_axis(x, indices, axis=axis)
+    x, indices = xp.moveaxis(x, axis, -1), xp.moveaxis(indices, axis, -1)
+    *rows, n = x.shape
+    starts = xp.reshape(xp.arange(math.prod(rows), dtype=indices.dtype) * n, (*rows, 1))
+    flat = xp.take(xp.reshape(x, (-1,)), xp.reshape(indices + starts, (-1,)), axis=0)
+    return xp.moveaxis(xp.reshape(flat, x.shape), -1, axis)

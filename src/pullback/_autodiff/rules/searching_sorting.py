@@ -3,7 +3,7 @@
 from typing import Any
 
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule
-from pullback._autodiff.rules.scatter import unsort
+from pullback._autodiff.rules.scatter import add_at, unsort
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
@@ -61,7 +61,6 @@ def _unique(xp: Namespace, gs: tuple[Array, ...], x: Array, /) -> Array:
 
 def _unique_values(xp: Namespace, g: Array, x: Array, /) -> Array:
     """Share the cotangent of a value equally among the entries that have it."""
-    found = xp.unique_all(x)
-    shares = g / xp.astype(found.counts, g.dtype)
-    places = xp.reshape(found.inverse_indices, (-1,))
-    return xp.reshape(xp.take(shares, places, axis=0), x.shape)
+    places = xp.reshape(xp.unique_inverse(x).inverse_indices, (-1,))
+    counts = add_at(xp, xp.ones_like(xp.reshape(x, (-1,))), places, 0, g.shape[0])
+    return xp.reshape(xp.take(g / counts, places, axis=0), x.shape)

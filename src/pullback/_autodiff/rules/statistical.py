@@ -136,9 +136,11 @@ def _cumulative_prod(xp: Namespace, g: Array, x: Array, axis: int, dtype: DType,
     The cotangent of entry j is its product before times ``S_j = g_j + x_{j+1} S_{j+1}``. This recurrence from the end
     is solved by doubling: ``S_j = b_j + a_j S_{j+d}`` for d = 1, 2, 4, ...
     """
+    b = _without_initial(g, axis, include_initial)
+    if x.shape[axis] == 0:
+        return b
     x = conj(xp, xp.astype(x, dtype, copy=False))
     before = _product_before(xp, x, axis)
-    b = _without_initial(g, axis, include_initial)
     a = _from_later(xp, x, 1, axis)
     step = 1
     while step < x.shape[axis]:

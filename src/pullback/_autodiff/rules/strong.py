@@ -42,8 +42,26 @@ def strong_log(xp: Namespace, g: Array, x: Array, /) -> Array:
     return g * xp.log(xp.where(g == 0, 1, x))
 
 
+def strong_product(xp: Namespace, g: Array, h: Any, /) -> Array:
+    """Return ``g h`` for an array or a number `h`, and 0 where either is 0: where both may stem from cotangents."""
+    if isinstance(h, int | float | complex):
+        return g * h
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_product, g, h)
+    return xp.where(h == 0, 0, g) * xp.where(g == 0, 0, h)
+
+
+def _product(xp: Namespace, g: Array, h: Array, /) -> Any:
+    return strong_product(xp, g, h), (_other, h), (_other, g)
+
+
+def _other(xp: Namespace, k: Array, h: Array, /) -> Array:
+    return strong_product(xp, k, conj(xp, h))
+
+
 def _multiply(xp: Namespace, g: Array, d: Array, /) -> Any:
-    return strong_multiply(xp, g, d), (_times, d), (_times, g)
+    return strong_multiply(xp, g, d), (_times, d), (_other, g)
 
 
 def _times(xp: Namespace, h: Array, d: Array, /) -> Array:
@@ -60,7 +78,7 @@ def _over(xp: Namespace, h: Array, d: Array, /) -> Array:
 
 
 def _denominator(xp: Namespace, h: Array, d: Array, out: Array, /) -> Array:
-    return -strong_divide(xp, h * conj(xp, out), conj(xp, d))
+    return -strong_divide(xp, strong_product(xp, h, conj(xp, out)), conj(xp, d))
 
 
 def _power(xp: Namespace, g: Array, x: Array, exponent: Any, /) -> Any:
@@ -73,11 +91,11 @@ def _factor(xp: Namespace, h: Array, x: Array, exponent: Any, /) -> Array:
 
 
 def _base(xp: Namespace, h: Array, g: Array, x: Array, exponent: Any, /) -> Array:
-    return strong_power(xp, h * conj(xp, g * exponent), conj(xp, x), conj(xp, exponent) - 1)
+    return strong_power(xp, strong_product(xp, h, conj(xp, g * exponent)), conj(xp, x), conj(xp, exponent) - 1)
 
 
 def _exponent(xp: Namespace, h: Array, x: Array, out: Array, /) -> Array:
-    return strong_log(xp, h * conj(xp, out), conj(xp, x))
+    return strong_log(xp, strong_product(xp, h, conj(xp, out)), conj(xp, x))
 
 
 def _log(xp: Namespace, g: Array, x: Array, /) -> Any:
@@ -89,7 +107,7 @@ def _log_factor(xp: Namespace, h: Array, x: Array, /) -> Array:
 
 
 def _log_argument(xp: Namespace, h: Array, g: Array, x: Array, /) -> Array:
-    return strong_divide(xp, h * conj(xp, g), conj(xp, x))
+    return strong_divide(xp, strong_product(xp, h, conj(xp, g)), conj(xp, x))
 
 
 def conj(xp: Namespace, x: Any, /) -> Any:
