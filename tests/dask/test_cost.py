@@ -54,6 +54,10 @@ def test_tasks_of_a_block(tmp_path: Path, change: str) -> None:
         assert z.numblocks[0] <= sums.count == by_dask.count <= 1.3 * z.numblocks[0]
         if change in {"as it is", "times"}:
             dz, dw, _ = accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))
+            with Tasks() as returned:
+                compute(dz, dw)
+            assert z.numblocks[0] <= returned.count <= 1.3 * z.numblocks[0]
+            dz, dw, _ = accumulate(affine_backward, upstream, z, shared=(case.w,), rows=("dz",))
             with Tasks() as stored:
                 compute(dw, store=[(dz, tmp_path / f"dz{i}.zarr")])
             assert z.numblocks[0] <= stored.count <= 1.3 * z.numblocks[0]
@@ -134,3 +138,40 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int
         finally:
             tracemalloc.stop()
     assert predicted / 5 <= peak <= predicted
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_of_returned_rows(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """Blocks write them where they are returned: they are not kept and put together."""
+    monkeypatch.setattr(_plan, "TASK_BYTES", 1)
+    z = da.ones((1_000_000, 8), chunks=(10_000, 8), dtype=dtype)
+    (doubled,) = accumulate(lambda x: (x * 2,), z, rows=(0,))
+    compute(doubled)
+    tracemalloc.start()
+    try:
+        (got,) = compute(doubled)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (got.dtype, got.shape, got.flags.c_contiguous, got.flags.owndata) == (dtype, z.shape, True, True)
+    assert np.all(got == 2)
+    assert peak <= 1.5 * got.nbytes
+
+
+@pytest.mark.parametrize(("rows", "strips"), [(5000, [5000, 5000]), (10, [4100, 4100, 1800])])
+def test_chunks_are_strips_without_a_copy(rows: int, strips: list[int]) -> None:
+    """Several chunks of a task are not joined, but for those that are tiny."""
+    made = list(np.arange(80_000.0).reshape(-1, rows, 8))
+    chunks = [da.from_delayed(dask.delayed(lambda i: made[i])(i), (rows, 8), float) for i in range(len(made))]
+    seen: list[Any] = []
+
+    def step(z: Any) -> tuple[Any]:
+        seen.append(z)
+        return (z.sum(axis=0),)
+
+    lazy = accumulate(step, da.concatenate(chunks))
+    seen.clear()
+    (got,) = compute(*lazy)
+    np.testing.assert_allclose(got, np.sum(made, axis=(0, 1)), rtol=1e-13)
+    assert [len(strip) for strip in seen] == strips
+    assert rows < 5000 or all(np.shares_memory(strip, x) for strip, x in zip(seen, made, strict=True))

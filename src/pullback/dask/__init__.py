@@ -225,15 +225,15 @@ def compute(
     get, client = _cluster.scheduler_of(lazy)
     probe = partial(_cluster.ask, client) if client else _threads.probe(get)
     with _cluster.explain_lost_scheduler(client), _zarr.targets(pairs, probe=probe) as targets:
-        arrays, written = _zarr.attach(results, targets)
-        wanted = [*arrays, *written]
+        attached = _zarr.attach(results, targets, in_memory=not (client or probe))
+        wanted = [*attached.results, *attached.written]
         blocks = _graph.blocks_of(*wanted)
         with bar(blocks, progress=progress) as show:
             if client:
-                computed = _cluster.run(client, wanted, blocks, written, show=show)
+                computed = _cluster.run(client, wanted, blocks, attached.written, show=show)
             else:
                 computed = _threads.run(get, wanted, show=show)
-    return computed[: len(arrays)]
+    return tuple(attached.ready.get(i, x) for i, x in enumerate(computed[: len(results)]))
 
 
 def _pairs(store: Iterable[tuple[Any, Any]], /) -> list[tuple[Any, Any]]:

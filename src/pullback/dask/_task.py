@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_writeable_array, to_device
 
 from pullback._core.arguments import is_dtype
-from pullback._core.typing import Array, DType, Sizes, Step, ZarrArray
+from pullback._core.typing import Array, DType, Sizes, Step
 from pullback.dask._inputs import Outputs, Result, entries, native, sum_dtype, widen
 
 _ADDING = Lock()
@@ -104,8 +104,8 @@ class Run(NamedTuple):
     """The fewest rows to run the step on where chunks are smaller: they are joined to as many."""
     narrow: tuple[int, ...]
     """The arrays of a batch to widen."""
-    targets: tuple[tuple[int, ZarrArray], ...] = ()
-    """Where to write entries that keep rows, by index; they are not returned then."""
+    targets: tuple[tuple[int, Any], ...] = ()
+    """Arrays of NumPy or Zarr to write entries that keep rows to, by index; they are not returned then."""
 
     def block(self, place: Place, before: Part | None, *arrays: Any) -> Part:  # noqa: ANN401 - also lists of chunks
         """Run the step on a block of rows of each array of the batch, and add its sums to those that came before."""
@@ -114,7 +114,7 @@ class Run(NamedTuple):
         sizes = place.check(batch)
         targets = dict(self.targets)
         kept = [
-            Rows(sum(sizes), borrow=i in targets) if result and result.keeps_rows else None
+            self._rows(targets.get(i), place.row, sum(sizes)) if result and result.keeps_rows else None
             for i, result in enumerate(self.results)
         ]
         sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
@@ -144,10 +144,17 @@ class Run(NamedTuple):
                     out, x = (), None
         wholes = [None if rows is None else rows.whole() for rows in kept]
         for i, target in self.targets:
-            if sum(sizes):
+            if sum(sizes) and not isinstance(target, np.ndarray):
                 target[place.row : place.row + sum(sizes)] = to_device(wholes[i], "cpu")
             wholes[i] = None
         return Part(tuple(wholes), tuple(sums))
+
+    @staticmethod
+    def _rows(target: Any, first: Any, count: int) -> "Rows":  # noqa: ANN401 - an array of NumPy or Zarr, or None
+        """Return what takes the rows of an entry of a block: a part of a target in memory, or memory of its own."""
+        if isinstance(target, np.ndarray):
+            return Rows(count, into=target[first : first + count])
+        return Rows(count, borrow=target is not None)
 
     def _check(self, out: Sequence[Array | None], rows: int, /) -> None:
         """Check that a step returned on some rows what it returned on none."""
@@ -172,11 +179,11 @@ class Run(NamedTuple):
 class Rows:
     """The rows of one entry of a block, put together strip by strip."""
 
-    def __init__(self, count: int, *, borrow: bool) -> None:
+    def __init__(self, count: int, *, borrow: bool = False, into: Any = None) -> None:  # noqa: ANN401 - NumPy's
         self._count = count
         self._borrow = borrow
         """Whether a single strip need not be copied, for it is read before the step runs again."""
-        self._buffer: Any = None
+        self._buffer = into
         self._pieces: list[Array] = []
         """The strips of a library whose arrays cannot be written."""
 

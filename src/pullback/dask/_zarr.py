@@ -5,10 +5,11 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import accumulate as running
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import dask.array as da
@@ -167,23 +168,49 @@ def _check_complete(array: ZarrArray, /) -> None:
         raise OSError(msg)
 
 
-def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /) -> tuple[list[DaskArray], list[DaskArray]]:
-    """Return the results, and arrays that are there when everything is written.
+class Attached(NamedTuple):
+    """What is computed for results and targets."""
+
+    results: list[DaskArray]
+    """The results; None for those in `ready`."""
+    written: list[DaskArray]
+    """Arrays that are there when everything is written."""
+    ready: dict[int, Array]
+    """Results in memory that blocks write, by index: they need not be put together afterwards."""
+
+
+def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /, *, in_memory: bool) -> Attached:
+    """Decide which tasks write to each target, and to results in memory.
 
     Rows that nobody asks for but one target are written by the tasks that make them, and are not returned by those.
     """
     uses = Counter(name for x in (*results, *(x for x, _ in pairs)) if x is not None for name in x.dask.layers)
-    apart: list[Pair] = []
-    within: dict[str, tuple[Plan, dict[int, ZarrArray]]] = {}
-    for lazy, target in pairs:
+    within: dict[str, tuple[Plan, dict[int, Any]]] = {}
+
+    def blocks_write(lazy: DaskArray, unit: int) -> Callable[[Any], None] | None:
+        """Return a function that takes a target for the blocks to write to, or None if they cannot."""
         token = lazy.name.rpartition("-")[2]
         blocks = lazy.dask.layers.get(f"accumulate-{token}")
         rows = _rows(token, blocks.plan) if isinstance(blocks, _graph.Blocks) else {}
-        if lazy.name in rows and uses[lazy.name] == 1 and _fits(blocks.plan.chunks, _unit(target)):
-            _, places = within.setdefault(token, (blocks.plan, {}))
-            places[rows[lazy.name]] = target
+        if lazy.name not in rows or uses[lazy.name] > 1 or not _fits(blocks.plan.chunks, unit):
+            return None
+        _, places = within.setdefault(token, (blocks.plan, {}))
+        return partial(places.__setitem__, rows[lazy.name])
+
+    apart: list[Pair] = []
+    for lazy, target in pairs:
+        give = blocks_write(lazy, _unit(target))
+        if give:
+            give(target)
         else:
             apart.append((lazy, target))
+    ready: dict[int, Array] = {}
+    for i, x in enumerate(results):
+        plain = in_memory and x is not None and type(empty_block(x)) is np.ndarray and not isnan(sum(x.shape))
+        give = blocks_write(x, 1) if plain else None
+        if give:
+            ready[i] = np.empty(x.shape, x.dtype)
+            give(ready[i])
     written: list[DaskArray] = []
     moved: dict[str | None, DaskArray] = {}
     for token, (plan, places) in within.items():
@@ -193,7 +220,8 @@ def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /) -> tuple[list
         written.append(done)
         moved.update(zip(_names(token, plan), arrays, strict=True))
     written += [_write_apart(_redirect(lazy, moved), target) for lazy, target in apart]
-    return [x if x is None else _redirect(x, moved) for x in results], written
+    lazies = [None if x is None or i in ready else _redirect(x, moved) for i, x in enumerate(results)]
+    return Attached(lazies, written, ready)
 
 
 def _names(token: str, plan: Plan, /) -> list[str | None]:
