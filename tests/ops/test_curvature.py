@@ -85,6 +85,35 @@ def test_factors_of_one_example_are_exact(backend_one_device: Backend) -> None:
     np.testing.assert_allclose(a @ v @ g, np.vdot(grad, v) * grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [8, 100])
+def test_means_of_sums_out_of_range(backend_one_device: Backend, rows: int) -> None:
+    """The mean of the squares is a number of the dtype, and their sum is not."""
+    for dtype, largest in {"float16": 250.0, "float32": 1.8e19, "float64": 1.3e154}.items():
+        if dtype in backend_one_device.dtypes:
+            da = backend_one_device.rows(np.full((rows, 2), largest), dtype)
+            z = backend_one_device.rows(np.full((rows, 1), largest), dtype)
+            one = backend_one_device.rows(np.ones((rows, 1)), dtype)
+            exact, tolerance = wide(backend_one_device.numpy(da))[0, 0] ** 2, C * np.sqrt(rows) * EPS[dtype]
+            a, g = backend_one_device.numpy(backend_one_device.call(kfac_factors, da, z))
+            np.testing.assert_allclose(a, [[exact, np.sqrt(exact)], [np.sqrt(exact), 1]], rtol=tolerance)
+            np.testing.assert_allclose(g, np.full((2, 2), exact), rtol=tolerance)
+            for got in backend_one_device.numpy(backend_one_device.call(fisher_diagonal, da, one)):
+                np.testing.assert_allclose(got.ravel(), [exact] * 2, rtol=tolerance)
+
+
+def test_narrow_gauss_newton_keeps_growing(backend_one_device: Backend) -> None:
+    """Neither the tangent nor the products of the Hessian are rounded to the narrow dtype, whose range they leave."""
+    for dtype in {"float16", "bfloat16"} & set(backend_one_device.dtypes):
+        z = backend_one_device.rows(np.full((300, 2), 300.0), dtype)
+        vw = backend_one_device.asarray(np.full((2, 1), 300.0), dtype)
+
+        def product(vw: Any, z: Any) -> Any:
+            return gauss_newton_product(vw, None, z, lambda v: v * 2.0**-20)
+
+        (dw, _) = backend_one_device.numpy(backend_one_device.call(product, vw, z))
+        np.testing.assert_allclose(dw, 300 * 300 * 180_000 * 2.0**-20, rtol=EPS[dtype])
+
+
 def jacobian(z: Any, n: int) -> Any:
     """Return ∂a/∂(w, b) of shape (m, n, k, n) and (m, n, n), flattened to (m n, k n + n)."""
     m, k = z.shape

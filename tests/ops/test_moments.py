@@ -8,7 +8,7 @@ import pytest
 from pullback import gradient_signal_to_noise, gradient_variance, second_moments
 from pullback._ops.per_example import blocking
 from tests.harness.backend import Backend
-from tests.harness.pair_laws import LAYOUTS
+from tests.harness.pair_laws import EPS, LAYOUTS
 from tests.harness.per_example_cases import MOMENTS, SHAPES, check, draw
 
 
@@ -61,14 +61,57 @@ def test_narrow_sums_keep_growing(backend_one_device: Backend) -> None:
             assert (dw.tolist(), db.tolist()) == ([[5000] * 2] * 2, [5000] * 2)
 
 
-def test_small_variance_of_a_large_gradient(backend_one_device: Backend) -> None:
-    """Of gradients 4096 ± 1 the variance is 1, which float32 squares of 1.7e7 have no room for."""
-    if "float64" not in backend_one_device.dtypes:
-        return  # nothing wider to add up in
-    da, z = np.asarray([[4095.0], [4097.0]] * 50), np.ones((100, 1))
-    arrays = backend_one_device.blocks(da, "float32"), backend_one_device.blocks(z, "float32")
-    dw, db = backend_one_device.numpy(backend_one_device.call(gradient_variance, *arrays))
-    assert (dw.tolist(), db.tolist()) == ([[1.0]], [1.0])
+# A spread of -1, 0 and 1 around a mean, of da, of z, or of both.
+LARGE_MEANS: dict[str, tuple[Any, Any]] = {
+    "of da": (lambda mean: mean + np.asarray([[-1.0], [0], [1]]), lambda _: np.ones((3, 1))),
+    "of z": (lambda _: np.ones((3, 1)), lambda mean: mean + np.asarray([[-1.0], [0], [1]])),
+    "of both": (lambda mean: mean * np.asarray([[1.0], [2], [1]]), lambda mean: mean * np.asarray([[2.0], [1], [1]])),
+}
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("of", LARGE_MEANS)
+def test_variance_of_a_large_mean(backend_one_device: Backend, of: str, *, positions: bool) -> None:
+    """The squares of the mean take all digits of the dtype, and the variance has them all the same."""
+    for dtype in {"float32", "float64"} & set(backend_one_device.dtypes):
+        for mean in (3e3, 1e6) if dtype == "float32" else (1e8, 1e9):
+            da, z = (x(mean) for x in LARGE_MEANS[of])
+            if positions:  # of which one adds nothing
+                da, z = (np.stack([x, 0 * x], axis=1) for x in (da, z))
+            arrays = backend_one_device.rows(da, dtype), backend_one_device.rows(z, dtype)
+            variance = backend_one_device.numpy(backend_one_device.call(gradient_variance, *arrays))
+            ratio = backend_one_device.numpy(backend_one_device.call(gradient_signal_to_noise, *arrays))
+            rows = [x.reshape(3, -1)[:, :1] for x in (z * da, da)]
+            for got, signal, each in zip(variance, ratio, rows, strict=True):
+                np.testing.assert_allclose(got.ravel(), each.var(0), rtol=30 * EPS[dtype])
+                with np.errstate(divide="ignore"):
+                    np.testing.assert_allclose(signal.ravel(), each.mean(0) ** 2 / each.var(0), rtol=30 * EPS[dtype])
+
+
+def test_variance_in_blocks(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a mean that differs from block to block; the blocks of a lazy array are its chunks."""
+    monkeypatch.setattr(blocking, "_MOST", 1)
+    monkeypatch.setattr(blocking, "_ROWS", 4)
+    rng = np.random.default_rng(33)
+    da, z = 1e7 + rng.standard_normal((10, 3)), rng.standard_normal((10, 2)) - 1e7
+    da[5:] *= 2
+    for axes in ((), (1,)):
+        arrays = (np.expand_dims(x, axes) for x in (da, z))
+        got = backend_one_device.numpy(
+            backend_one_device.call(gradient_variance, *(backend_one_device.rows(x) for x in arrays))
+        )
+        exact = np.var((z[:, :, None] * da[:, None, :]), axis=0), np.var(da, axis=0)
+        for x, y in zip(got, exact, strict=True):
+            np.testing.assert_allclose(x, y, rtol=100 * EPS[backend_one_device.real])
+
+
+def test_squares_of_the_factors_out_of_range(backend_one_device: Backend) -> None:
+    """Squares of 1e30 and 1e-30 are out of the range of float32, and those of the gradients are not."""
+    da, z = [[3e30, 1e30], [0.0, 0.0], [3e-30, 1e-30]], [[1e-30, 2e-30], [1.0, 1.0], [1e30, 2e30]]
+    arrays = backend_one_device.rows(da, "float32"), backend_one_device.rows(z, "float32")
+    with np.errstate(over="ignore"):
+        dw, _ = backend_one_device.numpy(backend_one_device.call(second_moments, *arrays))
+    np.testing.assert_allclose(dw, [[18, 2], [72, 8]], rtol=1e-5)
 
 
 def test_signal_without_noise(backend: Backend) -> None:

@@ -1,21 +1,28 @@
-"""What the gradients of single examples have in common: their checks, and the blocks in which they are formed.
+"""Checks, blocks and sums that the functions of single examples share.
 
-The first axis of a batch counts examples, and the axes between it and the last count positions inside an example: the
-steps of a sequence, the pixels of an image. An example's gradient is a sum over its positions.
+The first axis of a batch counts examples. The axes between the first and the last count positions inside an example,
+such as the steps of a sequence or the pixels of an image. The gradient of an example is a sum over its positions.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from pullback._core.arguments import result_dtype, same_shape, shapes, validate_arrays
+from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
+from pullback._core.stable import clipped
 from pullback._core.typing import Array, DType, Elementwise, Namespace
 
-# So many numbers of single examples' gradients exist at a time: they stay in a cache, and are worth a call.
+# The most entries of gradients of single examples that exist at a time: they stay in a cache.
 _MOST = 2**20
-# Without positions nothing is formed but squares, and a product of fewer rows would not be worth its (k, n) result.
+# The fewest rows of a block without positions: each block costs a (k, n) result.
 _ROWS = 8192
+# The largest scale of a row, as a share of the exponents of the dtype: it and its inverse are normal numbers.
+LARGEST_SCALE = 15 / 16
+# For up to 2^20 examples whose number is not known.
+_UNKNOWN_SCALE = 2.0**-10
 
 
 class ParameterGradients(NamedTuple):
@@ -62,7 +69,30 @@ def gradients(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple
 
 
 def square_sums(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple[Array, Array]:
-    """Return ``Σ_i |dw_i|²`` and ``Σ_i |db_i|²`` over the examples."""
+    """Return ``Σ_i |dw_i|²`` and ``Σ_i |db_i|²`` over the examples, in the accumulation dtype."""
+    return _mean_squares(xp, conj, da, z, 1)
+
+
+def mean_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple[Array, Array]:
+    """Return ``Σ_i |dw_i|² / m`` and ``Σ_i |db_i|² / m`` over the m examples, NaN for none."""
+    return _mean_squares(xp, conj, da, z, count(xp, da, 1))
+
+
+def _mean_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, m: Array | float, /) -> tuple[Array, Array]:
+    """Return the sums over the examples, divided by m, which are in range where their values are."""
+    if is_host_memory(da):
+        with without_warnings(xp):
+            dw, db = add_up(xp, partial(_square_sums, xp, conj), da, z)
+            in_range = float(xp.sum(dw)) + float(db @ db) < math.inf
+        if in_range:
+            return dw / m, db / m
+    scale = mean_scale(m)
+    dw, db = add_up(xp, partial(_scaled_square_sums, xp, conj, scale), da, z)
+    return dw / (m * scale**2), db / (m * scale**2)
+
+
+def _square_sums(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple[Array, Array]:
+    """Return the sums of squares of a block."""
     if da.ndim == 2:
         da = squared(xp, da)
         return contract_rows(xp, squared(xp, z), da), sum_rows(xp, da)
@@ -70,8 +100,21 @@ def square_sums(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tup
     return _sum_examples(xp, squared(xp, dw)), _sum_examples(xp, squared(xp, db))
 
 
+def _scaled_square_sums(xp: Namespace, conj: Elementwise, scale: float, da: Array, z: Array, /) -> tuple[Array, Array]:
+    """Return the sums of squares of a block times scale²; no square is out of range that need not be."""
+    da = da * scale
+    if da.ndim > 2:
+        return _square_sums(xp, conj, da, z)
+    # Both factors of a row get the same size. NaN stays in its entries.
+    (of_da, _), (of_z, _) = exponents(xp, da), exponents(xp, z)
+    half = xp.floor((of_da - of_z) / 2)[:, None]
+    half = xp.where(xp.isfinite(half), half, 0.0)
+    dw, _ = _square_sums(xp, conj, da * 2.0**-half, z * 2.0**half)
+    return dw, sum_rows(xp, squared(xp, da))
+
+
 def add_up(xp: Namespace, step: Callable[..., Collection[Array]], da: Array, z: Array, /) -> list[Array]:
-    """Return the sums of what `step` returns for blocks of examples, added up in the widest dtype of the device."""
+    """Return the sums of what `step` returns for blocks of examples, in the accumulation dtype."""
     each, least = (da.shape[-1] + z.shape[-1], _ROWS) if da.ndim == 2 else (da.shape[-1] * z.shape[-1], 1)
     totals: list[Array] = []
     for block in blocks(each, least, da, z):
@@ -81,7 +124,7 @@ def add_up(xp: Namespace, step: Callable[..., Collection[Array]], da: Array, z: 
 
 
 def blocks(each: int, least: int, /, *arrays: Array) -> Iterator[Sequence[Array]]:
-    """Cut arrays into blocks of examples, each of which takes `each` numbers to work on; chunks are blocks already."""
+    """Cut arrays into blocks of examples, each with a working set of `each` entries; chunked arrays are not cut."""
     if not all(map(can_reshape_rows, arrays)):
         yield arrays
         return
@@ -109,6 +152,11 @@ def is_complex(xp: Namespace, dtype: DType, /) -> bool:
     return dtype in (xp.complex64, xp.complex128)
 
 
+def real_part(xp: Namespace, x: Array, /) -> Array:
+    """Return the real part; a real array is returned as it is."""
+    return xp.real(x) if is_complex(xp, x.dtype) else x
+
+
 def real_dtype(xp: Namespace, dtype: DType, /) -> DType:
     """Return the dtype of the real part."""
     if not is_complex(xp, dtype):
@@ -117,7 +165,7 @@ def real_dtype(xp: Namespace, dtype: DType, /) -> DType:
 
 
 def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
-    """Return the product of the first `axes` sizes, NaN for none: a mean over nothing; lazily where one is unknown."""
+    """Return the product of the first `axes` sizes, a lazy array where one is unknown; NaN instead of 0."""
     sizes = x.shape[:axes]
     if all(isinstance(size, int) for size in sizes):
         return math.prod(sizes) or math.nan
@@ -127,7 +175,28 @@ def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
     return out
 
 
+def mean_scale(m: Array | float, /) -> float:
+    """Return a power of two that keeps a sum over m squares in range where their mean is: at most 1/√m."""
+    if not isinstance(m, int | float):
+        return _UNKNOWN_SCALE
+    return 2.0 ** -math.ceil(math.log2(m) / 2) if m > 0 else 1.0
+
+
+def exponents(xp: Namespace, x: Array, /) -> tuple[Array, Array]:
+    """Return about ``log2 |x_i|`` for each row, a whole number and a constant to autodiff; and which rows are zero."""
+    n, most = x.shape[-1], LARGEST_SCALE * exponent_range(xp, x)
+    # The mean magnitude: unlike the maximum, Dask has it for blocks of no rows.
+    size = xp.sum(xp.abs(x) * (1 / n if isinstance(n, int) and n > 0 else 1.0), axis=-1)
+    is_zero = xp.equal(size, 0)
+    return clipped(xp, xp.floor(xp.log2(xp.where(is_zero, 1.0, size))), -most, most), is_zero
+
+
+def exponent_range(xp: Namespace, x: Array, /) -> int:
+    """Return the binary exponent at which the dtype overflows."""
+    return 128 if x.dtype in (xp.float32, xp.complex64) else 1024
+
+
 def _sum_examples(xp: Namespace, x: Array, /) -> Array:
-    """Sum over the first axis, in the widest dtype of the device."""
+    """Sum over the first axis, in the accumulation dtype."""
     out: Array = xp.sum(x, axis=0, dtype=accumulation_dtype(xp, x))
     return out

@@ -1,25 +1,35 @@
 """Curvature of a loss in the parameters of an affine layer: K-FAC factors, Gauss–Newton products, Fisher diagonal."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from array_api_compat import device
 
+from pullback._core.arguments import validate_optional_arrays
+from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import contract_rows, sum_rows
-from pullback._core.typing import Array
+from pullback._core.typing import Array, Elementwise, Namespace
 from pullback._ops.affine import affine_backward, affine_forward
-from pullback._ops.per_example.blocking import ParameterGradients, add_up, count, read_examples, real_dtype, square_sums
+from pullback._ops.per_example.blocking import (
+    ParameterGradients,
+    count,
+    mean_scale,
+    mean_squares,
+    read_examples,
+    real_dtype,
+)
 
 
 class KroneckerFactors(NamedTuple):
-    """The two factors of a layer's approximate curvature, which takes a step v of shape (k + 1, n) to ``a v g``.
+    """Factors of the approximate curvature of a layer, which maps a step v of shape (k + 1, n) to ``a v g``.
 
     Attributes
     ----------
     a : Array
-        Of the inputs: shape (k + 1, k + 1), the bias last, or (k, k) without one.
+        Factor of the inputs: shape (k + 1, k + 1), the bias last, or (k, k) without one.
     g : Array
-        Of the upstream gradients: shape (n, n).
+        Factor of the upstream gradients: shape (n, n).
     """
 
     a: Array
@@ -27,21 +37,24 @@ class KroneckerFactors(NamedTuple):
 
 
 def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFactors:
-    """Return the Kronecker factors of the Fisher information for the parameters of ``a = z w + b``.
+    """Compute the Kronecker factors of the Fisher information for the parameters of ``a = z w + b``.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss, as ``reduction="none"`` gives it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and `g` is m² times
+        too small. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
     bias : bool, default True
-        Whether the layer has a bias, which is the weight of a feature that is always one: the last of `a`.
+        Whether the layer has a bias: the weight of a feature that is always one, the last of `a`.
 
     Returns
     -------
     KroneckerFactors
-        ``(a, g)``, in the promoted dtype of `da` and `z`. NaN for no examples.
+        ``(a, g)``, in the promoted dtype of `da` and `z`. NaN for no examples. A mean is in range where its value is,
+        whatever the number of examples.
 
     Raises
     ------
@@ -52,8 +65,8 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
 
     See Also
     --------
-    fisher_diagonal : The diagonal, not approximated.
-    gauss_newton_product : The product with a vector, not approximated.
+    fisher_diagonal : The exact diagonal.
+    gauss_newton_product : The exact product with a vector.
 
     Notes
     -----
@@ -84,22 +97,26 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
     """
     xp, conj, dtype, (da, z) = read_examples("kfac_factors", da, z)
     m = count(xp, z, z.ndim - 1)
-    a, g = contract_rows(xp, conj(z), z) / m, contract_rows(xp, conj(da), da) / m
-    if bias:
-        # The blocks of the product with a column of ones, without a copy of z to put it in.
-        mean = sum_rows(xp, z)[None, :] / m
-        one = xp.ones((1, 1), dtype=z.dtype, device=device(z)) * m / m
-        a = xp.concat([xp.concat([a, conj(mean).T], axis=1), xp.concat([mean, one], axis=1)])
+    factors = None
+    if is_host_memory(da):
+        with without_warnings(xp):
+            factors = _factors(xp, conj, da, z, m=m, scale=1.0, bias=bias)
+        if not all(math.isfinite(float(abs(xp.sum(x)))) for x in factors):
+            factors = None
+    a, g = factors or _factors(xp, conj, da, z, m=m, scale=mean_scale(m), bias=bias)
     return KroneckerFactors(*(xp.astype(x, dtype, copy=False) for x in (a, g)))
 
 
 def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGradients:
-    """Return the diagonal of the empirical Fisher information for the parameters of ``a = z w + b``.
+    """Compute the diagonal of the empirical Fisher information for the parameters of ``a = z w + b``.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
+        times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
+        sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
     bias : bool, default True
@@ -108,8 +125,9 @@ def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGr
     Returns
     -------
     ParameterGradients
-        ``(dw, db)``, the diagonal's entries, of shapes (k, n) and (n,): real, of the promoted precision of `da` and
-        `z`. `db` is None without a bias. NaN for no examples.
+        ``(dw, db)``, the entries of the diagonal, of shapes (k, n) and (n,), in the real dtype of the promoted
+        precision of `da` and `z`. `db` is None without a bias. NaN for no examples. A mean is in range where its value
+        is, whatever the number of examples.
 
     Raises
     ------
@@ -120,13 +138,13 @@ def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGr
 
     See Also
     --------
-    second_moments : The same, not divided by m.
+    second_moments : The sum instead of the mean.
 
     Notes
     -----
-    ``Σ_i |dw_i|² / m`` and ``Σ_i |db_i|² / m``: the mean over the examples of their gradients' squares. It is the
-    Fisher information's own diagonal where `da` comes from targets drawn from the model's prediction, and the empirical
-    one's where it comes from the data's [1]_.
+    ``Σ_i |dw_i|² / m`` and ``Σ_i |db_i|² / m``: the mean of the squared gradients of the examples. It is the diagonal
+    of the Fisher information if `da` comes from targets drawn from the prediction of the model, and of the empirical
+    Fisher information if `da` comes from the targets of the data [1]_.
 
     References
     ----------
@@ -141,19 +159,15 @@ def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGr
     ParameterGradients(dw=array([[9., 5.]]), db=array([5., 1.]))
     """
     xp, conj, dtype, (da, z) = read_examples("fisher_diagonal", da, z)
-    real, m = real_dtype(xp, dtype), count(xp, da, 1)
-
-    def step(da: Array, z: Array) -> tuple[Array, Array]:
-        return square_sums(xp, conj, da, z)
-
-    dw, db = (xp.astype(total / m, real, copy=False) for total in add_up(xp, step, da, z))
+    real = real_dtype(xp, dtype)
+    dw, db = (xp.astype(x, real, copy=False) for x in mean_squares(xp, conj, da, z))
     return ParameterGradients(dw, db if bias else None)
 
 
 def gauss_newton_product(
     vw: Array, vb: Array | None, z: Array, /, hessian_product: Callable[[Array], Array]
 ) -> ParameterGradients:
-    """Multiply the Gauss–Newton matrix of a loss of ``a = z w + b`` with a step in the parameters.
+    """Multiply the Gauss–Newton matrix of a loss of ``a = z w + b`` by a step in the parameters.
 
     Parameters
     ----------
@@ -164,9 +178,10 @@ def gauss_newton_product(
     z : Array, shape (..., k)
         Input batch of the forward.
     hessian_product : callable
-        Multiplies the Hessian of the loss in the output `a` with a step in the output: takes and returns an array of
-        shape (..., n), as `softmax_cross_entropy_hessian_product` and its like do. For a lower layer of a network, the
-        product with the Gauss–Newton matrix of what is above it.
+        Multiplies the Hessian of the loss in the output `a` by a step in the output: takes and returns an array of
+        shape (..., n), as `softmax_cross_entropy_hessian_product` does. For a lower layer of a network, multiplies by
+        the Gauss–Newton matrix of what is above it. The step has the dtype in which the product is computed: float32
+        for narrower inputs.
 
     Returns
     -------
@@ -187,8 +202,8 @@ def gauss_newton_product(
     Notes
     -----
     ``Jᴴ H J v`` [1]_: the tangent ``J v = z vw + vb`` of the output, the loss's Hessian H, and the backward. For a
-    single affine layer the Gauss–Newton matrix is the Hessian. Whether the loss is a mean or a sum over the examples is
-    up to H.
+    single affine layer, the Gauss–Newton matrix is the Hessian. The reduction of the loss is that of H: with
+    ``reduction="mean"`` in `hessian_product`, this is the product for the mean loss.
 
     References
     ----------
@@ -206,6 +221,26 @@ def gauss_newton_product(
     ParameterGradients(dw=array([[10.],
            [14.]]), db=array([4.]))
     """
+    steps = {"vw": vw, "vb": vb}
+    _, _, cast_output, (w, b, z) = validate_optional_arrays("gauss_newton_product", {**steps, "z": z}, ("vb",))
     wrt = ("w",) if vb is None else ("w", "b")
-    _, dw, db = affine_backward(hessian_product(affine_forward(z, vw, vb)), z, vw, wrt=wrt)
-    return ParameterGradients(cast("Array", dw), db)
+    _, dw, db = affine_backward(hessian_product(affine_forward(z, w, b)), z, w, wrt=wrt)
+    if vb is not None:
+        db = cast_output(cast("Array", db), vb.dtype)
+    return ParameterGradients(cast_output(cast("Array", dw), vw.dtype), db)
+
+
+def _factors(  # noqa: PLR0913 - two arrays and how to sum over them
+    xp: Namespace, conj: Elementwise, da: Array, z: Array, /, *, m: Array | float, scale: float, bias: bool
+) -> tuple[Array, Array]:
+    """Return the factors, from sums over scaled rows."""
+    if scale != 1.0:
+        da, z = da * scale, z * scale
+    divisor = m * scale**2
+    a, g = (contract_rows(xp, conj(x), x) / divisor for x in (z, da))
+    if bias:
+        # The blocks of the product with a column of ones, without a copy of z to append it to.
+        mean = sum_rows(xp, z if scale == 1.0 else z * scale)[None, :] / divisor
+        one = xp.ones((1, 1), dtype=z.dtype, device=device(z)) * m / m
+        a = xp.concat([xp.concat([a, conj(mean).T], axis=1), xp.concat([mean, one], axis=1)])
+    return a, g

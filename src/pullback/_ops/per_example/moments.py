@@ -1,6 +1,7 @@
 """Second moments of the gradients of single examples of an affine layer: their sum, variance and signal."""
 
 import math
+from functools import partial
 
 from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
 from pullback._core.typing import Array, Elementwise, Namespace
@@ -8,27 +9,33 @@ from pullback._ops.per_example.blocking import (
     ParameterGradients,
     add_up,
     count,
+    gradients,
     read_examples,
     real_dtype,
+    real_part,
     square_sums,
     squared,
 )
 
 
 def second_moments(da: Array, z: Array, /) -> ParameterGradients:
-    """Return the sum over the examples of their gradients' squares, entry by entry.
+    """Compute the sum over the examples of the squares of their gradients, entry by entry.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
+        times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
+        sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
 
     Returns
     -------
     ParameterGradients
-        ``(Σ_i |dw_i|², Σ_i |db_i|²)`` of shapes (k, n) and (n,): real, of the promoted precision of `da` and `z`.
+        ``(Σ_i |dw_i|², Σ_i |db_i|²)`` of shapes (k, n) and (n,), in the real dtype of the promoted
+        precision of `da` and `z`.
 
     Raises
     ------
@@ -39,13 +46,13 @@ def second_moments(da: Array, z: Array, /) -> ParameterGradients:
 
     See Also
     --------
-    gradient_variance : Their mean less the square of the mean gradient.
-    fisher_diagonal : Their mean.
+    gradient_variance : The mean square of the deviation from the mean gradient.
+    fisher_diagonal : The mean of the squares.
 
     Notes
     -----
-    Without positions, ``Σ_i dw_i² = (z∘z)ᵀ (da∘da)``, a product like the gradient's [1]_. With positions the gradients
-    are formed, a block of examples at a time.
+    Without positions, ``Σ_i dw_i² = (z∘z)ᵀ (da∘da)``, a product like that of the gradient [1]_. With positions, the
+    gradients are formed in blocks of examples.
 
     References
     ----------
@@ -62,30 +69,28 @@ def second_moments(da: Array, z: Array, /) -> ParameterGradients:
     """
     xp, conj, dtype, (da, z) = read_examples("second_moments", da, z)
     real = real_dtype(xp, dtype)
-
-    def step(da: Array, z: Array) -> tuple[Array, Array]:
-        return square_sums(xp, conj, da, z)
-
-    dw, db = (xp.astype(x, real, copy=False) for x in add_up(xp, step, da, z))
+    dw, db = (xp.astype(x, real, copy=False) for x in square_sums(xp, conj, da, z))
     return ParameterGradients(dw, db)
 
 
 def gradient_variance(da: Array, z: Array, /) -> ParameterGradients:
-    """Return the variance of the gradient over the examples, entry by entry.
+    """Compute the variance of the gradient over the examples, entry by entry.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss, not divided by m; the axes in the middle are positions
-        inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
+        times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
+        sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
 
     Returns
     -------
     ParameterGradients
-        ``(dw, db)``, the variances, of shapes (k, n) and (n,): real, of the promoted precision of `da` and `z`. NaN
-        for no examples.
+        ``(dw, db)``, the variances, of shapes (k, n) and (n,), in the real dtype of the promoted precision of `da` and
+        `z`. NaN for no examples.
 
     Raises
     ------
@@ -96,13 +101,17 @@ def gradient_variance(da: Array, z: Array, /) -> ParameterGradients:
 
     See Also
     --------
-    gradient_signal_to_noise : The squared mean over this.
+    gradient_signal_to_noise : The squared mean divided by the variance.
 
     Notes
     -----
-    ``Σ_i |dw_i|² / m - |Σ_i dw_i / m|²``: the variance of the m examples at hand, with m in the denominator and not
-    m - 1, as BackPACK defines it [1]_. Both terms are summed in the widest dtype of the device, for their difference
-    may be much smaller than they are; what rounding leaves below zero is zero.
+    ``Σ_i |dw_i - Σ_j dw_j / m|² / m``: the variance of the m examples at hand, divided by m and not by m - 1, as
+    BackPACK defines it [1]_.
+
+    `da` and `z` are centred first, so that a mean that is much larger than the spread costs no digits. Without
+    positions, ``dw_i`` less the product of both means is ``δz_iᴴ da_i + z̄ᴴ δda_i`` with ``δz_i = z_i - z̄``; its squares
+    are sums of products. The error is about ``eps`` times the mean square of either term: where both terms are large
+    and cancel in every example, digits are lost. A lazy batch is read twice, once for the means.
 
     References
     ----------
@@ -123,20 +132,23 @@ def gradient_variance(da: Array, z: Array, /) -> ParameterGradients:
 
 
 def gradient_signal_to_noise(da: Array, z: Array, /) -> ParameterGradients:
-    """Return the signal-to-noise ratio of the gradient over the examples, entry by entry.
+    """Compute the signal-to-noise ratio of the gradient over the examples, entry by entry.
 
     Parameters
     ----------
     da : Array, shape (m, ..., n)
-        Upstream gradient, for each example that of its own loss; the axes in the middle are positions inside it.
+        Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
+        ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the result is the same, but for
+        numbers that underflow. The axes in the middle, if any, are positions inside an example, such as the steps of a
+        sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
 
     Returns
     -------
     ParameterGradients
-        ``(dw, db)``, the ratios, of shapes (k, n) and (n,): real, of the promoted precision of `da` and `z`. NaN for
-        no examples.
+        ``(dw, db)``, the ratios, of shapes (k, n) and (n,), in the real dtype of the promoted precision of `da` and
+        `z`. NaN for no examples.
 
     Raises
     ------
@@ -147,13 +159,13 @@ def gradient_signal_to_noise(da: Array, z: Array, /) -> ParameterGradients:
 
     See Also
     --------
-    gradient_variance : The noise.
+    gradient_variance : The denominator.
 
     Notes
     -----
-    ``|mean|² / variance`` over the m examples at hand, the variance with m in the denominator [1]_. A gradient that is
-    zero in every example has ratio 0, and one that is the same in all of them and not zero has infinity, or a number
-    as large as rounding makes it.
+    ``|mean|² / variance`` over the m examples at hand, the variance divided by m [1]_ and computed as
+    `gradient_variance` does. The ratio is 0 where the gradient of every example is zero. Where all gradients are equal
+    and not zero it is infinite, or as large as rounding makes it.
 
     References
     ----------
@@ -181,17 +193,47 @@ def gradient_signal_to_noise(da: Array, z: Array, /) -> ParameterGradients:
 def _mean_and_variance(
     xp: Namespace, conj: Elementwise, da: Array, z: Array, /
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return mean and variance for the weights, and for the bias, in the widest dtype of the device."""
-    wide = accumulation_dtype(xp, da)
+    """Return mean and variance for the weights, and for the bias, in the accumulation dtype."""
+    m, wide = count(xp, da, 1), accumulation_dtype(xp, da)
+    if da.ndim == 2:
+        of_da, of_z = (xp.sum(x, axis=0, dtype=wide) / m for x in (da, z))
+        shifts = conj(of_z)[:, None] * of_da, of_da
+        step = partial(_row_deviations, xp, conj, (of_da, of_z))
+    else:
+        shifts = contract_rows(xp, conj(z), da) / m, sum_rows(xp, da) / m
+        step = partial(_formed_deviations, xp, conj, shifts)
 
-    def step(da: Array, z: Array) -> tuple[Array, ...]:
-        da, z = (xp.astype(x, wide, copy=False) for x in (da, z))
-        return contract_rows(xp, conj(z), da), sum_rows(xp, da), *square_sums(xp, conj, da, z)
+    def wide_step(da: Array, z: Array) -> tuple[Array, ...]:
+        return step(*(xp.astype(x, wide, copy=False) for x in (da, z)))
 
-    m = count(xp, da, 1)
-    dw, db, dw_squares, db_squares = (total / m for total in add_up(xp, step, da, z))
+    dw, db, dw_squares, db_squares = (total / m for total in add_up(xp, wide_step, da, z))
     out = []
-    for mean, squares in ((dw, dw_squares), (db, db_squares)):
+    # The shifts need not be the means: what is left of the means is corrected.
+    for shift, mean, squares in ((shifts[0], dw, dw_squares), (shifts[1], db, db_squares)):
         variance = squares - squared(xp, mean)
-        out.append((mean, xp.where(variance < 0, 0.0, variance)))
+        out.append((shift + mean, xp.where(variance < 0, 0.0, variance)))
     return out[0], out[1]
+
+
+def _row_deviations(
+    xp: Namespace, conj: Elementwise, shift: tuple[Array, Array], da: Array, z: Array, /
+) -> tuple[Array, ...]:
+    """Sum the deviations of the gradients of a block from ``of_zᴴ of_da`` and `of_da`, and their squares."""
+    of_da, of_z = shift
+    da_rest, z_rest = da - of_da, z - of_z
+    db, db_squares = sum_rows(xp, da_rest), sum_rows(xp, squared(xp, da_rest))
+    dw = contract_rows(xp, conj(z_rest), da) + conj(of_z)[:, None] * db
+    # The squares of both terms of a deviation, z_restᴴ da and of_zᴴ da_rest, and twice their product.
+    products = contract_rows(xp, conj(z_rest), da * conj(da_rest)) * of_z[:, None]
+    dw_squares = contract_rows(xp, squared(xp, z_rest), squared(xp, da))
+    dw_squares = dw_squares + squared(xp, of_z)[:, None] * db_squares + real_part(xp, products) * 2
+    return dw, db, dw_squares, db_squares
+
+
+def _formed_deviations(
+    xp: Namespace, conj: Elementwise, shift: tuple[Array, Array], da: Array, z: Array, /
+) -> tuple[Array, ...]:
+    """Sum the deviations of the gradients of a block from the shift, and their squares."""
+    dw, db = gradients(xp, conj, da, z)
+    rests = dw - shift[0], db - shift[1]
+    return *(xp.sum(x, axis=0) for x in rests), *(xp.sum(squared(xp, x), axis=0) for x in rests)

@@ -16,7 +16,16 @@ from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import accumulation_dtype, contract_rows
 from pullback._core.stable import clipped, largest
 from pullback._core.typing import Array, Elementwise, Namespace
-from pullback._ops.per_example.blocking import blocks, is_complex, positions, real_dtype, squared
+from pullback._ops.per_example.blocking import (
+    LARGEST_SCALE,
+    blocks,
+    exponent_range,
+    exponents,
+    positions,
+    real_dtype,
+    real_part,
+    squared,
+)
 
 _Squares: TypeAlias = tuple[Array, tuple[Array, ...]]
 """Squared norms, and the squares that they are products of: one for each example, or a Gram matrix."""
@@ -24,9 +33,7 @@ _Squares: TypeAlias = tuple[Array, tuple[Array, ...]]
 _Route: TypeAlias = Callable[[Array, Array, Array | float | None], _Squares]
 """Takes da (m, ..., n), z (m, ..., k) and the value of the feature that belongs to the bias, None without one."""
 
-# In units of the exponent at which the dtype overflows, 128 for float32 and 1024 for float64. A scale and its inverse
-# are normal numbers; up to the ratio, what underflows changes a sum of 2^20 squares by 2^-18 of it.
-_LARGEST_SCALE = 15 / 16
+# Up to this ratio, as a share of the exponents of the dtype, underflow changes a sum of 2^20 squares by 2^-18 of it.
 _LARGEST_RATIO = 11 / 16
 
 
@@ -51,7 +58,7 @@ def _norms(xp: Namespace, route: _Route, da: Array, z: Array, /, *, bias: bool) 
     """Return ``(norm, root)`` of a block."""
     if not is_host_memory(da):
         return _scaled_norms(xp, route, da, z, bias=bias)
-    bits = _exponent_range(xp, da)
+    bits = exponent_range(xp, da)
     with without_warnings(xp):
         total, factors = route(da, z, 1.0 if bias else None)
         norm = xp.sqrt(total)
@@ -61,7 +68,7 @@ def _norms(xp: Namespace, route: _Route, da: Array, z: Array, /, *, bias: bool) 
             size = _traces(xp, factor) + size
         ratio = size / total
         # Both sums are in range only if each term is.
-        if float(norm @ norm + ratio @ ratio) < 2.0 ** (_LARGEST_SCALE * bits):
+        if float(norm @ norm + ratio @ ratio) < 2.0 ** (LARGEST_SCALE * bits):
             return xp.astype(norm, real_dtype(xp, da.dtype), copy=False), None
         in_range = (total * 2.0 ** (_LARGEST_RATIO * bits) >= size) & (total < math.inf)
     norm = xp.astype(norm, real_dtype(xp, da.dtype), copy=False)
@@ -76,7 +83,7 @@ def _scaled_norms(xp: Namespace, route: _Route, da: Array, z: Array, /, *, bias:
 
     The scales are powers of two and constants to autodiff. The norm of a gradient of zero has derivative 0.
     """
-    (of_da, is_empty), (of_z, z_is_zero) = _exponents(xp, da), _exponents(xp, z)
+    (of_da, is_empty), (of_z, z_is_zero) = exponents(xp, da), exponents(xp, z)
     if bias:
         of_z = clipped(xp, of_z, 0.0)
     else:
@@ -86,11 +93,11 @@ def _scaled_norms(xp: Namespace, route: _Route, da: Array, z: Array, /, *, bias:
     exponent = of_da + of_z
     if da.ndim > 2:
         # One scale for all positions of an example: that of the largest. Positions that add nothing do not count.
-        of_positions = xp.where(is_empty, -4.0 * _exponent_range(xp, da), exponent)
+        of_positions = xp.where(is_empty, -4.0 * exponent_range(xp, da), exponent)
         exponent = of_positions
         while exponent.ndim > 1:
             exponent = _largest(xp, exponent)
-        exponent = clipped(xp, exponent, -2 * _LARGEST_SCALE * _exponent_range(xp, da))
+        exponent = clipped(xp, exponent, -2 * LARGEST_SCALE * exponent_range(xp, da))
         below = of_positions - exponent[(slice(None), *[None] * (of_positions.ndim - 1))]
         da = da * (2.0**below)[..., None]
     total, _ = route(da, z, one if bias else None)
@@ -115,7 +122,7 @@ def _gram_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Ar
     of_z, of_da = xp.astype(of_z, wide, copy=False), xp.astype(of_da, wide, copy=False)
     if one is not None:
         of_z = of_z + (one if isinstance(one, float) else one[:, :, None] * one[:, None, :])
-    return xp.sum(_real(xp, of_z * of_da), axis=(1, 2)), (of_z, of_da)
+    return xp.sum(real_part(xp, of_z * of_da), axis=(1, 2)), (of_z, of_da)
 
 
 def _formed_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Array | float | None, /) -> _Squares:
@@ -137,12 +144,7 @@ def _sum_squares(xp: Namespace, x: Array, /) -> Array:
 
 def _row_dot(xp: Namespace, conj: Elementwise, x: Array, /) -> Array:
     """Return ``‖x_i‖²`` for each row, as a product of matrices, which needs no array of squares."""
-    return _real(xp, (conj(x)[:, None, :] @ x[:, :, None])[:, 0, 0])
-
-
-def _real(xp: Namespace, x: Array, /) -> Array:
-    """Return the real part; a real array is returned as it is."""
-    return xp.real(x) if is_complex(xp, x.dtype) else x
+    return real_part(xp, (conj(x)[:, None, :] @ x[:, :, None])[:, 0, 0])
 
 
 def _traces(xp: Namespace, x: Array, /) -> Array:
@@ -151,22 +153,8 @@ def _traces(xp: Namespace, x: Array, /) -> Array:
         return x
     m, t, _ = x.shape
     diagonals: Array = xp.reshape(x, (m, t * t))[:, :: t + 1]
-    out: Array = xp.sum(_real(xp, diagonals), axis=1)
+    out: Array = xp.sum(real_part(xp, diagonals), axis=1)
     return out
-
-
-def _exponents(xp: Namespace, x: Array, /) -> tuple[Array, Array]:
-    """Return about ``log2 |x_i|`` for each row, a whole number and a constant to autodiff; and which rows are zero."""
-    n, most = x.shape[-1], _LARGEST_SCALE * _exponent_range(xp, x)
-    # The mean magnitude: unlike the maximum, Dask has it for blocks of no rows.
-    size = xp.sum(xp.abs(x) * (1 / n if isinstance(n, int) and n > 0 else 1.0), axis=-1)
-    is_zero = xp.equal(size, 0)
-    return clipped(xp, xp.floor(xp.log2(xp.where(is_zero, 1.0, size))), -most, most), is_zero
-
-
-def _exponent_range(xp: Namespace, x: Array, /) -> int:
-    """Return the binary exponent at which the dtype overflows."""
-    return 128 if x.dtype in (xp.float32, xp.complex64) else 1024
 
 
 def _largest(xp: Namespace, x: Array, /) -> Array:
