@@ -55,7 +55,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
 
     tests.__doc__ = f"Run the laws on {backend['title']}."
     python, installer = interpreter(name), backend.get("installer")
-    nox.session(name=f"tests({name})", python=python, venv_backend=installer, tags=backend["tags"])(tests)
+    tags = [*backend["tags"], *(["quick"] if name == "numpy" else [])]
+    nox.session(name=f"tests({name})", python=python, venv_backend=installer, tags=tags)(tests)
 
 
 for entry in BACKENDS.items():
@@ -118,17 +119,24 @@ def peers(session: nox.Session) -> None:
     session.run("mypy", "--config-file=tests/peers/mypy.ini")
 
 
+@nox.session(tags=["cpu", "quick"])
+def doctest(session: nox.Session) -> None:
+    """Run the examples of the docstrings."""
+    session.install(".[demo,cluster]", *group("test"))
+    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *session.posargs)
+
+
 @nox.session(tags=["cpu"])
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html, open its pages, and run its code, the README's and the docstrings'."""
+    """Build the site into docs/_build/html, open its pages, and run its code and the README's."""
     session.install(".[demo,cluster]", *group("docs"), *group("test"))
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for make in ("clean", "html"):
         session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
-    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *APART["docs"])
+    session.run("pytest", *APART["docs"])
 
 
-@nox.session(tags=["cpu"])
+@nox.session(tags=["cpu", "quick"])
 def lint(session: nox.Session) -> None:
     """Check style and format with Ruff."""
     session.install(*group("lint"))
@@ -136,7 +144,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-@nox.session(tags=["cpu"])
+@nox.session(tags=["cpu", "quick"])
 def types(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
     session.install(".[demo]", *group("types"), *group("test"))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,9 @@ def test_every_module_is_documented() -> None:
     missing = {path for path in paths if not path.endswith("__init__.py")} - named
     assert missing == set(), "give each a row in a table of docs/development/architecture.md"
     assert named - paths == set(), "remove the rows of modules that are gone"
+
+
+def test_pre_commit_has_the_pinned_version() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r'"(ruff==[\d.]+)"', hooks)) == set(groups["lint"])
