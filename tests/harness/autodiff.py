@@ -1,5 +1,6 @@
 """First and second derivatives of a function by the autodiff of its own library, JAX or PyTorch."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -26,16 +27,20 @@ def vmap(backend: Backend, function: Callable[..., Any], axes: tuple[int | None,
     return _LIBRARIES[backend.library][2](function, axes)
 
 
-def _jax_gradients(function: Function, x: Any) -> dict[str, Any]:
+@functools.cache
+def _jitted(function: Function) -> dict[str, Function]:
+    """Return the ways of JAX, compiled once for a function and the shape of its argument."""
     import jax  # noqa: PLC0415 - only where this backend was asked for
 
-    return {"jax.grad": np.asarray(jax.grad(function)(x)), "jax.jacfwd": np.asarray(jax.jacfwd(function)(x))}
+    return {way: jax.jit(getattr(jax, way)(function)) for way in ("grad", "jacfwd", "hessian")}
+
+
+def _jax_gradients(function: Function, x: Any) -> dict[str, Any]:
+    return {f"jax.{way}": np.asarray(_jitted(function)[way](x)) for way in ("grad", "jacfwd")}
 
 
 def _jax_hessians(function: Function, x: Any) -> dict[str, Any]:
-    import jax  # noqa: PLC0415
-
-    return {"jax.hessian": np.asarray(jax.hessian(function)(x))}
+    return {"jax.hessian": np.asarray(_jitted(function)["hessian"](x))}
 
 
 def _jax_vmap(function: Callable[..., Any], axes: tuple[int | None, ...]) -> Callable[..., Any]:

@@ -151,29 +151,23 @@ def _log_softmax_derivatives(p: Any, v: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("logits", LOGITS, ids=str)
-def test_softmaxes_are_smooth(backend_one_device: Backend, logits: list[float], width: str) -> None:
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmaxes_are_smooth(backend_one_device: Backend, name: str, width: str) -> None:
     """At ties of the largest logit, whose derivative libraries share out as they like, and where one dominates."""
-    a = backend_one_device.asarray(np.asarray(logits), width)
-    weights = np.arange(1.0, len(logits) + 1) / 4
+    weights = np.arange(1.0, 4.0) / 4
     v = backend_one_device.asarray(weights, width)
-    e = np.exp(np.asarray(logits) - np.max(logits))
-    p = e / np.sum(e)
-    finite = np.where(np.isinf(logits), 0.0, 1.0)
+    forward = summed(backend_one_device, lambda x: v * CASES[name].forward(x))
+    backward = summed(backend_one_device, CASES[name].backward, v)
+    derivatives = {"softmax": _softmax_derivatives, "log_softmax": _log_softmax_derivatives}[name]
     tolerance = 4 * C * EPS[width]
-    for name, derivatives in (("softmax", _softmax_derivatives), ("log_softmax", _log_softmax_derivatives)):
-        # The logarithm of a probability of 0 is -inf: it is left out.
-        used = weights * finite if name == "log_softmax" else weights
-
-        def function(x: Any, name: str = name, used: Any = used) -> Any:
-            h = CASES[name].forward(x)
-            return sum(float(used[i]) * h[i] for i in np.flatnonzero(used).tolist())
-
-        first, second = derivatives(p, used)
-        require(gradients(backend_one_device, function, a), first, tolerance)
-        require(hessians(backend_one_device, function, a), second, tolerance)
+    for logits in LOGITS:
+        a = backend_one_device.asarray(np.asarray(logits), width)
+        p = np.exp(np.asarray(logits) - np.max(logits))
+        p /= np.sum(p)
+        first, second = derivatives(p, weights)
+        require(gradients(backend_one_device, forward, a), first, tolerance)
+        require(hessians(backend_one_device, forward, a), second, tolerance)
         h = CASES[name].forward(a)
-        backward = summed(backend_one_device, CASES[name].backward, v)
         require(gradients(backend_one_device, backward, h), _of_backward(name, p, weights), tolerance)
 
 
