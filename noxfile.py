@@ -20,7 +20,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 APART = {
     "demo": ["tests/cli/test_app.py"],
     "docs": ["tests/test_readme.py", "tests/test_docs.py"],
-    "large": ["tests/dask", "tests/cli/test_gradient.py"],
+    "large": ["tests/dask", "tests/cli/gradient", "tests/cli/test_streams.py"],
     "peers": ["tests/peers"],
 }
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]

@@ -133,9 +133,10 @@ def run_gradient(out: "Console", err: "Console", /, **options: Any) -> None:  # 
 
 def _missing_module(error: ModuleNotFoundError, /) -> str:
     """Say what to install for a module, and where: what is here may be missing on a cluster."""
-    name = str(error.name).partition(".")[0]
-    if name in sys.modules:
-        return f"the scheduler or a worker of the cluster has no module {error.name}; install {name} there"
+    # An error that comes from another process has lost the name.
+    name = (error.name or "").partition(".")[0]
+    if not name or name in sys.modules:
+        return f"the cluster lacks a module: {error}"
     extra = "cluster" if name == "distributed" else "dask"
     return f'{name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
 

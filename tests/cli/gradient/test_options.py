@@ -78,12 +78,23 @@ def test_extra_is_missing(name: str, extra: str, options: list[str], monkeypatch
     assert gradient(*options) == (2, "", line)
 
 
-def test_module_is_missing_on_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["pullback", None])
+def test_module_is_missing_on_the_cluster(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         msg = "No module named 'pullback'"
-        raise ModuleNotFoundError(msg, name="pullback")
+        raise ModuleNotFoundError(msg, name=name)
 
     save()
     monkeypatch.setattr("pullback._cli.gradient.run.compute", fail)
-    line = "the scheduler or a worker of the cluster has no module pullback; install pullback there"
-    assert gradient() == (2, "", f"pullback gradient: {line}\n")
+    assert gradient() == (2, "", "pullback gradient: the cluster lacks a module: No module named 'pullback'\n")
+
+
+def test_threads_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    save()
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", fail)
+    fault(gradient(), 1, "can't start new thread. out.zarr was not written: put that right, and run the command again")
+    assert left() == set()
