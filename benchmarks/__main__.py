@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "digits", "memory", "layers", "pool", "scale")
+PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "digits", "memory", "layers", "plan", "pool", "scale")
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 # What the peers are measured in; the others need none of them.
@@ -18,6 +18,7 @@ PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
     "digits": ("mparray", "mpmath"),
+    "plan": ("dask", "zarr"),
     "pool": ("dask", "zarr"),
     "scale": ("dask", "distributed", "sklearn", "typer", "zarr"),
 }

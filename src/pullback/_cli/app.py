@@ -158,7 +158,10 @@ def application() -> "Typer":
         block_rows: Annotated[
             int | None,
             typer.Option(
-                metavar="N", min=1, help="The rows of a block, and of a chunk of dz.", show_default="by --memory"
+                metavar="N",
+                min=1,
+                help="The rows of a block, and of a chunk of dz.",
+                show_default="by --memory and chunks",
             ),
         ] = None,
         workers: Annotated[
@@ -188,7 +191,10 @@ def application() -> "Typer":
         """Compute the gradients of an affine map for a batch on disk, larger than memory.
 
         For a = z w + b and a loss with the gradient DA for a: dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
-        The inputs are `.npy` files or folders of Zarr arrays, with floating numbers. Every part of them is read once.
+        The inputs are `.npy` files or folders of Zarr arrays, with floating numbers. Every part of them is read once;
+        of Zarr arrays with unequal chunks, some parts of the smaller one are read twice.
+
+        The bits of the result depend on the rows of a block, and those on the inputs and on --memory where it is short.
 
         OUT appears when all of it is written: at any moment it is the earlier output or the new one. A run that fails,
         or is ended by Ctrl-C, SIGTERM or SIGHUP, leaves nothing behind; the next run removes what a killed one left.

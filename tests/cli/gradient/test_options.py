@@ -1,6 +1,7 @@
 """The options of the command, and what it says of wrong ones."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,15 +44,19 @@ def test_rejects_a_url(option: str) -> None:
     fault(gradient(option, "s3://bucket/z.zarr"), 2, "s3:/bucket/z.zarr is a URL, and only paths of this machine")
 
 
-def test_block_rows_split_chunks() -> None:
+def test_block_rows_split_no_chunk_of_the_larger_array() -> None:
     save()
-    to_zarr("z", chunks=(100, 7))
+    to_zarr("z", chunks=(100, 4))
     to_zarr("da", chunks=(150, 3))
     files = {"z": "z.zarr", "upstream": "da.zarr"}
-    fault(gradient("--block-rows", "500", **files), 2, "a multiple of 300", "got 500: give 300 or 600")
-    fault(gradient("--block-rows", "200", **files), 2, "got 200: give 300")
-    assert gradient("--block-rows", "600", **files).status == 0
-    check("dz", "dw", "db")
+    line = (
+        f"--block-rows must be a multiple of 100, the rows of a chunk of {Path.cwd()}/z.zarr, which would be read twice"
+    )
+    fault(gradient("--block-rows", "250", **files), 2, line, "got 250; give 200 or 300")
+    fault(gradient("--block-rows", "20", **files), 2, line, "got 20; give 100")
+    for rows in ("500", "1000"):
+        assert gradient("--block-rows", rows, "--overwrite", **files).status == 0
+        check("dz", "dw", "db")
 
 
 @pytest.mark.parametrize(

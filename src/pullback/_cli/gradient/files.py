@@ -31,6 +31,9 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _METADATA = "zarr.json", ".zarray"
 # The stamp of a file that does not exist; no other file has it.
 _MISSING = 0
+# The chunks that Zarr reads at a time, in one call.
+_READ_AT_ONCE: int = zarr.config.get("async.concurrency")
+_IN_PIECES = "zlib", "gzip", "bz2", "lzma"
 _UNCHECKED = np.empty(0, np.int64)
 
 
@@ -60,6 +63,20 @@ class File(ABC):
     def chunk_rows(self) -> int:
         """Return the rows that can only be read together."""
         return 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of a row in memory."""
+        size: int = prod(self.shape[1:]) * self.dtype.itemsize
+        return size
+
+    @abstractmethod
+    def held_bytes(self, rows: int, strip: int, /) -> int:
+        """Return the memory of a block of so many rows, of which a task handles a strip at a time."""
+
+    def reading_bytes(self, rows: int, /) -> int:  # noqa: ARG002 - for arrays that are decoded
+        """Return the memory beside the block itself while so many rows are read."""
+        return 0
 
     def parts(self) -> Iterator[str]:
         """Yield the path of each file that the array consists of."""
@@ -108,10 +125,15 @@ def changed(path: str, /) -> CommandError:
 
 def _stamp(path: str, /) -> int:
     """Return a number that changes when a file is replaced or written to, and `_MISSING` where there is none."""
+    return _look(path)[0]
+
+
+def _look(path: str, /) -> tuple[int, int]:
+    """Return the stamp of a file, and its bytes."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a store may have a million of these, and a Path each takes longer
     except FileNotFoundError:
-        return _MISSING
+        return _MISSING, 0
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise CommandError(msg) from error
@@ -119,7 +141,7 @@ def _stamp(path: str, /) -> int:
         # Zarr takes such a chunk for one that is not stored.
         msg = f"{path} must be a regular file; it is {_kind(status.st_mode)}"
         raise CommandError(msg, advice="copy the store again")
-    return _stamp_of(status)
+    return _stamp_of(status), status.st_size
 
 
 def _stamp_of(status: os.stat_result, /) -> int:
@@ -137,6 +159,10 @@ class NpyFile(File):
     stored: DType
     offset: int
     columns_first: bool
+
+    def held_bytes(self, rows: int, strip: int, /) -> int:  # noqa: ARG002 - of the strip alone
+        """Return the memory of a strip, and of its copy row by row where columns come first."""
+        return (1 + self.columns_first) * strip * self.row_bytes
 
     def __getitem__(self, key: tuple[slice, ...], /) -> DeferredRows:
         """Return rows that each task reads for itself."""
@@ -188,6 +214,24 @@ class ZarrFile(File):
     """A Zarr array in a folder."""
 
     array: ZarrArray
+    stored_bytes: int
+    """The size of the largest stored file."""
+
+    def held_bytes(self, rows: int, strip: int, /) -> int:  # noqa: ARG002 - chunks are decoded whole
+        """Return the memory of a block."""
+        return rows * self.row_bytes
+
+    def reading_bytes(self, rows: int, /) -> int:
+        """Return the memory of the chunks that Zarr reads and decodes at a time, each once for each codec at work."""
+        chunks = self._at_once(rows, self.array.chunks)
+        files = self._at_once(rows, self.array.shards or self.array.chunks)
+        size = prod(self.array.chunks) * self.dtype.itemsize
+        return files * self.stored_bytes + chunks * _decoded_copies(self.array) * size
+
+    def _at_once(self, rows: int, unit: tuple[int, ...], /) -> int:
+        """Return how many chunks or shards of this shape are read at a time, of a block of so many rows."""
+        across = prod(ceil(size / part) for size, part in zip(self.shape[1:], unit[1:], strict=True))
+        return min(ceil(rows / unit[0]) * across, _READ_AT_ONCE)
 
     @property
     def chunk_rows(self) -> int:
@@ -248,6 +292,15 @@ class ZarrFile(File):
         for part, stamp in zip(self._stored(places), stamps, strict=True):
             if _stamp(part) != stamp:
                 raise changed(part)
+
+
+def _decoded_copies(array: ZarrArray, /) -> int:
+    """Return how many times the decoded chunk is in memory at most, beside the array that it is read into."""
+    if not (array.compressors or array.filters or array.shards):
+        return 0
+    # A filter has what it is given and what it gives; Python's decompressors join pieces.
+    in_pieces = any(type(codec).__name__.lower().startswith(_IN_PIECES) for codec in array.compressors)
+    return 2 if array.filters or in_pieces else 1
 
 
 def open_file(path: Path, /) -> File:
@@ -334,8 +387,9 @@ def _open_zarr(path: Path, /) -> ZarrFile:
         msg = f"{path} is a group of Zarr arrays; give the folder of one of them: {inner}"
         raise CommandError(msg)
     dtype = array.dtype.newbyteorder("=") if array.dtype.kind in "biufc" else array.dtype
-    file = ZarrFile(path, array.shape, dtype, _UNCHECKED, array)
-    return replace(file, stamps=np.fromiter(map(_stamp, file.parts()), np.int64))
+    file = ZarrFile(path, array.shape, dtype, _UNCHECKED, array, 0)
+    looks = np.asarray([_look(part) for part in file.parts()], np.int64)
+    return replace(file, stamps=looks[:, 0], stored_bytes=int(looks[len(_METADATA) :, 1].max(initial=0)))
 
 
 def _arrays_in(group: zarr.Group, /) -> list[str]:

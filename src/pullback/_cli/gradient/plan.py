@@ -12,6 +12,7 @@ from dask.utils import format_bytes, parse_bytes
 from pullback import AffineGradients, affine_backward
 from pullback._cli.console import CommandError
 from pullback._cli.gradient.atomic import check_output
+from pullback._cli.gradient.budget import Budget
 from pullback._cli.gradient.files import File, open_file
 from pullback._cli.gradient.team import Team
 from pullback._core.typing import Array, DaskArray
@@ -21,8 +22,8 @@ from pullback.dask._plan import TASK_BYTES, Plan
 
 # Smaller blocks go several to a task in any case; larger ones save nothing more.
 _BLOCK_BYTES = TASK_BYTES, 4 * TASK_BYTES
-# So many blocks for each worker leave none without work for long at the end.
-_BLOCKS_EACH = 4
+# At least this many blocks, where they are not too small: enough for 16 workers to end at about the same time.
+_BLOCKS = 64
 
 
 class Options(NamedTuple):
@@ -63,7 +64,7 @@ class Job(NamedTuple):
 
     @property
     def tasks(self) -> int:
-        """Return the number of blocks, and of sums of up to eight."""
+        """Return the number of blocks, and of sums of up to eight of them."""
         return blocks_of(*self.lazy)[0].tasks
 
     @property
@@ -82,21 +83,18 @@ def plan(options: Options, team: Team, /) -> Job:
     check_output(options.output, files.values(), overwrite=options.overwrite)
     gaps = [file.check_whole(fill_missing=options.fill_missing) for file in files.values()]
     try:
-        _, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
+        lazy, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
     except (TypeError, ValueError) as error:
         error.add_note(f"({'; '.join(f'{name} is {file.path} {file.shape}' for name, file in files.items())})")
         raise
 
-    def memory(rows: int) -> int:
-        return _memory(whole_batch, files["weights"], team.each, rows)
-
-    unit = lcm(files["z"].chunk_rows, files["upstream"].chunk_rows)
-    candidates = _candidates(whole_batch, unit, team.threads)
-    all_rows = max(files["z"].shape[0], 1)
-    rows = min(options.block_rows or 0, all_rows) or candidates[max(bisect_right(candidates, limit, key=memory) - 1, 0)]
-    _check_rows(rows, unit, all_rows)
+    budget = Budget(whole_batch, **files, stores_rows=lazy.dz is not None, threads=team.each)
+    rows = options.block_rows or _best_rows(budget, limit)
+    rows = min(rows, max(files["z"].shape[0], 1))
+    _check_rows(rows, budget)
     lazy, plan = _lay(options, files, rows)
-    job = Job(options, files, lazy, plan, rows, memory(max(plan.chunks)), limit, [gap for gap in gaps if gap])
+    memory = budget.process(max(*plan.chunks, 1))
+    job = Job(options, files, lazy, plan, rows, memory, limit, [gap for gap in gaps if gap])
     if job.memory > limit:
         at_once = min(team.each, len(plan.blocks))
         ways = [f"--memory {ceil(job.memory / 2**20)}MiB is the smallest that would do"]
@@ -109,7 +107,7 @@ def plan(options: Options, team: Team, /) -> Job:
             f"blocks of {max(plan.chunks):,} rows take {format_bytes(job.memory)} with {at_once} at a time, "
             f"and --memory allows {format_bytes(limit)}; {', '.join(ways)}"
         )
-        raise ValueError(msg)
+        raise CommandError(msg)
     return job
 
 
@@ -143,29 +141,47 @@ def _step(wrt: tuple[str, ...], upstream: Array, z: Array, weights: Array, /) ->
         return affine_backward(upstream, z, weights, wrt=wrt)
 
 
-def _memory(plan: Plan, weights: File, each: int, rows: int, /) -> int:
-    """Predict the memory of a process in which `each` threads work on as many blocks of so many rows."""
-    blocks = max(ceil(sum(plan.chunks) / max(rows, 1)), 1)
-    held = plan._replace(blocks=[[]] * blocks).held_bytes()
-    return min(each, blocks) * plan.task_bytes(rows) + held + weights.nbytes
+def _best_rows(budget: Budget, limit: int, /) -> int:
+    """Return the rows of a block: of those that are worth a task the most that fit, else the least.
+
+    A block that is a number of chunks of both arrays is read once. If that is too large, blocks follow the larger
+    array, and chunks of the other one that lie in two blocks are read twice.
+    """
+    both = lcm(budget.z.chunk_rows, budget.upstream.chunk_rows)
+    for unit in (both, _larger(budget).chunk_rows):
+        candidates = _candidates(budget.plan, unit)
+        rows = candidates[max(bisect_right(candidates, limit, key=budget.process) - 1, 0)]
+        if budget.process(rows) <= limit:
+            return rows
+    return rows
 
 
-def _candidates(plan: Plan, unit: int, workers: int, /) -> range:
-    """Return the numbers of rows that a block may have: none of less use, and none that splits a chunk of the input."""
+def _larger(budget: Budget, /) -> File:
+    """Return the larger of the arrays that are divided into blocks."""
+    return max(budget.z, budget.upstream, key=lambda file: file.nbytes)
+
+
+def _candidates(plan: Plan, unit: int, /) -> range:
+    """Return the numbers of rows that a block may have: whole chunks, and neither too few nor too many of them.
+
+    They do not depend on the number of workers, so that a run gives the same bits on every computer.
+    """
     rows, unit_bytes = sum(plan.chunks), unit * max(plan.row_bytes, 1)
     low, high = (size // unit_bytes for size in _BLOCK_BYTES)
     least = max(min(low + 1, ceil(rows / unit)), 1)
-    most = max(min(high, rows // (_BLOCKS_EACH * workers * unit)), least)
+    most = max(min(high, rows // (_BLOCKS * unit)), least)
     return range(least * unit, most * unit + 1, unit)
 
 
-def _check_rows(rows: int, unit: int, all_rows: int, /) -> None:
-    """Check that no chunk of the input lies in two blocks."""
-    if rows % unit and rows < all_rows:
+def _check_rows(rows: int, budget: Budget, /) -> None:
+    """Check that no chunk of the larger array lies in two blocks."""
+    larger = _larger(budget)
+    unit = larger.chunk_rows
+    if rows % unit and rows < larger.shape[0]:
         lower = rows // unit * unit
         near = f"{lower:,} or {lower + unit:,}" if lower else f"{unit:,}"
         msg = (
-            f"--block-rows must be a multiple of {unit:,}, the rows of the Zarr chunks of the inputs, which would be "
-            f"read twice otherwise; got {rows:,}: give {near}"
+            f"--block-rows must be a multiple of {unit:,}, the rows of a chunk of {larger.path}, which would be read "
+            f"twice otherwise; got {rows:,}"
         )
-        raise ValueError(msg)
+        raise CommandError(msg, advice=f"give {near}")

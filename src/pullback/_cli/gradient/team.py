@@ -9,6 +9,7 @@ import dask
 from dask.system import CPU_COUNT
 
 from pullback._cli.console import CommandError
+from pullback._cli.gradient.heap import return_freed_memory
 
 
 class Team(NamedTuple):
@@ -27,6 +28,7 @@ def team(workers: int | None, scheduler: str | None, /) -> Iterator[Team]:
         msg = "--workers are threads here, and --scheduler is a cluster with workers of its own"
         raise CommandError(msg, advice="give one of them")
     if scheduler is None:
+        return_freed_memory()
         count = workers or CPU_COUNT
         with dask.config.set(scheduler="threads", num_workers=count, pool=None):
             yield Team(count, count)
