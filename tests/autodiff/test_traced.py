@@ -193,8 +193,8 @@ def test_caller_arrays_never_change(backend_one_device: Backend, x: Any) -> None
         return array_namespace(x).sum(x)
 
     if backend_one_device.library == "jax":
-        with pytest.raises(TypeError):
-            pb.grad(lambda x: operator.setitem(x, 0, 1.0))(x)
+        with pytest.raises(TypeError, match=r"^arrays of jax\.numpy do not change in place"):
+            pb.grad(f)(x)
         return
     gradient = pb.grad(f)(x)
     assert np.array_equal(backend_one_device.numpy(x), before)

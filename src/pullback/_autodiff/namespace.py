@@ -23,7 +23,7 @@ from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
 from pullback._autodiff.typing import Array
-from pullback._autodiff.views import changed, has_views, is_basic, link
+from pullback._autodiff.views import changed, changes, is_basic, link
 from pullback._core.typing import Namespace
 
 CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "__array_api_version__")
@@ -57,7 +57,7 @@ class TracedNamespace:
         # A name of its own: with the library's, helpers would take it for the library's namespace.
         self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
         self.lazy = hasattr(raw.empty((0,)), "chunks")
-        self.views = has_views(raw)
+        self.writable, self.views = changes(raw)
         self.transpose_function = general_function(self, "T", RULES["T"])
         self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
         # Those that a sum keeps.
@@ -195,6 +195,12 @@ class TracedNamespace:
 
     def setitem(self, x: Traced, key: Any, value: Any, /) -> None:
         """Carry out ``x[key] = value``: a new value and a new node for the same object."""
+        if not self.writable:
+            msg = (
+                f"arrays of {self.raw.__name__} do not change in place, nor do they where they are differentiated. "
+                "Make a new array, for example with where or concat"
+            )
+            raise TypeError(msg)
         value = value if type(value) in SCALARS else self.asarray(value)
         x._become(call_rule(self, RULES["setitem"], (x, value, key), {}))
         changed(x)

@@ -34,15 +34,15 @@ def _family(x: Traced, /) -> Family:
     return found
 
 
-def has_views(raw: Namespace, /) -> bool:
-    """Whether a slice of a library's array shares its memory, and both can be changed in place."""
+def changes(raw: Namespace, /) -> tuple[bool, bool]:
+    """Whether a library's arrays take ``x[key] = value``, and whether a slice shares the memory of its array."""
     x = raw.zeros((2,))
     part = x[:1]
     try:
         part[0] = 1.0
     except (TypeError, ValueError, NotImplementedError):
-        return False
-    return not hasattr(x, "chunks") and bool(x[0] == 1.0)
+        return False, False
+    return True, not hasattr(x, "chunks") and bool(x[0] == 1.0)
 
 
 def is_basic(key: Any, /) -> bool:

@@ -127,6 +127,9 @@ def _add_flat(xp: Namespace, g: Array, spec: Like, places: Array, /) -> Array:
 
 def put(xp: Namespace, x: Array, key: Any, value: Any, /) -> Array:
     """Return `x`, which nothing else holds, with `value` at `key`."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(setitem, x, value, key)
     at = getattr(x, "at", None)
     if at is not None:  # arrays that do not change in place, as JAX's
         return at[key].set(value)
