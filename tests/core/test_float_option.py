@@ -58,6 +58,25 @@ def test_not_a_real_number(value: Any, got: str) -> None:
         float_option("f", "x", value)
 
 
+class Traced:
+    """A number whose value is not known, as tracers are."""
+
+    shape = ()
+
+    def __float__(self) -> float:
+        msg = "no value"
+        raise TypeError(msg)
+
+
+def test_traced_number() -> None:
+    message = (
+        r"^f: x must be a number whose value is known during the call; got a traced or lazy Traced\. "
+        r"Pass a Python float, which jax\.jit takes by static_argnames=\('x',\)$"
+    )
+    with pytest.raises(TypeError, match=message):
+        float_option("f", "x", Traced())
+
+
 def test_number_of_the_backend(backend_one_device: Backend) -> None:
     """A 0-d array is a number where it holds its value, and is never computed."""
     value = backend_one_device.asarray(np.asarray(0.25), "float32")

@@ -69,6 +69,18 @@ def test_activations_and_losses_of_numpy() -> None:
     assert isinstance(pb.softmax_cross_entropy(a, labels).da, np.ndarray)
 
 
+def test_gradients_of_examples_of_numpy() -> None:
+    da: NumPy = np.zeros((4, 2))
+    z: NumPy = np.zeros((4, 3))
+    assert_type(pb.per_example_gradients(da, z), pb.ParameterGradients[NumPy])
+    assert_type(pb.per_example_norms(da, z), NumPy)
+    clipped = pb.clipped_gradients(da, z, 1.0)
+    assert_type(clipped, pb.ParameterGradients[NumPy])
+    assert_type(pb.kfac_factors(da, z).a, NumPy)
+    assert_type(pb.second_moments(da, z).db, NumPy | None)
+    assert isinstance(clipped.dw, np.ndarray)
+
+
 def test_torch() -> None:
     z, w = torch.zeros(4, 3), torch.zeros(3, 2)
     a = pb.affine_forward(z, w, torch.zeros(2))

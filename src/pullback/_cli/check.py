@@ -53,5 +53,4 @@ def _input(xp: Namespace, random: Random, example: Example, dtype: str, /) -> Ar
     else:
         x = draw_upstream(random, xp.zeros(example, dtype=getattr(xp, dtype)))
     rechunk: Any = getattr(x, "rechunk", None)
-    out: Array = x if rechunk is None else rechunk(2)
-    return out
+    return x if rechunk is None else rechunk(2)

@@ -1,12 +1,13 @@
 """Linear operators on flat vectors, as ``scipy.sparse.linalg`` takes them."""
 
 from collections.abc import Callable
+from typing import Generic
 
 from pullback._core.arguments import shapes, validate_arrays
-from pullback._core.typing import Array, DType, Namespace
+from pullback._core.typing import Array, ArrayT, DType, Namespace
 
 
-class FlatOperator:
+class FlatOperator(Generic[ArrayT]):
     """A linear operator: its shape and dtype, and the products with vectors that a subclass defines.
 
     Attributes
@@ -20,15 +21,15 @@ class FlatOperator:
     def __init__(self, like: Array, shape: tuple[int, int], dtype: DType, /) -> None:
         self._like, self.shape, self.dtype = like, shape, dtype
 
-    def _push(self, v: Array, /) -> Array:
+    def _push(self, v: ArrayT, /) -> ArrayT:
         """Multiply with a vector of shape (N,)."""
         raise NotImplementedError
 
-    def _pull(self, u: Array, /) -> Array:
+    def _pull(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with a vector of shape (M,)."""
         raise NotImplementedError
 
-    def matvec(self, v: Array, /) -> Array:
+    def matvec(self, v: ArrayT, /) -> ArrayT:
         """Multiply with a vector.
 
         Parameters
@@ -51,7 +52,7 @@ class FlatOperator:
         xp = self._read_vector("matvec", "v", v, self.shape[1])
         return xp.reshape(self._push(xp.reshape(v, (self.shape[1],))), (self.shape[0], *v.shape[1:]))
 
-    def rmatvec(self, u: Array, /) -> Array:
+    def rmatvec(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with a vector.
 
         Parameters
@@ -74,7 +75,7 @@ class FlatOperator:
         xp = self._read_vector("rmatvec", "u", u, self.shape[0])
         return xp.reshape(self._pull(xp.reshape(u, (self.shape[0],))), (self.shape[1], *u.shape[1:]))
 
-    def matmat(self, v: Array, /) -> Array:
+    def matmat(self, v: ArrayT, /) -> ArrayT:
         """Multiply with each column of a matrix.
 
         Parameters
@@ -96,7 +97,7 @@ class FlatOperator:
         """
         return self._by_columns("matmat", "v", v, self.shape[1], self.matvec)
 
-    def rmatmat(self, u: Array, /) -> Array:
+    def rmatmat(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with each column of a matrix.
 
         Parameters
@@ -127,7 +128,9 @@ class FlatOperator:
             raise ValueError(msg)
         return xp
 
-    def _by_columns(self, method: str, name: str, x: Array, size: int, multiply: Callable[[Array], Array], /) -> Array:
+    def _by_columns(
+        self, method: str, name: str, x: ArrayT, size: int, multiply: Callable[[ArrayT], ArrayT], /
+    ) -> ArrayT:
         """Multiply column by column."""
         function = f"{type(self).__name__}.{method}"
         xp, *_ = validate_arrays(function, (name,), x)

@@ -1,17 +1,19 @@
 """The derivative of ``a = z w + b`` as a linear operator on flat vectors."""
 
 import math
-from collections.abc import Callable, Collection
-from typing import Generic
+from collections.abc import Collection
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, result_dtype, shapes, validate_arrays
-from pullback._core.typing import Array, ArrayT, DType, Namespace
+from array_api_compat import array_namespace
+
+from pullback._core.arguments import check_factors, check_known, check_wrt, result_dtype, validate_arrays
+from pullback._core.flat_operator import FlatOperator
+from pullback._core.typing import ArrayT
 from pullback._ops.affine import affine_backward, affine_jvp
 
 _INPUTS = ("z", "w", "b")
 
 
-class JacobianOperator(Generic[ArrayT]):
+class JacobianOperator(FlatOperator[ArrayT]):
     """Linear operator of the Jacobian of ``a = z w + b`` on flat vectors, without the Jacobian itself.
 
     Parameters
@@ -73,124 +75,21 @@ class JacobianOperator(Generic[ArrayT]):
         self._z, self._w, self._a = z, w, (*z.shape[:-1], w.shape[1])
         of_inputs = {"z": z.shape, "w": w.shape, "b": w.shape[1:]}
         self._moving = {name: of_inputs[name] for name in _INPUTS if name in wrt}
-        self.shape: tuple[int, int] = (math.prod(self._a), sum(map(math.prod, self._moving.values())))
-        self.dtype: DType = result_dtype(xp, z, w)
+        shape = (math.prod(self._a), sum(map(math.prod, self._moving.values())))
+        super().__init__(z, shape, result_dtype(xp, z, w))
 
-    def matvec(self, v: ArrayT, /) -> ArrayT:
-        """Multiply with a vector: `affine_jvp` on flat arrays.
-
-        Parameters
-        ----------
-        v : Array, shape (N,) or (N, 1)
-            Tangents of the inputs in `wrt`, flattened one after the other in the order z, w, b.
-
-        Returns
-        -------
-        Array, shape (M,) or (M, 1)
-            The tangent of the output, flattened.
-
-        Raises
-        ------
-        TypeError
-            If `v` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
-        ValueError
-            If `v` has another shape or lies on another device.
-        """
-        xp = self._read_vector("matvec", "v", v, self.shape[1])
-        tangents, start = {}, 0
+    def _push(self, v: ArrayT, /) -> ArrayT:
+        xp, tangents, start = array_namespace(v), {}, 0
         for name, shape in self._moving.items():
             stop = start + math.prod(shape)
             tangents[f"{name}_tangent"] = xp.reshape(v[start:stop, ...], shape)
             start = stop
-        return xp.reshape(affine_jvp(self._z, self._w, **tangents), (self.shape[0], *v.shape[1:]))
+        return xp.reshape(affine_jvp(self._z, self._w, **tangents), (self.shape[0],))
 
-    def rmatvec(self, u: ArrayT, /) -> ArrayT:
-        """Multiply the adjoint with a vector: `affine_backward` on flat arrays.
-
-        Parameters
-        ----------
-        u : Array, shape (M,) or (M, 1)
-            Upstream gradient, flattened.
-
-        Returns
-        -------
-        Array, shape (N,) or (N, 1)
-            The gradients for the inputs in `wrt`, flattened one after the other in the order z, w, b.
-
-        Raises
-        ------
-        TypeError
-            If `u` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
-        ValueError
-            If `u` has another shape or lies on another device.
-        """
-        xp = self._read_vector("rmatvec", "u", u, self.shape[0])
+    def _pull(self, u: ArrayT, /) -> ArrayT:
         # One dtype for all: the gradient of a real primal would be real, and so not linear in a complex u.
+        xp = array_namespace(u)
         dtype = xp.result_type(self.dtype, u.dtype)
         da, z, w = (xp.astype(x, dtype, copy=False) for x in (xp.reshape(u, self._a), self._z, self._w))
         gradients = affine_backward(da, z, w, wrt=tuple(self._moving))
-        return xp.concat([xp.reshape(x, (math.prod(x.shape), *u.shape[1:])) for x in gradients if x is not None])
-
-    def matmat(self, v: ArrayT, /) -> ArrayT:
-        """Multiply with each column of a matrix.
-
-        Parameters
-        ----------
-        v : Array, shape (N, K)
-            Vectors as `matvec` takes them; at least one.
-
-        Returns
-        -------
-        Array, shape (M, K)
-            Their products.
-
-        Raises
-        ------
-        TypeError
-            If `v` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
-        ValueError
-            If `v` has another shape or lies on another device.
-        """
-        return self._by_columns("matmat", "v", v, self.shape[1], self.matvec)
-
-    def rmatmat(self, u: ArrayT, /) -> ArrayT:
-        """Multiply the adjoint with each column of a matrix.
-
-        Parameters
-        ----------
-        u : Array, shape (M, K)
-            Vectors as `rmatvec` takes them; at least one.
-
-        Returns
-        -------
-        Array, shape (N, K)
-            Their products.
-
-        Raises
-        ------
-        TypeError
-            If `u` is not an array, has no floating dtype, or comes from another library than `z` and `w`.
-        ValueError
-            If `u` has another shape or lies on another device.
-        """
-        return self._by_columns("rmatmat", "u", u, self.shape[0], self.rmatvec)
-
-    def _read_vector(self, method: str, name: str, x: Array, size: int, /) -> Namespace:
-        """Check a vector, and return its namespace."""
-        xp, *_ = validate_arrays(f"JacobianOperator.{method}", (name, "z", "w"), x, self._z, self._w)
-        if tuple(x.shape) not in {(size,), (size, 1)}:
-            msg = (
-                f"JacobianOperator.{method}: {name} must have shape ({size},) or ({size}, 1); got {shapes(**{name: x})}"
-            )
-            raise ValueError(msg)
-        return xp
-
-    def _by_columns(
-        self, method: str, name: str, x: ArrayT, size: int, multiply: Callable[[ArrayT], ArrayT], /
-    ) -> ArrayT:
-        """Multiply column by column."""
-        xp, *_ = validate_arrays(f"JacobianOperator.{method}", (name,), x)
-        if x.ndim != 2 or x.shape[0] != size or x.shape[1] == 0:
-            msg = f"JacobianOperator.{method}: {name} must have shape ({size}, K), K ≥ 1; got {shapes(**{name: x})}"
-            raise ValueError(msg)
-        return xp.stack([multiply(x[:, i]) for i in range(x.shape[1])], axis=1)
+        return xp.concat([xp.reshape(x, (math.prod(x.shape),)) for x in gradients if x is not None])

@@ -94,8 +94,7 @@ def _number(like: Array, real: float, imaginary: float, /) -> Any:  # noqa: ANN4
 def _put(numbers: list[Any], like: Array, shape: tuple[int, ...], /) -> Array:
     """Return numbers as an array of the namespace, dtype and device of another."""
     xp = array_namespace(like)
-    out: Array = xp.reshape(xp.asarray(numbers, dtype=like.dtype, device=device(like)), shape)
-    return out
+    return xp.reshape(xp.asarray(numbers, dtype=like.dtype, device=device(like)), shape)
 
 
 def _is_complex(x: Array, /) -> bool:

@@ -46,8 +46,7 @@ def to_tasks(graph: Mapping[Any, Any], /) -> dict[Any, Any]:
 
 def empty_block(x: DaskArray, /) -> Array:
     """Return an empty array of the library, dtype and device of a lazy array's blocks."""
-    meta: Array = x._meta  # noqa: SLF001
-    return meta
+    return x._meta  # noqa: SLF001
 
 
 def fuse(task: Task, others: Sequence[GraphNode], /) -> Task:

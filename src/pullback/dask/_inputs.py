@@ -35,8 +35,7 @@ class Result(NamedTuple):
     @property
     def row_bytes(self) -> int:
         """Return the bytes of a row, 0 for a sum."""
-        size: int = self.dtype.itemsize * math.prod(self.shape[1:]) if self.keeps_rows else 0
-        return size
+        return self.dtype.itemsize * math.prod(self.shape[1:]) if self.keeps_rows else 0
 
     @property
     def sum_bytes(self) -> int:
@@ -193,8 +192,7 @@ def _zeros(x: DaskArray, shape: tuple[int, ...], /) -> Array:
         msg = f"accumulate: every size but the number of rows must be known; got an array of shape {x.shape}"
         raise ValueError(msg)
     meta = empty_block(x)
-    out: Array = native(array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta)))
-    return out
+    return native(array_namespace(meta).zeros(shape, dtype=meta.dtype, device=device(meta)))
 
 
 def native(x: Any, /) -> Any:  # noqa: ANN401 - as above

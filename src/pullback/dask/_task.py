@@ -34,8 +34,7 @@ class DeferredRows:
 
     def memory(self, rows: int, /) -> Array:
         """Return memory for a number of rows."""
-        memory: Array = np.empty(rows * math.prod(self.shape[1:]), self.dtype)
-        return memory
+        return np.empty(rows * math.prod(self.shape[1:]), self.dtype)
 
     def __array__(self, dtype: DType = None, copy: object = None) -> Array:
         """Read all of it, for `numpy.asarray`."""
@@ -228,8 +227,7 @@ def sums_of(part: Part, /) -> Part:
 
 def is_done(_: Part, /) -> Array:
     """Stand for a part that nobody wants to see."""
-    done: Array = np.ones(1, dtype=bool)
-    return done
+    return np.ones(1, dtype=bool)
 
 
 def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
@@ -274,8 +272,7 @@ def _reader(chunks: Sequence[Any], sizes: Sizes, rows: int, files: ExitStack, /)
             if pieces and low >= stop:
                 break
             pieces.append(readers[i](max(start, low) - low, min(stop, high) - low))
-        out: Array = pieces[0] if len(pieces) == 1 else array_namespace(pieces[0]).concat(pieces)
-        return out
+        return pieces[0] if len(pieces) == 1 else array_namespace(pieces[0]).concat(pieces)
 
     return read
 
@@ -292,8 +289,7 @@ def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
     """Return ``total + x`` in the accumulation dtype, in place where the total is ours."""
     xp = array_namespace(x)
     if total is None:
-        new: Array = xp.astype(x, sum_dtype(xp, x), copy=True)
-        return new
+        return xp.astype(x, sum_dtype(xp, x), copy=True)
     if is_dtype(xp, x.dtype, "bool"):
         x = xp.astype(x, total.dtype)
     if ours:

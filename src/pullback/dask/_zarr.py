@@ -259,8 +259,7 @@ def _redirect(x: DaskArray, moved: Mapping[str | None, DaskArray], /) -> DaskArr
 
 def _unit(target: ZarrArray, /) -> int:
     """Return the rows that are written at once."""
-    rows: int = (target.shards or target.chunks)[0]
-    return rows
+    return (target.shards or target.chunks)[0]
 
 
 def _fits(sizes: Sequence[int], unit: int, /) -> bool:
@@ -291,5 +290,4 @@ def _write(block: Array, target: ZarrArray, block_info: dict[int, Any]) -> Array
     (start, stop), *_ = places
     if stop > start:
         target[start:stop] = to_device(block, "cpu")
-    done: Array = np.ones((1,) * block.ndim, dtype=bool)
-    return done
+    return np.ones((1,) * block.ndim, dtype=bool)

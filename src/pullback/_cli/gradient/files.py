@@ -56,8 +56,7 @@ class File(ABC):
     @property
     def nbytes(self) -> int:
         """Return the bytes of all of it in memory."""
-        size: int = prod(self.shape) * self.dtype.itemsize
-        return size
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def chunk_rows(self) -> int:
@@ -236,8 +235,7 @@ class ZarrFile(File):
     @property
     def chunk_rows(self) -> int:
         """Return the rows of a chunk."""
-        rows: int = self.array.chunks[0]
-        return rows
+        return self.array.chunks[0]
 
     @property
     def grid(self) -> tuple[int, ...]:

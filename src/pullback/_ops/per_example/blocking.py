@@ -7,13 +7,13 @@ such as the steps of a sequence or the pixels of an image. The gradient of an ex
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from pullback._core.arguments import result_dtype, same_shape, shapes, validate_arrays
 from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
 from pullback._core.stable import clipped
-from pullback._core.typing import Array, DType, Elementwise, Namespace
+from pullback._core.typing import Array, ArrayT, DType, Elementwise, Namespace
 
 # The most entries of gradients of single examples that exist at a time: they stay in a cache.
 _MOST = 2**20
@@ -25,7 +25,7 @@ LARGEST_SCALE = 15 / 16
 _UNKNOWN_SCALE = 2.0**-10
 
 
-class ParameterGradients(NamedTuple):
+class ParameterGradients(NamedTuple, Generic[ArrayT]):
     """Gradients for the parameters of an affine layer, or a quantity made of them entry by entry.
 
     Attributes
@@ -36,8 +36,8 @@ class ParameterGradients(NamedTuple):
         For the bias; None where the layer has none.
     """
 
-    dw: Array
-    db: Array | None
+    dw: ArrayT
+    db: ArrayT | None
 
 
 def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Elementwise, DType, Sequence[Any]]:
@@ -143,8 +143,7 @@ def squared(xp: Namespace, x: Array, /) -> Array:
     if not is_complex(xp, x.dtype):
         return x * x
     real, imag = xp.real(x), xp.imag(x)
-    out: Array = real * real + imag * imag
-    return out
+    return real * real + imag * imag
 
 
 def is_complex(xp: Namespace, dtype: DType, /) -> bool:
@@ -171,8 +170,7 @@ def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
         return math.prod(sizes) or math.nan
     dtype = real_dtype(xp, accumulation_dtype(xp, x))
     total = xp.sum(xp.ones_like(xp.sum(x, axis=tuple(range(axes, x.ndim))), dtype=dtype))
-    out: Array = xp.where(total == 0, math.nan, total)
-    return out
+    return xp.where(total == 0, math.nan, total)
 
 
 def mean_scale(m: Array | float, /) -> float:
@@ -198,5 +196,4 @@ def exponent_range(xp: Namespace, x: Array, /) -> int:
 
 def _sum_examples(xp: Namespace, x: Array, /) -> Array:
     """Sum over the first axis, in the accumulation dtype."""
-    out: Array = xp.sum(x, axis=0, dtype=accumulation_dtype(xp, x))
-    return out
+    return xp.sum(x, axis=0, dtype=accumulation_dtype(xp, x))

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Generic, NamedTuple, cast
 
 from array_api_compat import device
 
 from pullback._core.arguments import validate_optional_arrays
 from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import contract_rows, sum_rows
-from pullback._core.typing import Array, Elementwise, Namespace
+from pullback._core.typing import Array, ArrayT, Elementwise, Namespace
 from pullback._ops.affine import affine_backward, affine_forward
 from pullback._ops.per_example.blocking import (
     ParameterGradients,
@@ -21,7 +21,7 @@ from pullback._ops.per_example.blocking import (
 )
 
 
-class KroneckerFactors(NamedTuple):
+class KroneckerFactors(NamedTuple, Generic[ArrayT]):
     """Factors of the approximate curvature of a layer, which maps a step v of shape (k + 1, n) to ``a v g``.
 
     Attributes
@@ -32,11 +32,11 @@ class KroneckerFactors(NamedTuple):
         Factor of the upstream gradients: shape (n, n).
     """
 
-    a: Array
-    g: Array
+    a: ArrayT
+    g: ArrayT
 
 
-def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFactors:
+def kfac_factors(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> KroneckerFactors[ArrayT]:
     """Compute the Kronecker factors of the Fisher information for the parameters of ``a = z w + b``.
 
     Parameters
@@ -107,7 +107,7 @@ def kfac_factors(da: Array, z: Array, /, *, bias: bool = True) -> KroneckerFacto
     return KroneckerFactors(*(xp.astype(x, dtype, copy=False) for x in (a, g)))
 
 
-def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGradients:
+def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ParameterGradients[ArrayT]:
     """Compute the diagonal of the empirical Fisher information for the parameters of ``a = z w + b``.
 
     Parameters
@@ -165,8 +165,8 @@ def fisher_diagonal(da: Array, z: Array, /, *, bias: bool = True) -> ParameterGr
 
 
 def gauss_newton_product(
-    vw: Array, vb: Array | None, z: Array, /, hessian_product: Callable[[Array], Array]
-) -> ParameterGradients:
+    vw: ArrayT, vb: ArrayT | None, z: ArrayT, /, hessian_product: Callable[[ArrayT], ArrayT]
+) -> ParameterGradients[ArrayT]:
     """Multiply the Gauss–Newton matrix of a loss of ``a = z w + b`` by a step in the parameters.
 
     Parameters

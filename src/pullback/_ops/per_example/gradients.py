@@ -6,12 +6,12 @@ from typing import Any
 from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
 from pullback._core.memory import is_host_memory
 from pullback._core.reductions import contract_rows, sum_rows
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.per_example.blocking import ParameterGradients, gradients, read_examples, real_dtype
 from pullback._ops.per_example.norms import norms
 
 
-def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:
+def per_example_gradients(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     """Compute the gradient of each example for the weights and the bias of ``a = z w + b``.
 
     Parameters
@@ -66,7 +66,7 @@ def per_example_gradients(da: Array, z: Array, /) -> ParameterGradients:
     return ParameterGradients(xp.astype(dw, dtype, copy=False), xp.astype(db, dtype, copy=False))
 
 
-def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
+def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
     """Compute the Euclidean norm of the gradient of each example for the parameters of ``a = z w + b``.
 
     Parameters
@@ -125,11 +125,12 @@ def per_example_norms(da: Array, z: Array, /, *, bias: bool = True) -> Array:
     norm, root = norms(xp, conj, da, z, bias=bias)
     if root is not None:
         norm = norm / root / root
-    out: Array = xp.astype(norm, real_dtype(xp, dtype), copy=False)
-    return out
+    return xp.astype(norm, real_dtype(xp, dtype), copy=False)
 
 
-def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: bool = True) -> ParameterGradients:
+def clipped_gradients(
+    da: ArrayT, z: ArrayT, /, max_norm: float | ArrayT, *, bias: bool = True
+) -> ParameterGradients[ArrayT]:
     """Compute the sum of the gradients of the examples, each scaled down to a norm of at most `max_norm`.
 
     Parameters
@@ -210,8 +211,7 @@ def clipped_gradients(da: Array, z: Array, /, max_norm: float | Array, *, bias: 
 def _scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:
     """Return ``min(1, limit / norm)``: 1 for a norm of zero, and NaN for NaN."""
     within = norm <= limit
-    out: Array = xp.where(within, 1.0, limit / xp.where(within, 1.0, norm))
-    return out
+    return xp.where(within, 1.0, limit / xp.where(within, 1.0, norm))
 
 
 def _read_max_norm(xp: Namespace, da: Array, max_norm: float | Array, /) -> float | Array:
@@ -231,5 +231,4 @@ def _read_max_norm(xp: Namespace, da: Array, max_norm: float | Array, /) -> floa
     if known and not xp.all(limit > 0):
         msg = f"clipped_gradients: every entry of max_norm must be above 0; got {float(xp.min(limit)):g}"
         raise ValueError(msg)
-    out: Array = xp.astype(limit, real_dtype(xp, da.dtype), copy=False)
-    return out
+    return xp.astype(limit, real_dtype(xp, da.dtype), copy=False)

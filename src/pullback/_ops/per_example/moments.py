@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 from pullback._core.reductions import accumulation_dtype, contract_rows, sum_rows
-from pullback._core.typing import Array, Elementwise, Namespace
+from pullback._core.typing import Array, ArrayT, Elementwise, Namespace
 from pullback._ops.per_example.blocking import (
     ParameterGradients,
     add_up,
@@ -18,7 +18,7 @@ from pullback._ops.per_example.blocking import (
 )
 
 
-def second_moments(da: Array, z: Array, /) -> ParameterGradients:
+def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     """Compute the sum over the examples of the squares of their gradients, entry by entry.
 
     Parameters
@@ -73,7 +73,7 @@ def second_moments(da: Array, z: Array, /) -> ParameterGradients:
     return ParameterGradients(dw, db)
 
 
-def gradient_variance(da: Array, z: Array, /) -> ParameterGradients:
+def gradient_variance(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     """Compute the variance of the gradient over the examples, entry by entry.
 
     Parameters
@@ -131,7 +131,7 @@ def gradient_variance(da: Array, z: Array, /) -> ParameterGradients:
     return ParameterGradients(dw, db)
 
 
-def gradient_signal_to_noise(da: Array, z: Array, /) -> ParameterGradients:
+def gradient_signal_to_noise(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     """Compute the signal-to-noise ratio of the gradient over the examples, entry by entry.
 
     Parameters

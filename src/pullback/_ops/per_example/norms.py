@@ -138,8 +138,7 @@ def _formed_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: 
 def _sum_squares(xp: Namespace, x: Array, /) -> Array:
     """Return ``Σ |x|²`` over every axis but the first, in the accumulation dtype."""
     squares = squared(xp, x)
-    out: Array = xp.sum(squares, axis=tuple(range(1, x.ndim)), dtype=accumulation_dtype(xp, squares))
-    return out
+    return xp.sum(squares, axis=tuple(range(1, x.ndim)), dtype=accumulation_dtype(xp, squares))
 
 
 def _row_dot(xp: Namespace, conj: Elementwise, x: Array, /) -> Array:
@@ -153,11 +152,9 @@ def _traces(xp: Namespace, x: Array, /) -> Array:
         return x
     m, t, _ = x.shape
     diagonals: Array = xp.reshape(x, (m, t * t))[:, :: t + 1]
-    out: Array = xp.sum(real_part(xp, diagonals), axis=1)
-    return out
+    return xp.sum(real_part(xp, diagonals), axis=1)
 
 
 def _largest(xp: Namespace, x: Array, /) -> Array:
     """Return the maximum over the last axis; 0 where that is empty."""
-    out: Array = xp.sum(x, axis=-1) if x.shape[-1] == 0 else largest(xp, x)[..., 0]
-    return out
+    return xp.sum(x, axis=-1) if x.shape[-1] == 0 else largest(xp, x)[..., 0]
