@@ -1,4 +1,4 @@
-"""The README's lines of benchmarks, out of the saved results: ``python -m benchmarks.readme`` rewrites them."""
+"""Write the benchmark results into the README, from the saved runs: ``python -m benchmarks.readme``."""
 
 import re
 import textwrap
@@ -13,7 +13,7 @@ WIDTH = 120
 
 
 def lines() -> list[str]:
-    """Return the lines: the machine, and a bullet each for speed, accuracy and batches larger than memory."""
+    """Return the lines: the machine, and one bullet each for speed, accuracy and batches larger than memory."""
     parts = "affine", "accuracy", "pool", "scale"
     machines = sorted({machine(part)[0].removeprefix("machine").strip() for part in parts})
     paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(), _accuracy(), _larger_than_memory())
@@ -22,18 +22,18 @@ def lines() -> list[str]:
 
 
 def _speed() -> str:
-    """Say the geometric means, and what small calls cost."""
+    """Return the geometric means, and the ratios of small calls."""
     mean = {row["peer"]: row["mean"] for row in rows("affine", "means")}
     small = {row["peer"]: row["median"] for row in rows("affine", "small")}
     return (
-        f"- **Speed.** Plain NumPy takes {mean['NumPy']} times our time, and PyTorch {mean['PyTorch']} times, by the "
-        "geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices take PyTorch's "
-        f"tape {small['PyTorch']} times our time, and HIPS autograd {small['HIPS autograd']} times."
+        f"- **Speed.** {mean['NumPy']} times as fast as plain NumPy and {mean['PyTorch']} times as fast as PyTorch, by the "
+        "geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices are "
+        f"{small['PyTorch']} times as fast as PyTorch's tape and {small['HIPS autograd']} times as fast as HIPS autograd."
     )
 
 
 def _accuracy() -> str:
-    """Say the errors of the longest batch."""
+    """Return the errors of the longest batch."""
     row = rows("accuracy", "accuracy 64 x 64")[-1]
     errors = ", and of ".join(
         f"{row[f'{name}, pullback']} in {name}, where NumPy's is {row[f'{name}, NumPy']} and PyTorch's "
@@ -44,14 +44,14 @@ def _accuracy() -> str:
 
 
 def _larger_than_memory() -> str:
-    """Say the times beside the pool, and the memory of the command."""
+    """Return the times relative to the thread pool, and the memory of the command."""
     (blocks, first), *others = ((row["blocks"], row["median"]) for row in rows("pool", "pool"))
     more = " and ".join(f"{ratio} times at {blocks}" for blocks, ratio in others)
     command = rows("scale", "command")[-1]
     return (
-        "- **Larger than memory.** Beside a thread pool that was written by hand, `pullback.dask` takes "
-        f"{first} times as long at {blocks} blocks, {more}. `pullback gradient` holds {command['peak, MiB']} MiB at "
-        f"its peak, besides the interpreter's own, for an input of {command['input, GB']} GB."
+        f"- **Larger than memory.** `pullback.dask` takes {first} times as long as a hand-written thread pool at {blocks} "
+        f"blocks, {more}. `pullback gradient` has a peak of {command['peak, MiB']} MiB, the interpreter's own memory "
+        f"excluded, for an input of {command['input, GB']} GB."
     )
 
 
