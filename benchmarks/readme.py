@@ -26,9 +26,10 @@ def _speed() -> str:
     mean = {row["peer"]: row["mean"] for row in rows("affine", "means")}
     small = {row["peer"]: row["median"] for row in rows("affine", "small")}
     return (
-        f"- **Speed.** {mean['NumPy']} times as fast as plain NumPy and {mean['PyTorch']} times as fast as PyTorch, by the "
-        "geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices are "
-        f"{small['PyTorch']} times as fast as PyTorch's tape and {small['HIPS autograd']} times as fast as HIPS autograd."
+        f"- **Speed.** {mean['NumPy']} times as fast as plain NumPy and {mean['PyTorch']} times as fast as PyTorch, by "
+        "the geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices are "
+        f"{small['PyTorch']} times as fast as PyTorch's tape and {small['HIPS autograd']} times as fast as HIPS "
+        "autograd."
     )
 
 
@@ -49,9 +50,9 @@ def _larger_than_memory() -> str:
     more = " and ".join(f"{ratio} times at {blocks}" for blocks, ratio in others)
     command = rows("scale", "command")[-1]
     return (
-        f"- **Larger than memory.** `pullback.dask` takes {first} times as long as a hand-written thread pool at {blocks} "
-        f"blocks, {more}. `pullback gradient` has a peak of {command['peak, MiB']} MiB, the interpreter's own memory "
-        f"excluded, for an input of {command['input, GB']} GB."
+        f"- **Larger than memory.** `pullback.dask` takes {first} times as long as a hand-written thread pool at "
+        f"{blocks} blocks, {more}. `pullback gradient` has a peak of {command['peak, MiB']} MiB, the interpreter's "
+        f"own memory excluded, for an input of {command['input, GB']} GB."
     )
 
 

@@ -1,4 +1,4 @@
-"""Gradients of affine maps, written once against the Python array API standard."""
+"""Gradients for array-API code: closed forms of affine maps, losses and activations, and `grad` of any function."""
 
 from pullback._autodiff import (
     checkpoint,

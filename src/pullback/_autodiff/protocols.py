@@ -1,4 +1,4 @@
-"""NumPy's and PyTorch's own functions, called with traced arrays: they become the standard's, or say what to call."""
+"""Dispatch of NumPy's and PyTorch's functions on traced arrays to functions of the standard; others raise."""
 
 from typing import Any, NoReturn
 

@@ -1,4 +1,4 @@
-"""What pulls know of an array that they did not save, and how cotangents are brought into its shape and dtype."""
+"""Shapes and dtypes of arrays that pulls do not save, and conversion of cotangents to them."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,12 +1,12 @@
-"""The tape: what a function did to the arrays it is differentiated for, as a list of nodes.
+"""The tape: the operations of a function on its active arrays, as a list of nodes.
 
 A node is a sequence of edges, one for each active input of an operation. An edge is ``(index, pull, saved)``: the node
-of the input, and what takes the cotangent of the output to that of the input, ``pull(xp, cotangent, *saved)``. Where
-one pull returns the cotangents of several inputs, `index` is a tuple. A node of the function's own arguments has no
-edges. An operation with several outputs has a node for each: the first is a
+of the input, and a function that maps the cotangent of the output to that of the input as
+``pull(xp, cotangent, *saved)``. Where one pull returns the cotangents of several inputs, `index` is a tuple. A node of
+the function's own arguments has no edges. An operation with several outputs has a node for each: the first is a
 `Joint`, whose pulls take a tuple of cotangents, and the others are empty.
 
-A cotangent may have any shape that broadcasts to that of its primal: the pull of a sum hands on what it gets.
+A cotangent may have any shape that broadcasts to that of its primal: the pull of a sum returns its argument.
 """
 
 import threading

@@ -1,6 +1,6 @@
-"""`Traced`: the array that a differentiated function gets, with the operators of the standard's array object.
+"""`Traced`: the array that a differentiated function receives, with the operators of the standard's array object.
 
-Each operation is done on the value; where an operand is active, what its cotangent needs goes onto the tape.
+Each operation computes its value. Where an operand is active, it also appends a node to the tape.
 """
 
 import operator

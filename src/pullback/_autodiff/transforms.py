@@ -1,4 +1,4 @@
-"""What users call: gradients of functions of arrays, and products with their Jacobians and Hessians."""
+"""Public transforms: gradients of functions of arrays, and products with their Jacobians and Hessians."""
 
 from collections.abc import Callable
 from typing import Any

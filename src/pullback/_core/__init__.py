@@ -1,1 +1,1 @@
-"""What every operation needs: validation, sums, stable exponentials, types."""
+"""Shared by every operation: validation, sums, stable exponentials, types."""

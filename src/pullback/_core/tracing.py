@@ -1,7 +1,7 @@
-"""How the tape takes part in calls of this package.
+"""Registry of the tape: lets it record pairs and sums without being imported by them.
 
-The tape is built on this package. It registers its array type here, so that a pair that is called with traced arrays
-becomes one operation of the tape, and plain arrays beside traced ones are lifted.
+The tape registers its array type here. A pair called with traced arrays then becomes one operation of the tape, and
+plain arrays in the same call are lifted.
 """
 
 from collections.abc import Callable

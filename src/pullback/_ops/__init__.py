@@ -1,4 +1,4 @@
-"""The closed forms, one subject a module: each forward beside its backward, its record at the end of the module."""
+"""Closed forms, one subject a module: each forward next to its backward, with its record at the end of the module."""
 
 from pullback._ops import affine, forms, matmul
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax

@@ -1,4 +1,4 @@
-"""One trial of a pair: a map at a point, random directions, and what its functions return there."""
+"""One trial of a pair: a map at a point, random directions, and the results of its functions there."""
 
 import math
 from collections.abc import Callable, Sequence

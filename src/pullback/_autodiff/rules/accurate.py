@@ -1,4 +1,4 @@
-"""The accurate sums of this package as operations of the tape: derivatives of derivatives use them, too."""
+"""Accurate sums as operations of the tape, so that derivatives of every order use them."""
 
 from typing import Any
 

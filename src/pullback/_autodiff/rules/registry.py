@@ -1,4 +1,4 @@
-"""Where the rules of all functions are found by name."""
+"""Tables of the derivative rules by function name."""
 
 import inspect
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Activations, each forward beside its backward."""
+"""Activations, each forward next to its backward."""
