@@ -1,7 +1,10 @@
 """The command on clusters, with what they lose."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,10 +119,40 @@ def test_nothing_is_at_work_any_more_when_a_run_has_failed(on: str, monkeypatch:
     assert left() == {"z.zarr", "da.zarr"}
 
 
-def test_cluster_without_workers() -> None:
+def test_cluster_that_has_no_workers_yet() -> None:
     save()
-    with LocalCluster(n_workers=0, dashboard_address=":0", processes=False) as cluster:
-        fault(gradient("--scheduler", cluster.scheduler_address), 2, "has no workers")
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster:
+        cluster.adapt(minimum=0, maximum=1)
+        result = gradient("--scheduler", cluster.scheduler_address)
+    assert result.status == 0
+    check("dz", "dw", "db")
+
+
+def test_interrupted_while_the_scheduler_is_frozen(tmp_path: Path) -> None:
+    """It waits for nobody, and says what may go on."""
+    save()
+    file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    scheduler = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)  # noqa: S603 - this
+    try:
+        end = time.monotonic() + 60
+        while not file.exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        process = start("--scheduler", address)
+        with Client(address) as client:
+            # The run has begun when its tasks are there, and waits for workers.
+            while not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            scheduler.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            fault(finish(process), 130, "did not answer within 3 s; its tasks may go on", "out.zarr was not written")
+            client.close(timeout=0.5)
+    finally:
+        scheduler.kill()
+        scheduler.wait()
 
 
 def test_cluster_that_is_not_there() -> None:

@@ -38,8 +38,11 @@ def team(workers: int | None, scheduler: str | None, /) -> Iterator[Team]:
     # A client that is interrupted leaves tasks behind whose tracebacks would follow the command's one line.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with Client(scheduler) as client:
-        threads = client.nthreads().values()
-        if not threads:
-            msg = f"the cluster at {scheduler} has no workers"
-            raise CommandError(msg)
-        yield Team(sum(threads), max(threads))
+        # An adaptive cluster starts workers for the work.
+        threads = client.nthreads().values() or [1]
+        try:
+            yield Team(sum(threads), max(threads))
+        except BaseException:
+            # A frozen scheduler would keep the client for half a minute.
+            client.close(timeout=1)
+            raise
