@@ -1,4 +1,4 @@
-"""Time beside a hand-written thread pool over the same files, and beside plain Dask expressions."""
+"""Time compared with a hand-written thread pool over the same files or arrays, and with plain Dask expressions."""
 
 import statistics
 import tempfile
@@ -16,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Row, Section
+from benchmarks.resident import peak
 from benchmarks.scale.files import Floats, K, N, seconds, write_npy
 from pullback import affine_backward, affine_forward, softmax_cross_entropy
 from pullback._cli.gradient.files import open_file
@@ -27,6 +28,9 @@ ROWS = 4_000_000
 # The bound for each number of blocks.
 BOUNDS = {80: 1.25, 800: 1.25, 8_000: 1.5}
 REPEATS = 9
+# Chunks in memory: their number, rows, k and n; and what is asked for, with its bound.
+CHUNKS = (400, 2_000, 64, 32), (20, 100_000, 16, 16), (200, 10_000, 16, 16)
+RESULTS = {"dw, db": (("w", "b"), 1.3), "dz, dw, db": (("z", "w", "b"), 1.5)}
 
 
 class Work(NamedTuple):
@@ -53,6 +57,88 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
             length=len(BOUNDS),
         )
 
+    yield Section(
+        name="pool in memory",
+        title="Affine backward of chunks in memory, float32: time / time of a hand-written thread pool",
+        columns=("chunks", "results", "pool, s", "lower quartile", "median", "upper quartile", "bound"),
+        rows=_in_memory(10 if quick else 1),
+        length=len(CHUNKS) * len(RESULTS),
+    )
+    yield Section(
+        name="graphs",
+        title="What it takes to build a graph, and to compute it, with 2 cores",
+        columns=("graph", "what", "measured", "bound"),
+        rows=_graphs(10 if quick else 1),
+        length=2,
+    )
+
+
+def _in_memory(fraction: int) -> Iterator[Row]:
+    """Compare with a thread pool over arrays in memory, of which Dask knows the chunks."""
+    for count, block, k, n in CHUNKS:
+        rng = np.random.default_rng(0)
+        m = count * block // fraction
+        y, z, w = (rng.random(shape, dtype=np.float32) for shape in ((m, n), (m, k), (k, n)))
+        lazy = [da.from_array(x, chunks=(block, -1), name=False) for x in (y, z)]
+        for results, (wrt, bound) in RESULTS.items():
+            rows = ("dz",) if "z" in wrt else ()
+            step = partial(affine_backward, wrt=wrt)
+            out = np.empty_like(z) if rows else None
+
+            def ours(step: Any = step, lazy: Any = lazy, w: Floats = w, rows: Any = rows) -> Results:
+                return compute(*(x for x in accumulate(step, *lazy, shared=(w,), rows=rows) if x is not None))
+
+            pool = partial(_pool_in_memory, y, z, w, out, block)
+            for x, right in zip(ours(), pool(), strict=True):
+                np.testing.assert_allclose(x, right, rtol=0, atol=1e-4 * np.max(np.abs(right)))
+            yield _compared((f"{count // fraction:,} of {block:,} × ({k} + {n})", results), ours, pool, bound)
+
+
+def _compared(labels: tuple[str, ...], ours: Callable[[], object], pool: Callable[[], object], bound: float) -> Row:
+    """Return a row with the quartiles of our time over the pool's, run in turns."""
+    times = [(seconds(ours), seconds(pool)) for _ in range(REPEATS)]
+    low, median, high = statistics.quantiles((ours_took / pool_took for ours_took, pool_took in times), n=4)
+    usual = statistics.median(pool_took for _, pool_took in times)
+    return Row((*labels, *(f"{x:.2f}" for x in (usual, low, median, high)), f"≤ {bound}"), holds=median <= bound)
+
+
+def _pool_in_memory(y: Floats, z: Floats, w: Floats, out: Floats | None, block: int) -> Results:
+    """Return dw and db as one would by hand, after dz where there is an array for it."""
+
+    def on_block(start: int) -> Results:
+        rows = slice(start, start + block)
+        if out is not None:
+            np.matmul(y[rows], w.T, out=out[rows])
+        return _affine(y[rows], z[rows], w)
+
+    sums = _sums_of_blocks(on_block, range(0, len(z), block))
+    return sums if out is None else (out, *sums)
+
+
+def _graphs(fraction: int) -> Iterator[Row]:
+    """Measure graphs of many tiny chunks, and of a large shared array."""
+    count = 100_000 // fraction
+    y, z = (da.ones((4 * count, n), chunks=(4, n), dtype="f4") + 1 for n in (2, 8))
+    w = np.ones((8, 2), np.float32)
+    took = seconds(lambda: accumulate(affine_backward, y, z, shared=(w,), rows=("dz",)))
+    title = f"{count:,} chunks of 4 rows of an expression"
+    yield Row((title, "seconds to build", f"{took:.1f}", f"≤ {5 / fraction:g}"), holds=took <= 5 / fraction)
+    added = peak(_large_shared, 2**29 // fraction)
+    bound = 1.5 * 2**30 / fraction
+    title = f"shared weights of {2**29 // fraction / 2**20:,.0f} MiB"
+    held = f"≤ {bound / 2**20:,.0f}"
+    yield Row((title, "MiB with the weights", f"{added / 2**20:,.0f}", held), holds=added <= bound)
+
+
+def _large_shared(size: int) -> Callable[[], object]:
+    """Return a call that computes with a shared array of so many bytes, which it makes."""
+
+    def step(z: Floats, w: Floats) -> Results:
+        return (z.sum(axis=0) * w[0, 0],)
+
+    z = da.ones((4_000, 64), chunks=(1_000, 64), dtype="f4")
+    return lambda: compute(*accumulate(step, z, shared=(np.ones((size // 256, 64), np.float32),)))
+
 
 def _rows(work: Work, rows: int) -> Iterator[Row]:
     """Compare with a thread pool and with plain expressions over the same files."""
@@ -71,11 +157,9 @@ def _rows(work: Work, rows: int) -> Iterator[Row]:
                 for x, right in zip(results, expected, strict=True):
                     # The pool's own float32 sums are off by a few parts in 10⁵, with large blocks.
                     np.testing.assert_allclose(x, right, rtol=0, atol=1e-4 * np.max(np.abs(right)))
-            times = [(seconds(ours), seconds(pool)) for _ in range(REPEATS)]
-            low, median, high = statistics.quantiles((ours_took / pool_took for ours_took, pool_took in times), n=4)
-            usual = statistics.median(pool_took for _, pool_took in times)
-            cells = *(f"{x:.2f}" for x in (usual, low, median, high, once / usual)), f"≤ {bound}"
-            yield Row((f"{blocks:,}", *cells), holds=median <= bound)
+            row = _compared((f"{blocks:,}",), ours, pool, bound)
+            *cells, limit = row.cells
+            yield Row((*cells, f"{once / float(cells[1]):.2f}", limit), holds=row.holds)
 
 
 def _ours(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
@@ -91,9 +175,14 @@ def _pool(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int)
     def on_block(start: int) -> Results:
         return step(*(array[start : start + block] for array in maps), w)
 
+    return _sums_of_blocks(on_block, range(0, len(maps[0]), block))
+
+
+def _sums_of_blocks(on_block: Callable[[int], Results], starts: range) -> Results:
+    """Add the results of blocks that a thread for each core works on."""
     totals: Results = ()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(dask.system.CPU_COUNT) as pool:
-        for results in pool.map(on_block, range(0, len(maps[0]), block)):
+        for results in pool.map(on_block, starts):
             added = zip(totals or repeat(0), results, strict=False)
             totals = tuple(np.add(total, x, dtype=np.float64) for total, x in added)
     return totals
