@@ -20,7 +20,6 @@ from pullback import (
     squared_error,
     weight_jacobian_slice,
 )
-from pullback._core.arguments import epsilon, is_dtype
 from tests.harness.backend import Backend
 
 Z = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -207,12 +206,6 @@ def test_ml_dtypes_obey_the_laws_of_a_pair() -> None:
 
 
 @pytest.mark.backends("numpy")
-@pytest.mark.parametrize(("dtype", "eps"), [("float32", 2.0**-23), (ml_dtypes.bfloat16, 2.0**-7)])
-def test_epsilon(dtype: Any, eps: float) -> None:
-    assert epsilon(np, np.dtype(dtype)) == eps
-
-
-@pytest.mark.backends("numpy")
 def test_ml_dtypes_promote() -> None:
     z, w = Z.astype(ml_dtypes.bfloat16), W.astype(np.float16)
     assert affine_forward(z, W.astype(np.float32)).dtype == np.float32
@@ -223,23 +216,6 @@ def test_ml_dtypes_promote() -> None:
     message = r"^affine_forward: the dtypes of the arrays must have a common one; got z bfloat16 and w float16\. Cast "
     with pytest.raises(TypeError, match=message):
         affine_forward(z, w)
-
-
-@pytest.mark.backends("numpy")
-@pytest.mark.parametrize(
-    ("dtype", "kinds"),
-    [
-        ("float32", {"real floating"}),
-        ("complex64", {"complex floating"}),
-        ("int8", {"integral"}),
-        (ml_dtypes.bfloat16, {"real floating"}),
-        (ml_dtypes.int4, set()),
-        ("m8[s]", set()),
-    ],
-)
-def test_kinds_of_dtypes(dtype: Any, kinds: set[str]) -> None:
-    asked = ("real floating", "complex floating", "integral")
-    assert {kind for kind in asked if is_dtype(np, np.dtype(dtype), kind)} == kinds
 
 
 @pytest.mark.backends("numpy")

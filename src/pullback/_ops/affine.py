@@ -9,10 +9,10 @@ from pullback._core.arguments import (
     check_factors,
     check_upstream,
     check_wrt,
-    real_like,
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.dtypes import real_like
 from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows

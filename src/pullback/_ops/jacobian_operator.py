@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 from array_api_compat import array_namespace
 
-from pullback._core.arguments import check_factors, check_known, check_wrt, result_dtype, validate_arrays
+from pullback._core.arguments import check_factors, check_known, check_wrt, validate_arrays
+from pullback._core.dtypes import result_dtype
 from pullback._core.flat_operator import FlatOperator
 from pullback._core.typing import ArrayT
 from pullback._ops.affine import affine_backward, affine_jvp

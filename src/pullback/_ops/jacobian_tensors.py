@@ -6,15 +6,8 @@ from typing import Generic, NamedTuple
 
 from array_api_compat import device
 
-from pullback._core.arguments import (
-    check_factors,
-    check_known,
-    check_wrt,
-    floating_bits,
-    is_dtype,
-    shapes,
-    validate_arrays,
-)
+from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
+from pullback._core.dtypes import floating_bits, is_dtype
 from pullback._core.typing import Array, ArrayT, Namespace
 
 _INPUTS = ("z", "w", "b")

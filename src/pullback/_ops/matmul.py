@@ -8,12 +8,12 @@ from pullback._core.arguments import (
     check_alike,
     check_wrt,
     compatible_size,
-    real_like,
     same_shape,
     shapes,
     validate_arrays,
     validate_optional_arrays,
 )
+from pullback._core.dtypes import real_like
 from pullback._core.memory import add
 from pullback._core.pair import Pair
 from pullback._core.reductions import contract_rows, product

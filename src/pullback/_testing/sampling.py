@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace, device
 
-from pullback._core.arguments import is_dtype
+from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Array
 
 Numbers: TypeAlias = list[complex]

@@ -5,7 +5,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from pullback._core.arguments import epsilon, is_dtype, same_shape
+from pullback._core.arguments import same_shape
+from pullback._core.dtypes import epsilon, is_dtype
 from pullback._core.typing import Array, DType
 from pullback._testing.report import Finding
 

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pullback._core.arguments import floating_bits, is_dtype
+from pullback._core.dtypes import floating_bits, is_dtype
 from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
 from pullback.dask._compat import empty_block

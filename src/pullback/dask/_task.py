@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, device, is_writeable_array, to_device
 
-from pullback._core.arguments import is_dtype
+from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Array, DType, Sizes, Step
 from pullback.dask._inputs import Outputs, Result, entries, native, sum_dtype, widen
 

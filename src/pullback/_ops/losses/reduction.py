@@ -13,14 +13,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
-from pullback._core.arguments import (
-    cached_namespace,
-    is_dtype,
-    same_shape,
-    shapes,
-    validate_arrays,
-    validate_library_and_device,
-)
+from pullback._core.arguments import cached_namespace, same_shape, shapes, validate_arrays, validate_library_and_device
+from pullback._core.dtypes import is_dtype
 from pullback._core.memory import divide, multiply
 from pullback._core.reductions import accumulation_dtype, sum_all
 from pullback._core.tracing import lifted

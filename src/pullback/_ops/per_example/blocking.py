@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple
 
-from pullback._core.arguments import result_dtype, same_shape, shapes, validate_arrays
+from pullback._core.arguments import same_shape, shapes, validate_arrays
+from pullback._core.dtypes import result_dtype
 from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
 from pullback._core.stable import clipped
