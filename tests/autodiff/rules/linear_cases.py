@@ -19,6 +19,11 @@ def regular(n: int, *, batch: tuple[int, ...] = (), complex_: bool = False) -> A
     return 0.3 * draw(*batch, n, n) + np.diag(np.arange(1.0, n + 1))
 
 
+def spread(n: int, *, complex_: bool = False) -> Any:
+    """Return matrices whose eigenvalues are far apart, so that differences of them are exact."""
+    return 0.2 * (cplx(n, n) if complex_ else away(n, n)) + np.diag(np.arange(1.0, n + 1)) * 3
+
+
 def hermitian(n: int, *, complex_: bool = False) -> Any:
     x = regular(n, complex_=complex_)
     return (x + x.conj().T) / 2 + 2 * np.eye(n)
@@ -62,7 +67,7 @@ def _eigh(xp: Any, x: Any) -> Any:
 
 def _eig(xp: Any, x: Any) -> Any:
     w, v = xp.linalg.eig(x)
-    return xp.linalg.solve(xp.matrix_transpose(v), xp.matrix_transpose(v * xp.exp(w)[..., None, :]))
+    return xp.linalg.solve(xp.matrix_transpose(v), xp.matrix_transpose(v * (w * w)[..., None, :]))
 
 
 def _qr(xp: Any, x: Any) -> Any:
@@ -135,6 +140,10 @@ LINEAR |= {
     "linalg.eigh, complex": Case(_of_hermitian(_eigh), (hermitian(3, complex_=True),)),
     "linalg.eigvalsh": Case(_of_hermitian(_call("linalg.eigvalsh")), (hermitian(3),)),
     "linalg.eigvalsh, complex": Case(_of_hermitian(_call("linalg.eigvalsh")), (hermitian(3, complex_=True),)),
+    "linalg.eig": Case(_eig, (spread(3),)),
+    "linalg.eig, complex": Case(_eig, (spread(3, complex_=True),)),
+    "linalg.eigvals": Case(_call("linalg.eigvals"), (spread(3),)),
+    "linalg.eigvals, complex": Case(_call("linalg.eigvals"), (spread(3, complex_=True),)),
     "linalg.vector_norm, complex": Case(_call("linalg.vector_norm"), (cplx(3),)),
     "linalg.vector_norm, axes": Case(_call("linalg.vector_norm", axis=(0, 1)), (away(2, 3, 2),)),
     "linalg.matrix_norm": Case(_call("linalg.matrix_norm"), (away(2, 3, 2),)),
