@@ -98,7 +98,7 @@ def read() -> Digits:
 
 
 def initial() -> list[Any]:
-    """Return the parameters to start from: weights that keep the size of what they multiply, and biases of 0."""
+    """Return the parameters to start from: weights that preserve the scale of their input, and biases of 0."""
     rng = np.random.default_rng(0)
     drawn = [
         rng.standard_normal((PIXELS, HIDDEN)) / PIXELS**0.5,
@@ -125,10 +125,10 @@ def train(module: Any, digits: Digits, start: list[Any], /) -> Trained:
     velocities = [xp.zeros_like(x) for x in parameters]
     history = []
     for _ in range(STEPS):
-        a, kept = stack_forward(layers(parameters), train_images)
+        a, saved = stack_forward(layers(parameters), train_images)
         loss, da = softmax_cross_entropy(a, train_labels)
         test_loss, _ = softmax_cross_entropy(stack_forward(layers(parameters), test_images).a, test_labels)
-        gradients: Any = stack_backward(da, kept, wrt=("layers",)).layers
+        gradients: Any = stack_backward(da, saved, wrt=("layers",)).layers
         velocities = [
             MOMENTUM * v - RATE * dx for v, dx in zip(velocities, (*gradients[0], *gradients[2]), strict=True)
         ]
@@ -156,10 +156,10 @@ def chunked(x: Any, /) -> Any:
 def tolerance(reference: Trained, other: Trained, start: list[Any], /) -> float:
     """Return how far apart two libraries may end, as a part of the largest parameter.
 
-    Two libraries add in different orders, so that a step pushes their parameters apart by about the rounding of the
-    largest. Momentum carries each push on for 1 / (1 - momentum) steps, and as their signs are random, the pushes of
-    all steps add up as their square root. Where the loss bends down, training magnifies a push: how much, a second
-    training, the other, tells, whose start was nudged.
+    Two libraries add in different orders, so that a step separates their parameters by about the rounding of the
+    largest. Momentum applies each difference for 1 / (1 - momentum) steps, and as the signs are random, the differences
+    of all steps sum to the square root of their number. Where the loss has negative curvature, training magnifies a
+    difference. The second training, `other`, whose start was perturbed, measures by how much.
     """
     nudge = NUDGE * largest(start) / largest(reference.parameters)
     magnified = max(1.0, distance(other.parameters, reference.parameters) / nudge)

@@ -45,7 +45,7 @@ CATEGORIES = "day", "departure", "airline"
 
 
 class Levels(NamedTuple):
-    """The values of a category, and how many flights have each. The last has no column: else all would add up to 1."""
+    """The values of a category, and how many flights have each. The last has no column: else their sum would be 1."""
 
     values: Any
     counts: Any

@@ -370,9 +370,9 @@ def constant(x: Any, /) -> Any:
 
     Notes
     -----
-    Most libraries' arrays may stand on either side of an operator beside an array that is differentiated. Those of
-    array-api-strict raise an error on the left of one, and functions of a plain namespace refuse arrays that are
-    differentiated: a constant works in all places.
+    Arrays of most libraries can be either operand where the other one is differentiated. Those of array-api-strict
+    raise as the left operand, and functions of a plain namespace raise for arrays that are differentiated. A constant
+    works in all these places.
 
     Examples
     --------

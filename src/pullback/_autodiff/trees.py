@@ -31,7 +31,7 @@ def rebuild(tree: Any, function: Callable[[Any], Any], /) -> Any:
     return function(tree)
 
 
-# Types that are no containers: asking anew takes as long as a small product.
+# Types that are no containers: a check takes as long as a small product.
 _LEAVES: set[type] = set()
 
 

@@ -18,7 +18,7 @@ lifters: dict[type, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
 
 
 def lifted(arrays: tuple[Any, ...], /) -> tuple[Any, ...]:
-    """Lift plain arrays beside traced ones; arrays that are all plain stay as they are."""
+    """Lift plain arrays in a call with traced ones; return them unchanged where none is traced."""
     for x in arrays:
         if type(x) in lifters:
             return lifters[type(x)](arrays)

@@ -128,7 +128,7 @@ def check_pair(  # noqa: PLR0913 - the options
     Values are read into Python, where the inner products are summed exactly: this function, unlike those that it
     checks, computes lazy arrays and waits for GPUs. It does not check the behaviour for NaN or for other shapes. It
     does not find an error below the tolerance; so it misses the gradient of a number that is tiny in relation to the
-    others, and that of a small output beside a huge one. Warnings from the forward away from the point are suppressed,
+    others, and that of a small output next to a huge one. Warnings from the forward away from the point are suppressed,
     since a step may leave the domain of a function.
 
     References

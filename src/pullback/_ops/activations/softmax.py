@@ -128,7 +128,7 @@ def log_softmax_forward(a: ArrayT, /) -> ArrayT:
     Notes
     -----
     It is accurate where the softmax is rounded to 0 or 1: ``[20, 0]`` has ``-2.06e-9`` for the first logit also in
-    float32. Logits of inf count as the largest number of the dtype: beside one, finite logits have minus that number.
+    float32. Logits of inf count as the largest number of the dtype: next to one, finite logits have minus that number.
 
     Examples
     --------
