@@ -201,3 +201,21 @@ def test_delta_of_numpy(backend_one_device: Backend) -> None:
         assert value.dtype == da.dtype == a.dtype
         assert backend_one_device.numpy(value).tolist() == [0.125, 6]
         assert pullback.huber_hessian_product(a, a, a * 0, delta=delta).dtype == a.dtype
+
+
+@pytest.mark.backends("jax")
+def test_traced_delta(backend_one_device: Backend) -> None:
+    """One error says what delta must be, and how to pass it."""
+    import jax  # noqa: PLC0415 - only where this backend was asked for
+
+    a = backend_one_device.asarray(np.ones((2, 1)))
+    for function in (lambda delta: huber(a, a, delta=delta), lambda delta: _product(a, delta)):
+        with pytest.raises(
+            TypeError, match=r"^huber\w*: delta must be a number whose value is known .*static_argnames"
+        ):
+            jax.jit(function)(2.0)
+    assert backend_one_device.numpy(jax.jit(huber, static_argnames=("delta",))(a * 3, a, delta=1.0).value) == 1.5
+
+
+def _product(a: Any, delta: Any) -> Any:
+    return pullback.huber_hessian_product(a, a, a, delta=delta)

@@ -6,7 +6,7 @@ from typing import Any
 from array_api_compat import device
 
 from pullback._core.arguments import same_shape, shapes
-from pullback._core.memory import multiply, subtract
+from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import largest, may_be_infinite, without_infinities
@@ -146,12 +146,14 @@ def softmax_cross_entropy_hessian_product(
         index, inside, _ = _indices(xp, logits, y)
         shifted = _shifted(xp, logits, index == inside)
     top, _ = _top(xp, shifted)
-    # √p, whose factors stay in range where their product, without v, does not.
-    root = xp.exp(shifted * 0.5)
     # A constant that is added to v changes nothing. Without that of the likeliest class, the others lose no digits.
-    v = v - dot_last(xp, top, v)
+    out = v - dot_last(xp, top, v)
+    del top
+    # √p, whose factors stay in range where their product, without v, does not.
+    root = xp.exp(multiply(shifted, 0.5))
+    del shifted
     total = dot_last(xp, root, root)
-    out = v - dot_last(xp, root * v, root) / total
+    out = subtract(out, sum_last(xp, multiply(root * out, root)) / total)
     out = multiply(out, root)
     out = multiply(out, multiply(root, reducer.scaled(mass / total)))
     return cast_output(out, a.dtype)
@@ -161,17 +163,20 @@ def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple
     """Return the losses (..., 1) for class indices, and the gradient of the reduced loss."""
     index, inside, classes = _indices(xp, a, y)
     shifted = _shifted(xp, a, index == inside)
-    hit = index == classes
-    score = _pick(xp, shifted, inside, hit)
-    label = xp.astype(hit, a.dtype)
+    other = xp.not_equal(index, classes)
+    score = _pick(xp, shifted, inside, other)
     da = xp.exp(shifted)
-    # The gradient of the example's class is minus the probability of the others: their sum, not 1 less a rounded one.
-    da = subtract(da, da * label)
+    # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time.
+    del shifted
+    weight = xp.astype(other, a.dtype)
+    da = multiply(da, weight)
     rest = sum_last(xp, da)
-    da = subtract(da, multiply(label, rest))
     # The sum of all exponentials less 1, exact where the example's class is the likeliest and the others vanish.
     excess = rest + xp.expm1(score)
-    return xp.log1p(excess) - score, multiply(da, reducer.scaled(1 / (excess + 1)))
+    # The gradient of the example's class is minus the probability of the others: their sum, not 1 less a rounded one.
+    weight = multiply(subtract(weight, 1), rest)
+    da = multiply(add(da, weight), reducer.scaled(1 / (excess + 1)))
+    return xp.log1p(excess) - score, da
 
 
 def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
@@ -182,14 +187,15 @@ def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) ->
     da = subtract(xp.exp(shifted), top)
     if may_be_infinite(xp, shifted):
         shifted = without_infinities(xp, shifted, xp.equal(y, 0))
-    score = dot_last(xp, shifted, y)
+    score = sum_last(xp, multiply(shifted, y))
+    del shifted
     # Of the likeliest class, where it is alone, probability and label less 1 are minus the sums over the others.
-    y = y - top * y
+    y = add(multiply(y * top, -1), y)
     rest, rest_y = sum_last(xp, da), sum_last(xp, y)
     losses = mass * xp.log1p(rest + (single - 1)) - score
     scale = mass / (rest + single)
-    da = subtract(multiply(da, scale), y)
-    da = subtract(da, multiply(top, scale * rest - rest_y))
+    top = multiply(top, scale * rest - rest_y)
+    da = subtract(subtract(multiply(da, scale), y), top)
     return losses, reducer.scaled(da)
 
 
@@ -217,7 +223,7 @@ def _top(xp: Namespace, shifted: Array, /) -> tuple[Array, Array]:
     """Return 1 for the largest logit of an example, if it is the only one, and the number of such ones (..., 1)."""
     top = xp.astype(xp.equal(shifted, 0), shifted.dtype)
     single = xp.astype(xp.equal(sum_last(xp, top), 1), shifted.dtype)
-    return top * single, single
+    return multiply(top, single), single
 
 
 def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
@@ -233,10 +239,10 @@ def _shifted(xp: Namespace, a: Array, ok: Array, /) -> Array:
     return a - xp.where(ok, largest(xp, a), math.nan)
 
 
-def _pick(xp: Namespace, x: Array, index: Array, hit: Array, /) -> Array:
-    """Return the entries of `x` at `index` on the last axis, which is kept: those where `hit` is true."""
+def _pick(xp: Namespace, x: Array, index: Array, other: Array, /) -> Array:
+    """Return the entries of `x` at `index` on the last axis, which is kept: those where `other` is false."""
     if x.shape[-1] <= _FEW_CLASSES or not hasattr(xp, "take_along_axis"):  # Dask has none
-        return sum_last(xp, xp.where(hit, x, 0.0))
+        return sum_last(xp, xp.where(other, 0.0, x))
     return xp.take_along_axis(x, index, axis=-1)
 
 

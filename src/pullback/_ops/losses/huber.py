@@ -5,7 +5,7 @@ import math
 from pullback._core.arguments import float_option
 from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import dot_last
+from pullback._core.reductions import sum_last
 from pullback._core.stable import clipped
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
@@ -81,7 +81,7 @@ def huber(
     da = clipped(xp, error, -delta, delta)
     # ½ delta less, where the loss is linear.
     error = subtract(error, da * 0.5)
-    value = reducer.total(dot_last(xp, da, error))
+    value = reducer.total(sum_last(xp, multiply(error, da)))
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 

@@ -69,17 +69,19 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     xp, cast_output, reducer, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready
-    e = decay(xp, a)
+    # In place, since fresh memory costs NumPy more than the arithmetic.
+    rest = decay(xp, a)
+    losses = xp.log1p(rest)
     da = is_positive(xp, a)
-    sign = add(da * -2, 1)
+    # The distance of the sigmoid from the nearer of 0 and 1, with its sign.
+    rest = divide(rest, rest + 1)
+    rest = multiply(rest, add(da * -2, 1))
     da = subtract(da, y)
     if may_be_infinite(xp, a):
         a = without_infinities(xp, a, xp.equal(da, 0))
-    losses = add(a * da, xp.log1p(e))
+    losses = add(losses, a * da)
     value = reducer.total(sum_last(xp, losses))
-    # The distance of the sigmoid from the nearer of 0 and 1, with its sign.
-    e = divide(e, e + 1)
-    da = add(da, multiply(e, sign))
+    da = add(da, rest)
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 

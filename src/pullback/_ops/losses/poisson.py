@@ -67,8 +67,9 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
     xp, cast_output, reducer, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready
+    infinite = may_be_infinite(xp, a)
     rate = xp.exp(a)
-    if may_be_infinite(xp, a):
+    if infinite:
         # An infinite rate outweighs any count, and a rate of 0 fits a count of 0.
         a = without_infinities(xp, a, y <= rate)
     losses = subtract(a * y, rate)

@@ -65,15 +65,15 @@ class Reducer(NamedTuple):
             value = multiply(value, self.share)
         if self.reduction == "none":
             return value
-        if self.reduction == "sum":
-            return sum_all(self.xp, value)
         wide = accumulation_dtype(self.xp, value)
-        if self.share is not None or wide == value.dtype:
-            # Divided first, so that the sum overflows only where the mean does.
-            value = divide(value, self.examples) if self.share is None else value
-            # Of no examples, the sum is 0 and the mean NaN.
-            return sum_all(self.xp, value) + 0 * self.examples
-        return self.xp.astype(self.xp.sum(value, dtype=wide) / self.examples, value.dtype)
+        if wide != value.dtype:
+            total = self.xp.sum(value, dtype=wide)
+            total = total / self.examples if self.share is None else total + 0 * self.examples
+            return self.xp.astype(total, value.dtype)
+        # Divided first, so that the sum overflows only where the mean does. Of no examples, the sum is 0, the mean NaN.
+        if self.share is None and self.reduction == "mean":
+            value = divide(value, self.examples)
+        return self.xp.sum(value) + 0 * self.examples
 
     def scaled(self, x: Array, /) -> Array:
         """Multiply each example of `x` (..., n), which nothing else holds, by its factor in the reduced loss."""
@@ -112,7 +112,7 @@ def read_loss(
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
-    _, _, cast_output, ready = validate_arrays(function, floating, *map(arrays.__getitem__, floating))
+    _, _, cast_output, ready = validate_arrays(function, floating, *[arrays[name] for name in floating])
     arrays.update(zip(floating, ready, strict=True))
     a, y = arrays["a"], arrays["y"]
     if y.dtype == xp.bool:
@@ -132,11 +132,15 @@ def read_loss(
 def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...]]:
     """Check the libraries, devices and dtypes; return the namespace and the names of the floating arrays."""
     cls, device = type(given["a"]), getattr(given["a"], "device", None)
-    alike = all(type(x) is cls and getattr(x, "device", None) == device for x in given.values())
+    key: list[Any] = [cls, *given]
+    for x in given.values():
+        if type(x) is not cls or getattr(x, "device", None) != device or not hasattr(x, "dtype"):
+            break
+        key.append(x.dtype)
     # Asking for the kind of each dtype takes as long as a small sum.
-    key = (cls, *given, *[getattr(x, "dtype", None) for x in given.values()])
-    if alike and key in _known:
-        return _known[key]
+    known = _known.get(tuple(key))
+    if known is not None:
+        return known
     given.update(zip(given, lifted(tuple(given.values())), strict=True))
     xp = validate_library_and_device(function, tuple(given), *given.values())
     floating = []
@@ -147,8 +151,9 @@ def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace,
             msg = f"{function}: {name} must have {_RULES.get(name, 'a real floating dtype')}; got {x.dtype}"
             raise TypeError(msg)
     known = xp, tuple(floating)
-    if alike and cached_namespace(given["a"]) is not None:
-        _known[key] = known
+    # In a shorter key, a dtype is missing.
+    if cached_namespace(given["a"]) is not None:
+        _known[tuple(key)] = known
     return known
 
 
@@ -187,7 +192,7 @@ def _shares(xp: Namespace, weights: Array, count: Array | float, /) -> Array:
 
 def _count(xp: Namespace, x: Array, /) -> Array | float:
     """Return the number of examples in `x` (..., n); NaN for none, of which there is no mean."""
-    if all(isinstance(size, int) for size in x.shape[:-1]):
+    if set(map(type, x.shape[:-1])) <= {int}:
         return math.prod(x.shape[:-1]) or math.nan
     # Counted lazily.
     total = sum_all(xp, xp.sum(xp.zeros_like(x), axis=-1) + 1)

@@ -1,7 +1,8 @@
 """Squared error: half the squared distance from the targets."""
 
+from pullback._core.memory import multiply
 from pullback._core.pair import Pair
-from pullback._core.reductions import dot_last
+from pullback._core.reductions import sum_last
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
@@ -74,7 +75,7 @@ def squared_error(
     a, y = ready
     da = a - y
     # Halved before it is squared, so that it overflows only where the loss does.
-    value = reducer.total(dot_last(xp, da * 0.5, da))
+    value = reducer.total(sum_last(xp, multiply(da * 0.5, da)))
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
