@@ -140,7 +140,7 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     v, a, y = ready
     size = xp.abs(a - y)
     # 1 for a small error, 0 for a large one, and NaN where the error is.
-    curvature = add(xp.astype(size <= delta, v.dtype), xp.minimum(size, 0.0))
+    curvature = add(xp.astype(size <= delta, v.dtype), clipped(xp, size, None, 0.0))
     return cast_output(reducer.scaled(multiply(curvature, v)), dtype)
 
 
