@@ -4,11 +4,13 @@ from typing import Any
 
 from array_api_compat import device
 
-from pullback._autodiff.rules.registry import in_extension
+from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
 fft_rule = in_extension("fft")
+
+WITHOUT_DERIVATIVE |= {"fft.fftfreq", "fft.rfftfreq"}
 
 _OPPOSITE = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
 
