@@ -39,7 +39,7 @@ def interpreter(name: str) -> str | None:
 
 
 def laws(session: nox.Session, name: str, *more: str) -> None:
-    """Run the laws on one backend, and keep what they covered."""
+    """Run the laws on one backend, and save their coverage."""
     environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
     # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
     options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", "--cov", "--cov-report=", *more]
@@ -161,7 +161,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(tags=["cpu"])
 def guard(session: nox.Session) -> None:
-    """Fail where the pair is half as fast beside plain NumPy as in the committed run of the benchmarks."""
+    """Fail where the speed relative to plain NumPy is half of that in the committed run of the benchmarks."""
     session.install(".", *group("guard"))
     session.run("python", "-m", "benchmarks", "--only=guard", *session.posargs)
 
@@ -169,7 +169,7 @@ def guard(session: nox.Session) -> None:
 # No Python has wheels of all peers: PyTorch's own is where backends/torch.toml says, and advect needs a newer one.
 @nox.session(python=[BACKENDS["torch"]["python"][-1], "3.12"], venv_backend="virtualenv")
 def bench(session: nox.Session) -> None:
-    """Measure speed, accuracy and memory beside the peers, an hour long; --save=benchmarks/results keeps them."""
+    """Measure speed, accuracy and memory of this package and others, an hour long; --save=FOLDER saves the results."""
     if session.python == "3.12":
         session.install(".", *group("bench-advect"))
         parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory"]

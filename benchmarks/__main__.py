@@ -1,4 +1,4 @@
-"""Print every number that the project answers for, beside its bound and beside the peers: ``python -m benchmarks``."""
+"""Measure speed, accuracy and memory, compared with other libraries and with bounds: ``python -m benchmarks``."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def main() -> int:
     """Run the benchmarks; return 0 where every number holds, 1 where one does not, 2 where they cannot run."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure speed, accuracy and memory beside the peers, side by side in one process, and print each "
+        description="Measure speed, accuracy and memory, compared with other libraries in one process, and print each "
         "number with its bound. Exits with 1 when a number misses its bound. All of it takes most of an hour, and "
         "30 GB of disk for the part `scale`.",
     )
