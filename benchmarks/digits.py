@@ -1,20 +1,24 @@
-"""Relative errors of activations in units of eps, NumPy's beside the same code on numbers of 50 digits."""
+"""Relative errors of activations and losses in units of eps, NumPy's beside the same code on numbers of 50 digits."""
 
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 import pullback
 from benchmarks.report import Row, Section
 from tests.harness.digits import Errors, compared, exact, grid
 
 DTYPES = ("float32", "float64")
-# Inputs from here on have their limits in all activations.
+# Inputs from here on have their limits in all functions.
 ENDS = {"float32": 110.0, "float64": 760.0}
 FROM_INPUT = ("silu", "gelu")
 ELEMENTWISE = ("relu", "leaky_relu", "softplus", "sigmoid", "tanh", *FROM_INPUT)
 SOFTMAXES = ("softmax", "log_softmax")
+# Each with the labels of a confident prediction: at a root, the gradient has no digits of its own.
+LOSSES = {"squared_error": 0, "huber": 0, "logistic": 1, "poisson": 0}
 BOUND = 8.0
 
 Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
@@ -46,6 +50,37 @@ def _calls(dtype: str, count: int) -> Iterator[Call]:
     label = np.zeros_like(a)
     label[:, 0] = -1
     yield "log_softmax_backward", pullback.log_softmax_backward, (label, pullback.log_softmax_forward(a))
+    a = a.copy()
+    a[: count // 2, 0] += 40
+    for kind, of in (("indices", _indices), ("one-hot", _one_hot)):
+        yield from _of_loss("softmax_cross_entropy", f", {kind}", of, a)
+    a = grid(dtype, most=80 if dtype == "float32" else 700, count=count)[:, None]
+    for name, y in LOSSES.items():
+        yield from _of_loss(name, f" of {y}", partial(_constant, y), a)
+
+
+def _of_loss(name: str, kind: str, labels: Callable[[Any], Any], a: Any) -> Iterator[Call]:
+    """Yield value, gradient and Hessian product of a loss for each example."""
+    loss, product = (getattr(pullback, f"{name}{part}") for part in ("", "_hessian_product"))
+    first = np.zeros_like(a)
+    first[:, 0] = 1
+    yield f"{name}{kind}", lambda a: loss(a, labels(a), reduction="none").value, (a,)
+    yield f"{name}{kind}, da", lambda a: loss(a, labels(a), reduction="none").da, (a,)
+    yield f"{name}_hessian_product{kind}", lambda v, a: product(v, a, labels(a), reduction="sum"), (first, a)
+
+
+def _constant(y: int, a: Any) -> Any:
+    return a * 0 + y
+
+
+def _indices(a: Any) -> Any:
+    xp = array_namespace(a)
+    return xp.zeros(a.shape[:-1], dtype=xp.int64)
+
+
+def _one_hot(a: Any) -> Any:
+    xp = array_namespace(a)
+    return xp.astype(_indices(a)[..., None] == xp.arange(a.shape[-1]), a.dtype)
 
 
 def _row(dtype: str, name: str, function: Callable[..., Any], arrays: tuple[Any, ...]) -> Row:
