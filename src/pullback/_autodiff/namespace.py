@@ -35,7 +35,7 @@ DTYPES = (
 CREATION = ("empty", "empty_like", "eye", "ones", "ones_like", "zeros", "zeros_like")
 INSPECTION = ("broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "result_type")
 ARITHMETIC = {"add": "add", "divide": "truediv", "multiply": "mul", "subtract": "sub"}
-EXTENSIONS = ("fft", "linalg", "special")
+EXTENSIONS = ("fft", "linalg")
 _CHAPTERS = (
     "creation",
     "elementwise",
@@ -44,7 +44,6 @@ _CHAPTERS = (
     "linear_algebra",
     "manipulation",
     "searching_sorting",
-    "special",
     "statistical",
 )
 

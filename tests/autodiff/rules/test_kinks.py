@@ -173,3 +173,18 @@ def test_crossed_limits_of_clip() -> None:
 
     args = (np.asarray([0.0, 2.0, 4.0]), np.full(3, 3.0), np.ones(3))
     assert [g.tolist() for g in grad(total, argnums=(0, 1, 2))(*args)] == [[0] * 3, [0] * 3, [1] * 3]
+
+
+@pytest.mark.parametrize("name", ["svd", "qr"])
+def test_null_spaces_are_refused_when_pulled_back(name: str) -> None:
+    """The value is right; a derivative that does not exist is an error and not zero."""
+    x = np.asarray([[1.0, 2.0], [3.0, 5.0], [0.5, -1.0]])
+    choices: dict[str, dict[str, Any]] = {"svd": {"full_matrices": True}, "qr": {"mode": "complete"}}
+
+    def factor(x: Any) -> Any:
+        return getattr(x.__array_namespace__().linalg, name)(x, **choices[name])[0]
+
+    out, pull = vjp(factor, x)
+    assert out.shape == (3, 3)
+    with pytest.raises(NotImplementedError, match=rf"^linalg\.{name} with .* a basis of the null space is not unique"):
+        pull(out)

@@ -10,7 +10,7 @@ from typing import Any
 
 from array_api_compat import device
 
-from pullback._autodiff.rules.registry import REFUSED, WITHOUT_DERIVATIVE, in_extension, rule
+from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension, rule
 from pullback._autodiff.rules.strong import conj, is_complex, strong_divide
 from pullback._autodiff.shapes import keep_dims
 from pullback._autodiff.typing import Array
@@ -18,7 +18,7 @@ from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Namespace
 
 WITHOUT_DERIVATIVE.add("linalg.matrix_rank")
-REFUSED["linalg.svd(full_matrices=True)"] = "the null space is not unique. Call svd(x, full_matrices=False)"
+_NULL_SPACE = "cannot be differentiated, since a basis of the null space is not unique. Call it with"
 
 linalg = in_extension("linalg")
 
@@ -251,13 +251,12 @@ def _cholesky(xp: Namespace, g: Array, out: Array, upper: bool, /) -> Array:
 def qr(xp: Namespace, x: Array, /, *, mode: str = "reduced") -> Any:
     out = xp.linalg.qr(x, mode=mode)
     if mode != "reduced" and x.shape[-2] > x.shape[-1]:
-        return out, (_refuse, "linalg.qr with mode='complete': the null space is not unique. Use mode='reduced'")
+        return out, (_refuse, f"linalg.qr with mode={mode!r} {_NULL_SPACE} mode='reduced'")
     return out, (_qr, x, *out)
 
 
-def _refuse(_: Namespace, gs: Any, message: str, /) -> Array:
+def _refuse(_: Namespace, gs: Any, msg: str, /) -> Array:
     del gs
-    msg = f"{message}"
     raise NotImplementedError(msg)
 
 
@@ -284,7 +283,7 @@ def _square_qr(xp: Namespace, of_q: Array, of_r: Array, q: Array, r: Array, /) -
 def svd(xp: Namespace, x: Array, /, *, full_matrices: bool = True) -> Any:
     out = xp.linalg.svd(x, full_matrices=full_matrices)
     if full_matrices and x.shape[-2] != x.shape[-1]:
-        return out, (_refuse, f"linalg.svd: {REFUSED['linalg.svd(full_matrices=True)']}")
+        return out, (_refuse, f"linalg.svd with full_matrices=True {_NULL_SPACE} full_matrices=False")
     return out, (_svd, *out)
 
 
