@@ -91,7 +91,7 @@ def _measure(case: Case) -> Row:
         _write(folder / "small", case._replace(rows=case.chunks), 2)
         _write(folder / "large", case, 6 * case.workers)
         options = _options(folder / "large", case)
-        with team(case.workers, None) as workers:
+        with team(case.workers, None, note=print) as workers:
             planned = plan(options, workers).memory
         took = resident.peak(_prepare, folder, case)
     ratio = planned / took
@@ -149,7 +149,7 @@ def _prepare(folder: Path, case: Case) -> Any:
 
 def _run(folder: Path, case: Case) -> Job:
     """Run the command."""
-    with Signals() as signals, team(case.workers, None) as workers:
+    with Signals() as signals, team(case.workers, None, note=print) as workers:
         job = plan(_options(folder, case), workers)
         compute_gradients(job, signals, progress=False)
     return job

@@ -308,7 +308,7 @@ def test_says_what_cannot_be_removed(after: str, monkeypatch: pytest.MonkeyPatch
         if after == "failure":
             with pytest.raises(KeyboardInterrupt) as caught:
                 run()
-            assert caught.value.__notes__ == [f"({said})"]
+            assert caught.value.__notes__ == [said]
         elif after == "success":
             run()
         else:

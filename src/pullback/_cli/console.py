@@ -75,4 +75,4 @@ def in_one_line(error: BaseException, /) -> str:
     told = isinstance(error, CommandError | OSError | TypeError | ValueError)
     what = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
     said = [str(error) if told else what, *getattr(error, "__notes__", ())]
-    return " ".join(" ".join(said).split())
+    return " ".join("; ".join(said).split())

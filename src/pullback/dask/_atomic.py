@@ -57,7 +57,7 @@ def whole(path: str | os.PathLike[str], /, *, may_replace: Callable[[Path], None
         except BaseException as error:
             left = _remove(partial)
             if left:
-                error.add_note(f"({left})")
+                error.add_note(left)
             raise
         draft.left = _remove(partial)
 

@@ -119,40 +119,52 @@ def test_nothing_is_at_work_any_more_when_a_run_has_failed(on: str, monkeypatch:
     assert left() == {"z.zarr", "da.zarr"}
 
 
-def test_cluster_that_has_no_workers_yet() -> None:
+@pytest.mark.slow
+def test_cluster_that_starts_workers_when_they_are_needed() -> None:
     save()
-    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster:
-        cluster.adapt(minimum=0, maximum=1)
+    with LocalCluster(n_workers=0, dashboard_address=":0", processes=False) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="100ms")
         result = gradient("--scheduler", cluster.scheduler_address)
-    assert result.status == 0
+        waits = f"{cluster.scheduler_address} has no workers, and this waits for one; start one, or interrupt"
+        assert (result.status, result.stderr) == (0, f"pullback gradient: the cluster at {waits}\n")
     check("dz", "dw", "db")
 
 
-def test_interrupted_while_the_scheduler_is_frozen(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_interrupted_while_the_scheduler_is_frozen(here: Path) -> None:
     """It waits for nobody, and says what may go on."""
-    save()
-    file = tmp_path / "scheduler.json"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
-    scheduler = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)  # noqa: S603 - this
+    ones("z.zarr", (20_000_000, 64), (10_000, 64))
+    ones("da.zarr", (20_000_000, 8), (10_000, 8))
+    np.save("w.npy", np.ones((64, 8), "f4"))
+    python, file = [sys.executable, "-m"], here / "scheduler.json"
+    scheduler = subprocess.Popen(  # noqa: S603 - a scheduler
+        [*python, "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)],
+        stderr=subprocess.DEVNULL,
+    )
+    worker = subprocess.Popen(  # noqa: S603 - its worker
+        [*python, "distributed.cli.dask_worker", "--scheduler-file", str(file), "--no-nanny", "--no-dashboard"],
+        stderr=subprocess.DEVNULL,
+    )
     try:
         end = time.monotonic() + 60
         while not file.exists():
             assert time.monotonic() < end
             time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
-        process = start("--scheduler", address)
-        with Client(address) as client:
-            # The run has begun when its tasks are there, and waits for workers.
-            while not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            scheduler.send_signal(signal.SIGSTOP)
-            process.send_signal(signal.SIGINT)
-            fault(finish(process), 130, "did not answer within 3 s; its tasks may go on", "out.zarr was not written")
-            client.close(timeout=0.5)
+        process = start(FILL, "--block-rows", "20000", "--scheduler", address, z="z.zarr", upstream="da.zarr")
+        while not list(here.glob(".out.zarr.partial/*/dz/c/*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        scheduler.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        _, _, last = finish(process).stderr.splitlines()[-3:]
+        assert process.returncode == 130
+        assert "did not answer within 3 s; its tasks may go on" in last
+        assert last.endswith("out.zarr was not written: run the command again")
     finally:
-        scheduler.kill()
-        scheduler.wait()
+        for server in (worker, scheduler):
+            server.kill()
+            server.wait()
 
 
 def test_cluster_that_is_not_there() -> None:

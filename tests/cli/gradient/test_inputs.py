@@ -262,3 +262,18 @@ def test_file_becomes_shorter() -> None:
     assert np.asarray(file[slice(0, 700), slice(None)]).shape == (700, 7)
     with pytest.raises(OSError, match=r"z\.npy: rows \[700:800\] cannot be read: the file ends before them"):
         np.asarray(file[slice(700, 800), slice(None)])
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_damaged_header_is_an_error_or_read(seed: int) -> None:
+    save()
+    rng = np.random.default_rng(seed)
+    damaged = bytearray(Path("z.npy").read_bytes())
+    for place in rng.integers(0, 128, 3):
+        damaged[place] = rng.choice(np.frombuffer(b"\0\n'(),-0123456789:<>FTbcdefi|{}~\xff", np.uint8))
+    Path("z.npy").write_bytes(damaged)
+    result = gradient("--plan")
+    if result.status:
+        fault(result, 2)
+    else:
+        assert files.open_file(Path("z.npy")).shape[0] == 1_000

@@ -138,10 +138,8 @@ def test_says_what_stays_after_a_signal(raised: Any, monkeypatch: pytest.MonkeyP
     save()
     raised(signal.SIGTERM, "pullback._cli.gradient.run.compute")
     monkeypatch.setattr(pullback.dask._atomic, "_remove", lambda folder: f"{folder} could not be removed: busy")  # noqa: SLF001
-    line = (
-        "interrupted (/.out.zarr.partial could not be removed: busy). out.zarr was not written: run the command again"
-    )
-    fault(gradient(), 143, line.replace("(/", f"({Path.cwd()}/"))
+    stays = f"{Path.cwd()}/.out.zarr.partial could not be removed: busy"
+    fault(gradient(), 143, f"interrupted; {stays}. out.zarr was not written: run the command again")
 
 
 def test_signal_that_is_ignored_stays_ignored(raised: Any) -> None:

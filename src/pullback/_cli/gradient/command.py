@@ -34,7 +34,7 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
         check_local(asked.output)
         if not plan:
             note(recover(asked.output))
-        with team(asked.workers, asked.scheduler) as workers:
+        with team(asked.workers, asked.scheduler, note=note) as workers:
             job = planning.plan(asked, workers)
             for gap in job.gaps:
                 note(gap)
@@ -64,9 +64,8 @@ def _explained(error: BaseException, job: Job | None, /) -> CommandError:
     status = 2 if job is None else 1
     if isinstance(error, Interrupted):
         text, status = "interrupted", error.status
-    notes = " ".join(getattr(error, "__notes__", ()))
-    if isinstance(error, CommandError | Interrupted) and notes:
-        text = f"{text} {notes}"
+    if isinstance(error, CommandError | Interrupted):
+        text = "; ".join([text, *getattr(error, "__notes__", ())])
     if job is None:
         return CommandError(text, advice=advice, status=status)
     output = job.options.output

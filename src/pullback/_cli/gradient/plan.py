@@ -85,7 +85,7 @@ def plan(options: Options, team: Team, /) -> Job:
     try:
         lazy, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
     except (TypeError, ValueError) as error:
-        error.add_note(f"({'; '.join(f'{name} is {file.path} {file.shape}' for name, file in files.items())})")
+        error.add_note(", ".join(f"{name} is {file.path} {file.shape}" for name, file in files.items()))
         raise
 
     budget = Budget(whole_batch, **files, stores_rows=lazy.dz is not None, threads=team.each)

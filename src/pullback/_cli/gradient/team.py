@@ -1,8 +1,8 @@
 """Who computes for `pullback gradient`: threads of this process, or the workers of a cluster."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import dask
@@ -10,6 +10,8 @@ from dask.system import CPU_COUNT
 
 from pullback._cli.console import CommandError
 from pullback._cli.gradient.heap import return_freed_memory
+
+_LEAVE_SECONDS = 1
 
 
 class Team(NamedTuple):
@@ -22,8 +24,11 @@ class Team(NamedTuple):
 
 
 @contextmanager
-def team(workers: int | None, scheduler: str | None, /) -> Iterator[Team]:
-    """Let Dask run on so many threads, or on the cluster of a scheduler, while the context lasts."""
+def team(workers: int | None, scheduler: str | None, /, *, note: Callable[[str], None]) -> Iterator[Team]:
+    """Let Dask run on so many threads, or on the cluster of a scheduler, while the context lasts.
+
+    If the cluster has no workers, `note` is told, and the first is waited for.
+    """
     if workers and scheduler:
         msg = "--workers are threads here, and --scheduler is a cluster with workers of its own"
         raise CommandError(msg, advice="give one of them")
@@ -37,12 +42,14 @@ def team(workers: int | None, scheduler: str | None, /) -> Iterator[Team]:
 
     # A client that is interrupted leaves tasks behind whose tracebacks would follow the command's one line.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    with Client(scheduler) as client:
-        # An adaptive cluster starts workers for the work.
-        threads = client.nthreads().values() or [1]
-        try:
-            yield Team(sum(threads), max(threads))
-        except BaseException:
-            # A frozen scheduler would keep the client for half a minute.
-            client.close(timeout=1)
-            raise
+    client = Client(scheduler)
+    try:
+        while not (threads := client.nthreads().values()):
+            note(f"the cluster at {scheduler} has no workers, and this waits for one; start one, or interrupt")
+            # A cluster that adapts starts a worker for a task that waits.
+            client.submit(int, pure=False).result()
+        yield Team(sum(threads), max(threads))
+    finally:
+        # A scheduler that does not answer any more need not take leave.
+        with suppress(TimeoutError):
+            client.close(timeout=_LEAVE_SECONDS)
