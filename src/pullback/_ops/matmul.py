@@ -320,21 +320,30 @@ def matmul_double_backward(
 
 
 def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /) -> Array:
-    """Return ``Σ xᵀ y`` in `shape`: over the rows, and over the batch axes that `shape` lacks or has as 1."""
+    """Return ``Σ xᵀ y`` in the shape of a factor: over the rows, and over the batch axes along which it broadcast."""
     if y.ndim == 2 < x.ndim == len(shape):
+        # One matrix for all entries of a batch that is not summed.
         return product(xp, xp.matrix_transpose(x), y)
-    batch = max(x.ndim, y.ndim) - 2
-    absent = batch + 2 - len(shape)
-    x, y = (t[(*[None] * (batch + 2 - t.ndim), ...)] for t in (x, y))
-    summed = [
+    ndim = max(x.ndim, y.ndim)
+    x, y = (t[(*[None] * (ndim - t.ndim), ...)] for t in (x, y))
+    summed = _broadcast_axes(x.shape, y.shape, shape)
+    kept = [axis for axis in range(ndim - 2) if axis not in summed]
+    # The summed axes stand beside the rows, so that one contraction sums over all of them.
+    order = (*kept, *summed, ndim - 2, ndim - 1)
+    total = contract_rows(xp, xp.permute_dims(x, order), xp.permute_dims(y, order), kept=len(kept))
+    # Of the summed axes, `total` has none, and the factor has those of size 1.
+    of_factor = range(ndim - len(shape), ndim - 2)
+    return total[(*(None if axis in summed else slice(None) for axis in of_factor), ...)]
+
+
+def _broadcast_axes(x: tuple[int, ...], y: tuple[int, ...], factor: tuple[int, ...], /) -> list[int]:
+    """Return the batch axes of shapes x and y of one length that a factor lacks, or has as 1 where x or y is longer."""
+    absent = len(x) - len(factor)
+    return [
         axis
-        for axis in range(batch)
-        if axis < absent or (shape[axis - absent] == 1 and (x.shape[axis], y.shape[axis]) != (1, 1))
+        for axis in range(len(x) - 2)
+        if axis < absent or (factor[axis - absent] == 1 and not x[axis] == y[axis] == 1)
     ]
-    kept = [axis for axis in range(batch) if axis not in summed]
-    x, y = (xp.permute_dims(t, (*kept, *summed, batch, batch + 1)) for t in (x, y))
-    total = contract_rows(xp, x, y, kept=len(kept))
-    return total[(*(None if axis in summed else slice(None) for axis in range(absent, batch)), ...)]
 
 
 def _check_upstream(function: str, da: Array, x1: Array, x2: Array, /) -> None:

@@ -1,0 +1,76 @@
+"""Where sums over rows are cut: the measured limits, and the choices that follow from sizes alone.
+
+Measured by `python -m benchmarks --only=accuracy` (the error at each number of rows), `--only=affine` (the time of each
+shape) and `--only=parts` (the time of the bias and of short rows); docs/development/reductions.md tells why each value
+was chosen. The *size* of a product is its number of multiplications for each row, k n.
+
+==============  =====  ===================================================================================
+limit           value  meaning
+==============  =====  ===================================================================================
+CHAIN           128    rows of a chain: a float32 chain of 256 has an error of 1e-6 of the largest entry
+IN_PARTS        1536   rows up to which a few products in the dtype of the arrays take less time than blocks
+WIDE            2048   size from which the BLAS cuts a long product into chains itself
+LONG            8192   rows of a block of a wide product: longer ones gain no time
+BLOCKS          16     least number of blocks of a longer batch
+CUT             4096   size up to which 257 to 512 rows are cut: for wider products it shows in the time
+SUM_ROWS        1280   rows from which a product with ones is cut into chains
+SUM_SIZE        2^20   entries up to which chains are products with ones, while the rows lie in the cache
+SUM_WIDTH       512    entries of one addition: NumPy starts loops for fewer, and more leave the cache
+SHORT           64     entries of a row up to which NumPy takes longer to start its sum than to add it
+MANY_ROWS       1024   rows above which joining some of them before a bias is added pays
+JOINED          256    entries of joined rows
+==============  =====  ===================================================================================
+"""
+
+from typing import Literal
+
+CHAIN = 128
+IN_PARTS = 1536
+WIDE = 2048
+LONG = 8192
+BLOCKS = 16
+CUT = 4096
+SUM_ROWS = 1280
+SUM_SIZE = 2**20
+SUM_WIDTH = 512
+SHORT = 64
+MANY_ROWS = 1024
+JOINED = 256
+
+
+def choose(rows: int, size: int, exact: bool, /) -> tuple[Literal["whole", "parts", "blocks"], int]:  # noqa: FBT001
+    """Choose how to contract rows: by one product, by parts in the same dtype, or by blocks that are summed wide.
+
+    The second result is the number of rows of a product. `exact` says that the dtype has the precision of float64.
+    """
+    if rows <= 2 * CHAIN:
+        return "whole", rows
+    narrow, short = size < WIDE, rows <= 4 * CHAIN
+    longest = 2 * CHAIN if narrow or (short and size <= CUT) else LONG
+    if rows <= longest or (short and exact):
+        return "whole", rows
+    if rows <= IN_PARTS:
+        parts = -(-rows // longest)
+        return "parts", -(-rows // parts)
+    # Few blocks of a wide product, and results that are small compared with the blocks, cost next to nothing to sum.
+    return "blocks", CHAIN if narrow else min(LONG, max(rows // BLOCKS, size // 8))
+
+
+def sums_by_products(rows: int, width: int, /) -> bool:
+    """Whether real rows are summed by products with ones; else by additions."""
+    return width != 0 and (rows < SUM_ROWS or (rows <= LONG and rows * width < SUM_SIZE))
+
+
+def stride(rows: int, width: int, /) -> int:
+    """Return the distance of the rows of a chain, so that one addition takes SUM_WIDTH entries; 0 for less than one."""
+    return min(-(-SUM_WIDTH // max(width, 1)), rows // CHAIN)
+
+
+def joined_rows(rows: int, width: int, /) -> int:
+    """Return how many rows to join before a vector is added to each: a divisor of `rows`, at least 1."""
+    if rows <= MANY_ROWS or not 0 < width <= JOINED // 2:
+        return 1
+    joined = JOINED // width
+    while rows % joined:
+        joined -= 1
+    return joined
