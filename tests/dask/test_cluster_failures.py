@@ -249,6 +249,8 @@ def test_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = OSError("gone")
     assert _cluster.ask(Answers({"a": gone, "b": 1}, {"b": 2}), len) == {"worker b": 2}
     assert _cluster.ask(Answers({"a": gone, "b": 1}), len) == {"worker b": 1}
+    with pytest.raises(LookupError, match="odd"):
+        _cluster.ask(Answers({"a": gone}, {"a": LookupError("odd")}), len)
     client = Answers({"register": gone}, {"register": None})
     _cluster._limit_blas(client, "name")  # noqa: SLF001
     assert client.asked == 2
@@ -385,6 +387,6 @@ def test_cluster_without_the_package(tmp_path: Path, case: Case, where: str) -> 
     with processes(tmp_path) as started:
         started.client.run(hide) if where == "worker" else started.client.run_on_scheduler(hide)
         who = "the scheduler" if where == "scheduler" else r"worker tcp://\S+"
-        message = rf"^compute: {who} has no package pullback; install the version there that is installed here$"
+        message = rf"^compute: {who} cannot load pullback \(.*\); install the versions there that are installed here$"
         with pytest.raises(ModuleNotFoundError, match=message):
             compute(*gradients(case, 6))

@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import isnan
 from threading import Event, Thread
@@ -19,7 +19,7 @@ from pullback._core.typing import Client, DaskArray, Scheduler
 from pullback.dask._graph import Blocks
 from pullback.dask._plan import Plan
 from pullback.dask._progress import Show
-from pullback.dask._threads import one_blas_thread
+from pullback.dask._threads import BLAS_LIMIT
 
 Worker: TypeAlias = Any
 
@@ -85,7 +85,11 @@ def ask(client: Client, function: Callable[..., Any], *args: object) -> dict[str
         answers = client.run(function, *args, on_error="return")
         for worker, error in answers.items():
             if isinstance(error, Exception) and not isinstance(error, OSError):
-                raise _explain_missing_package(error, f"worker {worker}") from error
+                # A worker that cannot load a function sends the text of its error alone.
+                if "No module named" in str(error):
+                    msg = _cannot_load(f"worker {worker}", error)
+                    raise ModuleNotFoundError(msg) from error
+                raise error
         if not any(isinstance(x, OSError) for x in answers.values()):
             break
         # A worker was killed, and the scheduler does not know it yet.
@@ -93,13 +97,9 @@ def ask(client: Client, function: Callable[..., Any], *args: object) -> dict[str
     return {f"worker {worker}": x for worker, x in answers.items() if not isinstance(x, OSError)}
 
 
-def _explain_missing_package(error: Exception, where: str, /) -> Exception:
-    """Return an error that says where the package is missing, or the error itself."""
-    # A worker that cannot load a function sends the text of its error alone.
-    if "No module named 'pullback" not in str(error):
-        return error
-    msg = f"compute: {where} has no package pullback; install the version there that is installed here"
-    return ModuleNotFoundError(msg)
+def _cannot_load(where: str, error: Exception, /) -> str:
+    """Return the message of an error that says where the package is missing: it is not here."""
+    return f"compute: {where} cannot load pullback ({error}); install the versions there that are installed here"
 
 
 def _check_memory(client: Client, plans: Iterable[Plan], /) -> None:
@@ -107,7 +107,8 @@ def _check_memory(client: Client, plans: Iterable[Plan], /) -> None:
     try:
         spaces = client.run_on_scheduler(_bytes_per_thread)
     except ModuleNotFoundError as error:
-        raise _explain_missing_package(error, "the scheduler") from error
+        msg = _cannot_load("the scheduler", error)
+        raise ModuleNotFoundError(msg) from error
     space = min(spaces, default=None)
     if space is None:
         return
@@ -171,26 +172,29 @@ def _limit_blas(client: Client, name: str, /) -> None:
     """Limit the BLAS of all workers to one thread, also of those that come later, until `_finish`."""
     from distributed import WorkerPlugin  # noqa: PLC0415 - as above
 
-    class OneThread(WorkerPlugin):  # type: ignore[misc] # not typed here
-        """Limits the BLAS of a worker's process while it is there."""
-
-        def setup(self, worker: object) -> None:  # noqa: ARG002 - the protocol
-            self.stack = ExitStack()
-            self.stack.enter_context(one_blas_thread())
-
-        def teardown(self, worker: object) -> None:  # noqa: ARG002 - the protocol
-            self.stack.close()
-
-    for attempts_left in reversed(range(_ATTEMPTS)):
+    plugin = type("OneThread", (WorkerPlugin,), {"setup": _acquire, "teardown": _release})
+    attempts = _ATTEMPTS
+    while True:
         try:
-            client.register_plugin(OneThread(), name=name)
+            client.register_plugin(plugin(), name=name)
         except OSError:
+            attempts -= 1
             # As in `ask`; a worker that has the plugin replaces it.
-            if not attempts_left or client.status != "running":
+            if not attempts or client.status != "running":
                 raise
             sleep(_PAUSE_SECONDS)
         else:
             return
+
+
+def _acquire(plugin: object, worker: object) -> None:  # noqa: ARG001 - the protocol
+    """Limit the BLAS of a worker's process."""
+    BLAS_LIMIT.acquire()
+
+
+def _release(plugin: object, worker: object) -> None:  # noqa: ARG001 - the protocol
+    """Lift the limit."""
+    BLAS_LIMIT.release()
 
 
 @contextmanager

@@ -47,17 +47,17 @@ class _Limit:
                 self._stack.close()
 
 
-_LIMIT = _Limit()
+BLAS_LIMIT = _Limit()
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Limit the BLAS of this process to one thread."""
-    _LIMIT.acquire()
+    BLAS_LIMIT.acquire()
     try:
         yield
     finally:
-        _LIMIT.release()
+        BLAS_LIMIT.release()
 
 
 def probe(get: Callable[..., Any], /) -> Callable[..., dict[str, Any]] | None:
