@@ -28,6 +28,7 @@ class Case:
     size: Callable[[Any, Any], Any]
     targets: Callable[[np.random.Generator, tuple[int, ...]], Any]
     rowwise: bool = False  # whether the outputs of an example belong together
+    bounded: bool = False  # whether the gradient has a limit where an output is infinite
 
     def draw(self, seed: int, *shape: int) -> tuple[Any, Any, Any, Any]:
         """Return a, y, weights, the first of several being 0, and a tangent of a."""
@@ -88,6 +89,7 @@ CASES = {
         partial(_huber_gradient, 1.0),
         _distances,
         _normal,
+        bounded=True,
     ),
     "huber of 0.3": Case(
         partial(pullback.huber, delta=0.3),
@@ -96,6 +98,7 @@ CASES = {
         partial(_huber_gradient, 0.3),
         _distances,
         _normal,
+        bounded=True,
     ),
     "logistic": Case(
         pullback.logistic,
@@ -104,6 +107,7 @@ CASES = {
         lambda a, y: 1 / (1 + np.exp(-a)) - y,
         _logits,
         lambda rng, shape: np.round(2 * rng.random(shape)) / 2,
+        bounded=True,
     ),
     "poisson": Case(
         pullback.poisson,
