@@ -78,12 +78,16 @@ def test_traced_number() -> None:
 
 
 def test_number_of_the_backend(backend_one_device: Backend) -> None:
-    """A 0-d array is a number where it holds its value, and is never computed."""
+    """A 0-d array is a number where it holds its value; it is never computed, and no derivative is lost."""
     value = backend_one_device.asarray(np.asarray(0.25), "float32")
     x = backend_one_device.asarray(np.asarray([-1.0, 1.0]), "float32")
     if backend_one_device.lazy:
         with pytest.raises(TypeError, match=r"slope must be a number whose value is known .*; got a traced or lazy"):
             backend_one_device.call(pullback.leaky_relu_forward, x, slope=value)
+    elif backend_one_device.library == "torch":
+        message = r"^leaky_relu_forward: slope has no derivative; got a Tensor\. Pass a number, float\(slope\)$"
+        with pytest.raises(TypeError, match=message):
+            pullback.leaky_relu_forward(x, slope=value)
     else:
         h = pullback.leaky_relu_forward(x, slope=value)
         assert h.dtype == x.dtype
@@ -97,12 +101,30 @@ def test_option_keeps_the_dtype(backend_one_device: Backend, value: Any) -> None
         assert h.dtype == x.dtype
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by PyTorch, of itself
 @pytest.mark.backends("torch")
-def test_option_under_vmap() -> None:
+@pytest.mark.parametrize("transform", ["grad", "jacfwd", "vmap"])
+def test_option_under_transforms_of_torch(transform: str) -> None:
+    """An error, for a number taken of the tensor has no derivative, which would be 0 without a word."""
     torch: Any = importlib.import_module("torch")
-    x, message = torch.ones(2), r"slope must be a number whose value is known .*; got a traced or lazy Tensor\. "
-    with pytest.raises(TypeError, match=message):
-        torch.func.vmap(lambda slope: pullback.leaky_relu_forward(x, slope=slope))(x)
+    x = torch.asarray(0.5)[None] if transform == "vmap" else torch.asarray(0.5)
+    with pytest.raises(TypeError, match=r"^leaky_relu_forward: slope has no derivative; got a Tensor\. "):
+        getattr(torch.func, transform)(lambda slope: pullback.leaky_relu_forward(torch.ones(2), slope=slope).sum())(x)
+
+
+class Followed:
+    """A 0-d array that a library's autograd may follow, as PyTorch's."""
+
+    shape = ()
+    requires_grad = False
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+def test_array_that_autograd_follows() -> None:
+    with pytest.raises(TypeError, match=r"^f: x has no derivative; got a Followed\. Pass a number, float\(x\)$"):
+        float_option("f", "x", Followed())
 
 
 @pytest.mark.backends("jax")

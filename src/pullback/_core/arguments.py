@@ -202,6 +202,9 @@ def _number(function: str, name: str, value: object, /) -> float:
     """Convert a number or a 0-d array of a real dtype, which must hold its value already."""
     shape, dtype = getattr(value, "shape", ()), str(getattr(value, "dtype", ""))
     if isinstance(value, SupportsFloat | SupportsIndex) and shape == () and "complex" not in dtype:
+        if hasattr(value, "requires_grad"):
+            msg = f"{function}: {name} has no derivative; got a {type(value).__name__}. Pass a number, float({name})"
+            raise TypeError(msg)
         # A lazy array would compute; a traced one raises an error of its library's own.
         if not hasattr(value, "chunks"):
             with suppress(TypeError, ValueError, RuntimeError):
