@@ -30,11 +30,11 @@ def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
     return function
 
 
-def _spread(xp: Namespace, g: Array, right: int | None, /) -> Array:
+def _spread(_: Namespace, g: Array, right: int | None, /) -> Array:
     """Give a cotangent the axis back that was summed, which had `right` axes on its right; it broadcasts from there."""
     if right is None or g.ndim <= right:
         return g
-    return xp.expand_dims(g, axis=g.ndim - right)
+    return g[(..., None, *(slice(None),) * right)]
 
 
 def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:

@@ -104,7 +104,7 @@ class TracedNamespace:
             return general_function(self, name, RULES[name])
         if plain is not None and name in WITHOUT_DERIVATIVE:
             return constant_function(self, name, plain)
-        if name in REFUSED:
+        if plain is not None and name in REFUSED:
             return refusing_function(self, name, plain)
         msg = (
             f"{self!r} has no attribute {name!r}. It has the functions of the array API standard that "
@@ -249,9 +249,9 @@ def _dtypes(raw: Namespace, /, *names: str) -> frozenset[Any]:
     """Return those dtypes that a library has, as its arrays show them."""
     found = set()
     for name in names:
-        if (dtype := getattr(raw, name, None)) is not None:
-            with contextlib.suppress(Exception):  # a library may name a dtype that it cannot make
-                found.add(raw.empty((0,), dtype=dtype).dtype)
+        # Some libraries do not name all dtypes that they have, or name some that they cannot make.
+        with contextlib.suppress(Exception):
+            found.add(raw.empty((0,), dtype=getattr(raw, name, name)).dtype)
     return frozenset(found)
 
 
@@ -359,16 +359,13 @@ def inspecting_function(plain: Callable[..., Any], /) -> Callable[..., Any]:
     return function
 
 
-def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any] | None, /) -> Callable[..., Any]:
+def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function that cannot be differentiated: right for constants, and an error for active arrays."""
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if any(x._index >= 0 for x in _traced(args, kwargs)):
             msg = f"{name} cannot be differentiated: {REFUSED[name]}"
             raise NotImplementedError(msg)
-        if plain is None:
-            msg = f"{ns.raw.__name__} has no {name}"
-            raise AttributeError(msg)
         return constant_function(ns, name, plain)(*args, **kwargs)
 
     function.__name__ = name

@@ -85,12 +85,12 @@ def normalized_axes(ndim: int, axis: Any, /) -> tuple[int, ...]:
     return tuple(a + ndim if a < 0 else a for a in axes)
 
 
-def keep_dims(xp: Namespace, g: Array, ndim: int, axis: Any, keepdims: bool, /) -> Array:  # noqa: FBT001
+def keep_dims(xp: Namespace, g: Array, ndim: int, axis: Any, keepdims: bool, /) -> Array:  # noqa: ARG001, FBT001 - a pull
     """Give the result of a reduction its axes back, of size 1."""
     if keepdims or ndim == 0 or (axis is None and g.ndim == 0):
         return g
     for a in sorted(normalized_axes(ndim, axis)):
-        g = xp.expand_dims(g, axis=a)
+        g = g[(*(slice(None),) * a, None, ...)]
     return g
 
 

@@ -1,6 +1,7 @@
 """Every function of the standard has a rule, no derivative, or a refusal that says what to do."""
 
 import inspect
+from typing import Any
 
 import array_api_strict
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from array_api_compat import array_namespace
 
 import pullback as pb
-from pullback._autodiff.namespace import CREATION, EXTENSIONS, INSPECTION
+from pullback._autodiff.namespace import CREATION, EXTENSIONS, INSPECTION, namespace_of_level
 from pullback._autodiff.rules.registry import REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE
+from tests.harness.backend import Backend
 
 ARITHMETIC = {"add", "divide", "multiply", "subtract"}
 IN_MAIN = {"matmul", "matrix_transpose", "tensordot", "vecdot"}
@@ -45,3 +47,21 @@ def test_every_function_is_answered(name: str) -> None:
     pb.vjp(look, array_api_strict.asarray(np.ones(2)))
     known = set(RULES) | set(UNARY) | WITHOUT_DERIVATIVE | set(REFUSED) | ARITHMETIC
     assert name in known | set(CREATION) | set(INSPECTION)
+
+
+@pytest.mark.parametrize("name", standard())
+def test_the_library_decides(backend_one_chunking: Backend, name: str) -> None:
+    """A namespace has the functions that its library has: libraries ask for what they need."""
+    xp = backend_one_chunking.xp
+    traced: Any = namespace_of_level(xp, 1)
+    for part in name.split("."):
+        xp, traced = (getattr(x, part, None) for x in (xp, traced))
+    assert (traced is None) == (xp is None)
+
+
+def test_other_names(backend_one_chunking: Backend) -> None:
+    """Whatever else a library has is not offered."""
+    namespace = namespace_of_level(backend_one_chunking.xp, 1)
+    assert namespace.__array_api_version__ == backend_one_chunking.xp.__array_api_version__
+    for name in ("convolve", "einsum", "to_device", "T", "nansum", "ndarray"):
+        assert not hasattr(namespace, name)

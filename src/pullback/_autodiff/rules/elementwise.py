@@ -1,8 +1,9 @@
 """Functions of each entry by itself."""
 
 import functools
-import math
 from typing import Any
+
+from array_api_compat import device
 
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule, unary
 from pullback._autodiff.rules.strong import (
@@ -54,12 +55,17 @@ def log1p(xp: Namespace, g: Array, x: Array, /) -> Array:
 
 @unary
 def log2(xp: Namespace, g: Array, x: Array, /) -> Array:
-    return strong_divide(xp, g, x) / math.log(2)
+    return strong_divide(xp, g, x) / _log(xp, 2.0, g)
 
 
 @unary
 def log10(xp: Namespace, g: Array, x: Array, /) -> Array:
-    return strong_divide(xp, g, x) / math.log(10)
+    return strong_divide(xp, g, x) / _log(xp, 10.0, g)
+
+
+def _log(xp: Namespace, number: float, g: Array, /) -> Array:
+    """Return the logarithm of a number, with the library's digits."""
+    return xp.log(xp.asarray(number, dtype=g.dtype, device=device(g)))
 
 
 @rule

@@ -4,6 +4,7 @@ from typing import Any
 
 from array_api_compat import device
 
+from pullback._autodiff.rules.chunks import one_chunk
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
@@ -50,7 +51,7 @@ def ifft(xp: Namespace, x: Array, /, *, n: Any = None, axis: int = -1, norm: str
 
 
 def _back(xp: Namespace, g: Array, inverse: str, axis: int, norm: str, size: int, /) -> Array:
-    return _cut(xp, getattr(xp.fft, inverse)(g, axis=axis, norm=_OPPOSITE[norm]), {axis: size})
+    return _cut(xp, getattr(xp.fft, inverse)(one_chunk(xp, g, (axis,)), axis=axis, norm=_OPPOSITE[norm]), {axis: size})
 
 
 @fft_rule
@@ -66,7 +67,7 @@ def ifftn(xp: Namespace, x: Array, /, *, s: Any = None, axes: Any = None, norm: 
 
 
 def _back_n(xp: Namespace, g: Array, inverse: str, axes: tuple[int, ...], norm: str, sizes: dict[int, int], /) -> Array:
-    return _cut(xp, getattr(xp.fft, inverse)(g, axes=axes, norm=_OPPOSITE[norm]), sizes)
+    return _cut(xp, getattr(xp.fft, inverse)(one_chunk(xp, g, axes), axes=axes, norm=_OPPOSITE[norm]), sizes)
 
 
 @fft_rule
@@ -84,7 +85,7 @@ def rfftn(xp: Namespace, x: Array, /, *, s: Any = None, axes: Any = None, norm: 
 
 def _back_real(xp: Namespace, g: Array, axes: tuple[int, ...], full: int, norm: str, sizes: dict[int, int], /) -> Array:
     """Fill the half that a transform of real numbers leaves out with zeros, and transform back."""
-    g = _cut(xp, g, {axes[-1]: full})
+    g = one_chunk(xp, _cut(xp, g, {axes[-1]: full}), axes)
     return _cut(xp, xp.real(xp.fft.ifftn(g, axes=axes, norm=_OPPOSITE[norm])), sizes)
 
 
@@ -103,7 +104,7 @@ def _back_half(xp: Namespace, g: Array, axes: tuple[int, ...], norm: str, sizes:
     """Transform to the half that determines real numbers; all but its ends stand for two entries."""
     last = axes[-1]
     n = g.shape[last]
-    out = xp.fft.rfftn(g, axes=axes, norm=_OPPOSITE[norm])
+    out = xp.fft.rfftn(one_chunk(xp, g, axes), axes=axes, norm=_OPPOSITE[norm])
     k = xp.arange(out.shape[last], device=device(g))
     twice = xp.astype((k > 0) & (2 * k < n), g.dtype) + 1
     twice = xp.reshape(twice, (-1, *(1,) * (g.ndim - 1 - last % g.ndim)))

@@ -63,24 +63,28 @@ def _gathered(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) ->
     """Do what an assignment does, which an array of unknown size does not have."""
     for axis, (item, size) in enumerate(zip(items, spec.shape, strict=True)):
         if type(item) is int:
-            g = xp.expand_dims(g, axis=axis)
-        if item == _WHOLE:
-            continue
-        if type(size) is not int:
-            msg = (
-                f"x[{item}]: an axis of unknown size cannot be indexed by numbers where gradients are followed. "
-                "Compute the chunk sizes first, or use where() with a mask"
-            )
-            raise NotImplementedError(msg)
-        taken = [item % size] if type(item) is int else list(range(*item.indices(size)))
-        if not taken:
-            g = xp.sum(g, axis=axis, keepdims=True)
-            taken = [size]
-        source = [taken.index(i) if i in taken else 0 for i in range(size)]
-        shape = (*(1,) * axis, size, *(1,) * (len(items) - axis - 1))
-        chosen = xp.reshape(xp.asarray([i in taken for i in range(size)]), shape)
-        g = xp.where(chosen, xp.take(g, xp.asarray(source), axis=axis), 0)
+            g = g[(*(_WHOLE,) * axis, None, ...)]
+            item = slice(item, item % size + 1)  # noqa: PLW2901 - an integer is a slice of one
+        if item != _WHOLE:
+            g = _put_slice(xp, g, axis, size, item)
     return g
+
+
+def _put_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /) -> Array:
+    """Return zeros of some size along an axis with `g` at a slice of it."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_record_slice, g, axis, size, item)
+    taken = {place: i for i, place in enumerate(range(*item.indices(size)))}
+    shape = (*(1,) * axis, size, *(1,) * (g.ndim - axis - 1))
+    chosen = xp.reshape(xp.asarray([place in taken for place in range(size)]), shape)
+    if not taken:
+        return xp.where(chosen, xp.sum(g, axis=axis, keepdims=True), 0)
+    return xp.where(chosen, g[(*(_WHOLE,) * axis, [taken.get(place, 0) for place in range(size)])], 0)
+
+
+def _record_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /) -> Any:
+    return _put_slice(xp, g, axis, size, item), (_gather, (*(_WHOLE,) * axis, item, ...))
 
 
 def _set_mask(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
