@@ -151,7 +151,7 @@ def application() -> "Typer":
             str,
             typer.Option(
                 metavar="SIZE",
-                help="What the blocks at work may take, beside some 200 MiB for Python itself; on a cluster, in each "
+                help="The memory for blocks, without the 200 MiB of Python and its libraries; on a cluster, in each "
                 "of its workers. It decides how many rows a block has.",
             ),
         ] = "1GiB",

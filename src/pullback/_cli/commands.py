@@ -1,4 +1,4 @@
-"""What the commands of `pullback` do: they call the other rooms, print, and exit."""
+"""The commands of `pullback`: each calls the library, prints a table or a line, and exits with a status."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _REFERENCE = "numpy"
-# The laws that compare numbers, and what a column of the table has room for.
+# The laws that compare numbers, and the headings of their columns.
 _LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "double backward": "double"}
 
 
 def list_backends(out: "Console", err: "Console", /) -> None:
-    """Print a row for each backend, then what keeps some from working."""
+    """Print a row for each backend, then the reason why some do not work."""
     known = backends.known()
     states = _look(err, known.values())
     table = console.table("backend", "import", "version", "usable", "devices")

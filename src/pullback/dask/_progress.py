@@ -47,8 +47,9 @@ def bar(blocks: Sequence[Blocks], /, *, progress: bool) -> Iterator[Show]:
         task = bar.add_task("", total=1.0, rate="")
 
         def show(part: float) -> None:
-            speed = bar.tasks[task].speed
-            rate = "" if speed is None or isnan(rows) else f"{speed * rows:,.0f} rows/s"
+            # Since the start: two tasks that end at nearly the same time would give any speed.
+            seconds = bar.tasks[task].elapsed
+            rate = f"{part * rows / seconds:,.0f} rows/s" if seconds and not isnan(rows) else ""
             bar.update(task, completed=part, rate=rate)
 
         yield show

@@ -153,9 +153,7 @@ def test_disk_is_full() -> None:
         result = gradient()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    fault(
-        result, 1, "File too large", "out.zarr was not written: make room for up to 273.", f" in {Path.cwd()}, and run"
-    )
+    fault(result, 1, "File too large", "out.zarr was not written: free up to 273.", f" in {Path.cwd()}, and run")
     assert left() == set()
 
 

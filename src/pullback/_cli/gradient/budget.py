@@ -4,6 +4,7 @@ from math import ceil
 from typing import NamedTuple
 
 from pullback._cli.gradient.files import File
+from pullback._cli.gradient.heap import KEPT_BYTES
 from pullback.dask._plan import Plan
 
 
@@ -32,7 +33,8 @@ class Budget(NamedTuple):
         written = dz
         reading_upstream = upstream + self.upstream.reading_bytes(rows)
         reading_z = upstream + z + self.z.reading_bytes(rows)
-        return max(reading_upstream, reading_z, upstream + z + dz + max(step, written))
+        # The thread and the one that decodes for it hold freed memory each.
+        return 2 * KEPT_BYTES + max(reading_upstream, reading_z, upstream + z + dz + max(step, written))
 
     def process(self, rows: int, /) -> int:
         """Predict the memory of a process whose threads work on blocks of so many rows."""

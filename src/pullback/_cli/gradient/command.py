@@ -79,7 +79,7 @@ def _advice(error: BaseException, job: Job, /) -> str:
     """Say what to do against an error."""
     if isinstance(error, OSError) and error.errno in _FULL:
         size = format_bytes(sum(x.nbytes for x in job.outputs.values()))
-        return f"make room for up to {size} in {job.options.output.absolute().parent}"
+        return f"free up to {size} in {job.options.output.absolute().parent}"
     if type(error).__name__ == "KilledWorker":
         return "give a smaller --memory, which makes smaller blocks, if workers ran out of it"
     if isinstance(error, ValueError) and job.options.scheduler:

@@ -74,7 +74,7 @@ class File(ABC):
         """Return the memory of a block of so many rows, of which a task handles a strip at a time."""
 
     def reading_bytes(self, rows: int, /) -> int:  # noqa: ARG002 - for arrays that are decoded
-        """Return the memory beside the block itself while so many rows are read."""
+        """Return the memory that reading so many rows takes on top of the block itself."""
         return 0
 
     def parts(self) -> Iterator[str]:
@@ -293,10 +293,10 @@ class ZarrFile(File):
 
 
 def _decoded_copies(array: ZarrArray, /) -> int:
-    """Return how many times the decoded chunk is in memory at most, beside the array that it is read into."""
+    """Return the most copies of a decoded chunk in memory, without the array that it is read into."""
     if not (array.compressors or array.filters or array.shards):
         return 0
-    # A filter has what it is given and what it gives; Python's decompressors join pieces.
+    # A filter needs its input and its output; Python's decompressors join pieces.
     in_pieces = any(type(codec).__name__.lower().startswith(_IN_PIECES) for codec in array.compressors)
     return 2 if array.filters or in_pieces else 1
 

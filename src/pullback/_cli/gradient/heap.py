@@ -1,20 +1,22 @@
-"""The memory of freed arrays, which the C library keeps for arrays to come."""
+"""Memory of freed arrays, which the C library holds for later arrays."""
 
 import ctypes
 
-# For glibc's mallopt, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. Arrays of blocks are larger than the first and go back to
-# the system when they are freed; those of strips are smaller and are used again.
-_LIMITS = (-3, 4 * 2**20), (-1, 16 * 2**20)
+# The arrays of blocks are larger than this, and go back to the system when they are freed. Those of strips are smaller
+# and are used again: the heap of a thread holds at most as much freed memory.
+KEPT_BYTES = 4 * 2**20
+# For glibc's mallopt: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+_LIMITS = -3, -1
 
 
 def return_freed_memory() -> None:
-    """Have the memory of freed blocks returned to the system, where glibc would keep it for blocks to come.
+    """Let glibc return the memory of freed blocks to the system.
 
-    It would keep up to three times what is in use, which no plan can foresee.
+    By default it holds up to three times the memory in use, which no plan can predict.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError):
         return
-    for name, value in _LIMITS:
-        mallopt(name, value)
+    for name in _LIMITS:
+        mallopt(name, KEPT_BYTES)
