@@ -8,11 +8,24 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "parts", "gradients", "growth", "accuracy", "digits", "memory", "layers", "plan", "pool", "scale")
+PARTS = (
+    "affine",
+    "parts",
+    "gradients",
+    "growth",
+    "accuracy",
+    "digits",
+    "memory",
+    "layers",
+    "plan",
+    "pool",
+    "scale",
+    "tape",
+)
 # Compares with what is saved, and is a part of what is run before each change.
 GUARD = "guard"
 # What the peers are measured in; the others need none of them.
-COMPARING = {"affine", "parts", "gradients", "growth", "accuracy", "memory", "layers"}
+COMPARING = {"affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "tape"}
 PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")

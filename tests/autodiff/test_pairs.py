@@ -166,3 +166,15 @@ def test_long_sums_are_accurate() -> None:
     )(w.astype(float), b.astype(float), scale.astype(float))
     for g, e in zip(got, wide, strict=True):
         assert np.max(np.abs(g - e)) <= 1e-6 * np.max(np.abs(e))
+
+
+def test_sums_of_equal_entries_are_exact() -> None:
+    """A bias of a million rows has the gradient of its rows' number, and no row of ones is summed."""
+    z, w = np.ones((1_000_003, 2), dtype=np.float32), np.ones((2, 3), dtype=np.float32)
+    b, scale = np.ones(3, dtype=np.float32), np.asarray([[0.1], [0.2]], dtype=np.float32)
+    db = pb.grad(lambda b: array_namespace(b).sum((pb.constant(z) @ w + b) * np.float32(0.5)))(b)
+    assert np.array_equal(db, np.full(3, 500_001.5, dtype=np.float32))
+    got = pb.grad(lambda s: array_namespace(s).sum(s + pb.constant(w)) * 2.0)(scale)
+    assert np.array_equal(got, np.full((2, 1), 6.0, dtype=np.float32))
+    none = pb.grad(lambda b: array_namespace(b).sum(b + pb.constant(z[:0, :1])))(b)
+    assert np.array_equal(none, np.zeros(3, dtype=np.float32))

@@ -406,14 +406,24 @@ def call_rule(ns: TracedNamespace, rule: Callable[..., Any], args: tuple[Any, ..
         if type(x) is Traced and x._namespace is ns:
             values.append(x._value)
             leaves.append(x)
-        elif type(x) in _PLAIN:
+        elif _holds_no_array(x):
             values.append(x)
-            leaves.append(None)
+            leaves.extend([None] * (len(x) if type(x) is tuple else 1))
         else:
             return _call_mixed(ns, rule, args, kwargs)
-    if kwargs and not all(type(v) in _PLAIN for v in kwargs.values()):
+    if kwargs and not all(map(_holds_no_array, kwargs.values())):
         return _call_mixed(ns, rule, args, kwargs)
     return _record(ns, rule(ns.base, *values, **kwargs), leaves)
+
+
+def _holds_no_array(x: Any, /) -> bool:
+    """Whether this is a Python number, a name, or a tuple or slice of numbers: what most options and indices are."""
+    kind = type(x)
+    if kind in _PLAIN:
+        return True
+    if kind is tuple:
+        return all(map(_holds_no_array, x))
+    return kind is slice and type(x.start) in _PLAIN and type(x.stop) in _PLAIN and type(x.step) in _PLAIN
 
 
 def _call_mixed(ns: TracedNamespace, rule: Callable[..., Any], args: Any, kwargs: dict[str, Any], /) -> Any:
@@ -451,7 +461,7 @@ def _record(ns: TracedNamespace, result: Any, leaves: list[Any], /) -> Any:
     return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
 
 
-_PLAIN = frozenset({bool, int, float, complex, str, type(None)})
+_PLAIN = frozenset({bool, int, float, complex, str, type(None), type(Ellipsis)})
 
 
 def _flat(ns: TracedNamespace, args: Any, /) -> Iterator[Traced | None]:

@@ -47,6 +47,16 @@ def fit(xp: Namespace, g: Array, spec: Like, /) -> Array:
     return cast(xp, g, spec.dtype)
 
 
+def fit_small(xp: Namespace, g: Array, out: Like, spec: Like, /) -> Array:
+    """Undo a broadcast for a cotangent that broadcasts to the shape of the result, `out`, without broadcasting it."""
+    ndim = len(out.shape)
+    sizes = (1,) * (ndim - g.ndim) + tuple(g.shape)
+    primal = (1,) * (ndim - len(spec.shape)) + spec.shape
+    equal = math.prod(n for n, have, size in zip(out.shape, sizes, primal, strict=True) if have == size == 1)
+    g = fit(xp, g, spec)
+    return g if equal == 1 else g * equal
+
+
 def cast(xp: Namespace, g: Array, dtype: DType, /) -> Array:
     """Cast a cotangent to the dtype of its primal: to the real part where that is real."""
     if g.dtype == dtype:

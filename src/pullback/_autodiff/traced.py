@@ -12,7 +12,7 @@ from array_api_compat import device
 
 from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic
-from pullback._autodiff.shapes import cast, fit, full, like
+from pullback._autodiff.shapes import cast, fit, fit_small, full, like
 from pullback._autodiff.tape import LostGradientError
 from pullback._core.typing import Namespace
 
@@ -305,6 +305,9 @@ def adapted(
 
 
 def _adapted(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
+    if g.ndim < len(out.shape) and out.array is None:
+        # A cotangent that was not broadcast yet: what would be summed over equal entries is multiplied by their number.
+        return fit_small(xp, pull(xp, g, *saved), out, x)
     return fit(xp, pull(xp, full(xp, g, out), *saved), x)
 
 
