@@ -233,36 +233,6 @@ def test_big_endian(of: str) -> None:
 
 
 @pytest.mark.backends("dask")
-def test_ml_dtypes_in_blocks() -> None:
-    """Sums of narrow blocks are float32 until they are whole: 300 ones are 300 ones."""
-    import dask.array as da  # noqa: PLC0415
-
-    from pullback.dask import accumulate, compute  # noqa: PLC0415
-
-    z = np.ones((300, 2), ml_dtypes.bfloat16)
-    batch = da.from_array(z, chunks=(7, -1))
-    dz, dw, db = compute(*accumulate(affine_backward, batch, batch, shared=(np.eye(2, dtype=z.dtype),), rows=("dz",)))
-    assert dz.dtype == z.dtype
-    np.testing.assert_array_equal(dz, z)
-    np.testing.assert_array_equal(np.astype(dw, float), np.full((2, 2), 300.0))
-    np.testing.assert_array_equal(np.astype(db, float), np.full(2, 300.0))
-
-
-@pytest.mark.backends("dask")
-@pytest.mark.parametrize("of", [">f4", ">f8", ">f2", ">c8"])
-def test_big_endian_in_blocks(of: str) -> None:
-    import dask.array as da  # noqa: PLC0415
-
-    from pullback.dask import accumulate, compute  # noqa: PLC0415
-
-    d, z = (da.from_array(x.astype(of), chunks=(2, -1)) for x in (np.ones((3, 3)), Z))
-    dz, dw, db = compute(*accumulate(affine_backward, d, z, shared=(W.astype(of),), rows=("dz",)))
-    np.testing.assert_array_equal(dz, np.ones((3, 3)) @ W.T)
-    np.testing.assert_array_equal(dw, Z.T @ np.ones((3, 3)))
-    np.testing.assert_array_equal(db, np.full(3, 3.0))
-
-
-@pytest.mark.backends("dask")
 def test_blocks_of_dask() -> None:
     """Dask tells what its blocks are, also after plain arrays of the same dtype have passed."""
     import dask.array as da  # noqa: PLC0415
