@@ -100,10 +100,11 @@ def examples(session: nox.Session) -> None:
         session.run("python", str(path), f"--output={session.create_tmp()}/{path.stem}.svg")
 
 
-@nox.session(tags=["cpu"])
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    session.install(".[cli,cluster]", *group("test"))
+    blocks = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"]]
+    session.install(".[cli,cluster]", *blocks, *group("test"))
     session.run("pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
 
 

@@ -345,3 +345,17 @@ def test_refuses(backend_one_device: Backend, name: str) -> None:
         for delta in (0.0, -1.0, math.nan):
             refuses(ValueError, name, rf"delta must be above 0; got {delta!r}$", x, x, delta=delta)
         refuses(TypeError, name, r"delta must be a real number; got str\.", x, x, delta="1")
+
+
+class _Labels(np.ndarray[Any, Any]):
+    """Labels of another type than the outputs."""
+
+
+@pytest.mark.backends("numpy")
+def test_labels_of_another_type_are_checked_each_time() -> None:
+    """What passed for floating labels of a type does not pass for its integers."""
+    a = np.asarray([[1.0, -2.0]])
+    floats = np.asarray([[0.0, 1.0]])
+    for labels in (floats, floats, np.asarray([[0, 1]])):
+        loss = squared_error(a, labels.view(_Labels))
+        np.testing.assert_array_equal(loss.da, a - labels)

@@ -132,13 +132,15 @@ def read_loss(
 def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...]]:
     """Check the libraries, devices and dtypes; return the namespace and the names of the floating arrays."""
     cls, device = type(given["a"]), getattr(given["a"], "device", None)
-    key: list[Any] = [cls, *given]
+    parts: list[Any] = [cls, *given]
     for x in given.values():
         if type(x) is not cls or getattr(x, "device", None) != device or not hasattr(x, "dtype"):
             break
-        key.append(x.dtype)
+        parts.append(x.dtype)
+    # Arrays of several types or devices have no key: it would lack their dtypes.
+    key = tuple(parts) if len(parts) == 1 + 2 * len(given) else None
     # Asking for the kind of each dtype takes as long as a small sum.
-    known = _known.get(tuple(key))
+    known = None if key is None else _known.get(key)
     if known is not None:
         return known
     given.update(zip(given, lifted(tuple(given.values())), strict=True))
@@ -151,9 +153,8 @@ def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace,
             msg = f"{function}: {name} must have {_RULES.get(name, 'a real floating dtype')}; got {x.dtype}"
             raise TypeError(msg)
     known = xp, tuple(floating)
-    # In a shorter key, a dtype is missing.
-    if cached_namespace(given["a"]) is not None:
-        _known[tuple(key)] = known
+    if key is not None and cached_namespace(given["a"]) is not None:
+        _known[key] = known
     return known
 
 
