@@ -14,7 +14,7 @@ from pullback._core.typing import Namespace
 
 
 def record_pair(pair: Pair, inputs: tuple[Any, ...], /, **options: Any) -> Any:
-    """Carry out a pair on the values of traced arrays, and record it as one operation.
+    """Carry out a pair of one differentiable input on the values of traced arrays, and record it as one operation.
 
     Returns None if an array is active for which the pair has no derivative: it is then recorded function by function.
     """
@@ -33,17 +33,12 @@ def record_pair(pair: Pair, inputs: tuple[Any, ...], /, **options: Any) -> Any:
         return _record_loss(ns, pair, inputs[0], values, options, out)
     known = {**dict(zip(pair.inputs, values, strict=False)), "output": out}
     needed = tuple(known[name] for name in pair.needs)
-    names = tuple(pair.inputs)
-    wrt = tuple(names[i] for i in active)
-    return record_call(ns, out, [inputs[i] for i in active], _pull, (pair, wrt, options, *needed))
+    return record_call(ns, out, [inputs[0]], _pull, (pair, options, *needed))
 
 
-def _pull(_: Namespace, gs: tuple[Any, ...], pair: Pair, wrt: tuple[str, ...], options: Any, /, *needed: Any) -> Any:
-    """Pull back by the backward of a pair."""
-    if len(pair.inputs) == 1:
-        return [pair.backward(*gs, *needed, **options)]  # type: ignore[misc] # there is one where this is recorded
-    found = pair.backward(*gs, *needed, wrt=wrt, **options)  # type: ignore[misc]
-    return [getattr(found, f"d{name}") for name in wrt]
+def _pull(_: Namespace, gs: tuple[Any, ...], pair: Pair, options: Any, /, *needed: Any) -> Any:
+    """Pull back by the backward of a pair of one input."""
+    return [pair.backward(*gs, *needed, **options)]  # type: ignore[misc] # there is one where this is recorded
 
 
 def _record_loss(

@@ -102,8 +102,3 @@ def keep_dims(xp: Namespace, g: Array, ndim: int, axis: Any, keepdims: bool, /) 
     for a in sorted(normalized_axes(ndim, axis)):
         g = g[(*(slice(None),) * a, None, ...)]
     return g
-
-
-def count(shape: tuple[int, ...], axis: Any, /) -> int:
-    """Return the number of entries that a reduction over `axis` takes."""
-    return math.prod(shape[a] for a in normalized_axes(len(shape), axis))

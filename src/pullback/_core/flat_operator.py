@@ -1,5 +1,6 @@
 """Linear operators on flat vectors, as ``scipy.sparse.linalg`` takes them."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Generic
 
@@ -21,13 +22,13 @@ class FlatOperator(Generic[ArrayT]):
     def __init__(self, like: Array, shape: tuple[int, int], dtype: DType, /) -> None:
         self._like, self.shape, self.dtype = like, shape, dtype
 
+    @abstractmethod
     def _push(self, v: ArrayT, /) -> ArrayT:
         """Multiply with a vector of shape (N,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pull(self, u: ArrayT, /) -> ArrayT:
         """Multiply the adjoint with a vector of shape (M,)."""
-        raise NotImplementedError
 
     def matvec(self, v: ArrayT, /) -> ArrayT:
         """Multiply with a vector.
