@@ -79,7 +79,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         (["demo", "--help"], ["--backend", "NAME", "Example: pullback demo --backend dask", "Exits with 1 if"]),
         (
             ["gradient", "--help"],
-            ["--upstream DA", "[default: 1GiB]", "Example: pullback gradient --z z.npy", "with 130 if"],
+            ["--upstream DA", "[default: 1GiB]", "Example: pullback gradient --z z.npy", "130 for Ctrl-C"],
         ),
         (
             ["check", "--help"],
