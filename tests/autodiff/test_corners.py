@@ -128,3 +128,18 @@ def test_functions_of_torch_itself(backend_one_device: Backend) -> None:
         assert np.allclose(backend_one_device.numpy(got), expected)
     with pytest.raises((TypeError, LostGradientError)):
         pb.grad(lambda x: torch.erfinv(x).sum())(x)
+
+
+def test_powers_and_products_in_place() -> None:
+    w = np.asarray([[0.0, 2.0], [1.0, 0.0]])
+
+    def f(x: Any) -> Any:
+        y = x * 1.0
+        kept = y
+        y **= 2.0
+        y @= w
+        assert kept is y
+        return array_namespace(x).sum(y * array_namespace(x).exp(np.zeros(2)))
+
+    x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+    assert np.array_equal(pb.grad(f)(x), 2 * x * [2.0, 1.0])
