@@ -122,6 +122,7 @@ def test_functions_of_torch_itself(backend_one_device: Backend) -> None:
         (lambda x: torch.Tensor.__mul__(t, x), np.ones(3)),
         (lambda x: t - x, -np.ones(3)),
         (lambda x: torch.div(x, t), np.ones(3)),
+        (lambda x: x + t // x, np.ones(3)),
     ]
     for program, expected in programs:
         got = pb.grad(lambda x, program=program: array_namespace(x).sum(program(x)))(x)
