@@ -95,7 +95,7 @@ def _recompute(xp: Namespace, gs: tuple[Any, ...], function: Callable[..., Any],
 
 
 class _Custom(NamedTuple):
-    """What a function with a derivative of its own is made of."""
+    """The parts of a function with a derivative of its own."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]

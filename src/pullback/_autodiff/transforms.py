@@ -8,6 +8,7 @@ from pullback._autodiff.namespace import library, namespace_of_level
 from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
+from pullback._core.arguments import same_shape
 
 Function = Callable[..., Any]
 
@@ -445,14 +446,7 @@ def _matching(name: str, rule: str, expected: Any, given: Any, /) -> list[Any]:
     """Return the leaves of a tree that has the structure and the shapes of another one."""
     ours, theirs = trees.leaves(expected), trees.leaves(given)
     shapes, got = ([tuple(getattr(x, "shape", ())) for x in leaves] for leaves in (ours, theirs))
-    if len(shapes) != len(got) or not all(map(_same_sizes, shapes, got)):
+    if len(shapes) != len(got) or not all(map(same_shape, shapes, got)):
         msg = f"{name}: {rule}, {shapes}; got {got}"
         raise ValueError(msg)
     return theirs
-
-
-def _same_sizes(shape: tuple[Any, ...], other: tuple[Any, ...], /) -> bool:
-    """Whether two shapes can be equal; a size that is not known agrees with all."""
-    return len(shape) == len(other) and all(
-        a == b or not (type(a) is int and type(b) is int) for a, b in zip(shape, other, strict=True)
-    )

@@ -79,7 +79,7 @@ def changed(x: Traced, /) -> None:
 
 
 def _refresh(x: Traced, source: Traced | None, /) -> None:
-    """Make the views of an array anew, but for the one that the change comes from."""
+    """Read the views of an array again, except for the one that the change comes from."""
     family = getattr(x, "_family", None)
     for child in () if family is None else [ref() for ref in family.children]:
         if child is not None and child is not source:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pullback._autodiff.rules.arithmetic import identity
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.typing import Array
 from pullback._core import tracing
@@ -17,22 +18,16 @@ from pullback._core.reductions import (
 from pullback._core.typing import Namespace
 
 
-def _same(xp: Namespace, g: Array, /) -> Array:
-    """Return a cotangent that broadcasts to its primal."""
-    del xp
-    return g
-
-
 def _sum_rows(xp: Namespace, y: Array, /) -> Any:
-    return sum_rows(xp, y), (_same,)
+    return sum_rows(xp, y), (identity,)
 
 
 def _sum_all(xp: Namespace, x: Array, /) -> Any:
-    return sum_all(xp, x), (_same,)
+    return sum_all(xp, x), (identity,)
 
 
 def _sum_last(xp: Namespace, x: Array, /) -> Any:
-    return sum_last(xp, x), (_same,)
+    return sum_last(xp, x), (identity,)
 
 
 def _dot_last(xp: Namespace, x: Array, y: Array, /) -> Any:
@@ -68,7 +63,7 @@ def _product_w(xp: Namespace, g: Array, x: Array, /) -> Array:
 
 
 def _sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Any:
-    return sum_axes(xp, x, axes), (_same,)
+    return sum_axes(xp, x, axes), (identity,)
 
 
 def sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 from array_api_compat import device
 
+from pullback._autodiff.rules.arithmetic import identity
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule, unary
 from pullback._autodiff.rules.strong import (
     conj,
@@ -24,10 +25,6 @@ WITHOUT_DERIVATIVE |= {
     *("less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "nextafter", "not_equal", "round"),
     *("signbit", "trunc", "operator.floordiv"),
 }
-
-
-def _same(_: Namespace, g: Array, /) -> Array:
-    return g
 
 
 # Exponentials and logarithms.
@@ -284,7 +281,7 @@ def _conj(xp: Namespace, g: Array, /) -> Array:
 
 @rule
 def real(xp: Namespace, x: Array, /) -> Any:
-    return xp.real(x), (_same,)
+    return xp.real(x), (identity,)
 
 
 @rule
@@ -336,12 +333,12 @@ def _above(xp: Namespace, g: Array, x: Array, low: Any, high: Array, /) -> Array
 
 @rule
 def remainder(xp: Namespace, x1: Any, x2: Any, /) -> Any:
-    return xp.remainder(x1, x2), (_same,), (_quotient, x1, x2)
+    return xp.remainder(x1, x2), (identity,), (_quotient, x1, x2)
 
 
 @functools.partial(rule, name="operator.mod")
 def operator_mod(xp: Namespace, x1: Any, x2: Any, /) -> Any:
-    return x1 % x2, (_same,), (_quotient, x1, x2)
+    return x1 % x2, (identity,), (_quotient, x1, x2)
 
 
 def _quotient(xp: Namespace, g: Array, x1: Any, x2: Array, /) -> Array:
