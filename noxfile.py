@@ -136,7 +136,7 @@ def doctest(session: nox.Session) -> None:
 @nox.session(tags=["cpu"])
 def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html, open its pages, and run its code and the README's."""
-    session.install(".[demo,cluster]", *group("docs"), *group("test"))
+    session.install(".[cluster,examples]", *group("docs"), *group("test"))
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for make in ("clean", "html"):
         session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")

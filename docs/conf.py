@@ -1,14 +1,20 @@
 """The site: `nox -s docs` builds it into docs/_build/html and opens every page."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pullback
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinxcontrib import katex
 
-sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+HERE = Path(__file__).parent
+# npm's KaTeX, whose style sheet and fonts the site serves itself.
+KATEX = HERE / "node" / "node_modules" / "katex" / "dist"
+sys.path.insert(0, str(HERE / "extensions"))
 
 project = "pullback"
 version = release = pullback.__version__
@@ -16,19 +22,27 @@ html_title = "pullback"
 html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
-html_static_path = ["static"]
+html_static_path = ["static", str(KATEX)]
 html_css_files = ["style.css"]
 html_theme_options = {"navigation_with_keys": True}
+# The second line leaves out what the pages do not use of KaTeX.
 exclude_patterns = ["_build", "node"]
+exclude_patterns += [
+    f"**/{x}" for x in ("README.md", "contrib", "katex.css", "katex-swap*", "katex*js")
+]
 
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "numpydoc",
-    "formulas",
-    "pictures",
+    "sphinxcontrib.katex",
     "results",
 ]
+# Formulas are set while the site is built: to read them needs no script.
+katex_prerender = True
+katex_js_path = str(KATEX / "katex.min.js")
+katex_css_path = "katex.min.css"
+katex.KATEX_DEFAULT_OPTIONS.update(throwOnError=True, strict="error")
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -40,7 +54,20 @@ numpydoc_show_class_members = False
 
 
 def setup(app: Sphinx) -> None:
-    """Show the sources in docstrings as they are meant."""
+    """Draw the pictures of the examples, and render sources in docstrings."""
+
+    def draw(_: Sphinx) -> None:
+        if not KATEX.is_dir():
+            msg = (
+                f"KaTeX is not installed. npm ci --ignore-scripts --prefix={HERE / 'node'}"
+            )
+            raise ExtensionError(msg)
+        for script in sorted((HERE.parent / "examples").glob("*.py")):
+            picture = HERE / "_build" / "examples" / f"{script.stem}.svg"
+            if not picture.exists() or picture.stat().st_mtime < script.stat().st_mtime:
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                command = [sys.executable, script, "--output", picture]
+                subprocess.run(command, check=True)  # noqa: S603
 
     def escape(
         _: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]
@@ -54,5 +81,6 @@ def setup(app: Sphinx) -> None:
             if mangled := re.fullmatch(r"\[R[0-9a-f]+-(\w+)\]", text):
                 text.parent.replace(text, nodes.Text(f"[{mangled[1]}]"))
 
+    app.connect("builder-inited", draw)
     app.connect("autodoc-process-docstring", escape)
     app.connect("doctree-resolved", number)

@@ -2,7 +2,6 @@
 
 import html.parser
 import importlib
-import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -10,10 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from matplotlib.figure import Figure
+from playwright.sync_api import Browser
 
 import pullback
 import pullback.dask
-from tests.harness.browser import Tab, browser
+from tests.harness.browser import browser, visit
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "_build" / "html"
@@ -55,10 +56,10 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Start a browser."""
-    with browser(tmp_path_factory.mktemp("browser")) as tab:
-        yield tab
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -76,28 +77,27 @@ def test_site_is_built() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
-def test_page_opens(tab: Tab, page: Path) -> None:
+def test_page_opens(chromium: Browser, page: Path) -> None:
     """No error in the console, nothing from the network, every formula set, and no page wider than the screen."""
     for width, dark in ((PHONE, False), (DESK, True)):
-        tab.open(page, width, dark=dark)
-        assert tab.errors() == []
-        assert [url for url in tab.requests() if not url.startswith(("file:", "data:"))] == []
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        unset = (
-            "[...document.querySelectorAll('.math')].filter(x => !x.querySelector('.katex-html')?.offsetWidth).length"
-        )
-        assert tab.evaluate(unset) == 0
-        assert tab.evaluate("document.querySelectorAll('.katex-error').length") == 0
-        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128) == dark
+        with visit(chromium, page, width, dark=dark) as visited:
+            evaluate = visited.page.evaluate
+            assert visited.errors == []
+            assert [url for url in visited.requests if not url.startswith(("file:", "data:"))] == []
+            assert evaluate("document.documentElement.scrollWidth") <= width
+            unset = "x => !x.querySelector('.katex-html')?.offsetWidth"
+            assert evaluate(f"[...document.querySelectorAll('.math')].filter({unset}).length") == 0
+            assert evaluate("document.querySelectorAll('.katex-error').length") == 0
+            background = evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128) == dark
 
 
-def test_browser_sees_errors(tab: Tab, tmp_path: Path) -> None:
+def test_browser_sees_errors(chromium: Browser, tmp_path: Path) -> None:
     """What the test above looks for, it finds."""
     page = tmp_path / "page.html"
     page.write_text("<script>console.error('wrong'); nothing()</script><img src='missing.png'>")
-    tab.open(page, DESK)
-    found = " ".join(tab.errors())
+    with visit(chromium, page, DESK) as visited:
+        found = " ".join(visited.errors)
     assert all(word in found for word in ("wrong", "nothing is not defined", "ERR_FILE_NOT_FOUND"))
 
 
@@ -169,23 +169,36 @@ def test_results_are_read_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_numbers_in_cells_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pictures read cells that are written for people."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
-    plot, peers = map(importlib.import_module, ("plot", "peers"))
+    charts, saved = map(importlib.import_module, ("charts", "saved"))
     cells = ["8,000", "≤ 1e-06; ≤ each peer's or 6e-08", "= 1.04 (0.77 to 1.30)", "10 (extrapolated)"]
-    assert plot.numbers(cells) == [8000, 1e-6, 1.04, 10]
-    assert [peers.seconds(cell) for cell in ("2 s", "1.5 ms")] == [2, 1.5e-3]
-    assert [peers.duration(time) for time in (10, 1e-3, 1e-5)] == ["10 s", "1 ms", "10 µs"]
+    assert saved.numbers(cells) == [8000, 1e-6, 1.04, 10]
+    assert [saved.seconds(cell) for cell in ("2 s", "1.5 ms")] == [2, 1.5e-3]
+    assert [charts.duration(time) for time in (10, 1e-3, 1e-5)] == ["10 s", "1 ms", "10 µs"]
 
 
-def test_names_beside_curves_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names keep the order of their curves, stay a line apart and in the picture, and move only where they must."""
+def test_chart_shows_the_saved_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each library has a line through its numbers, and the legend has the order of their ends."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
-    peers = importlib.import_module("peers")
-    free = {"a": 100.0, "b": 200.0}
-    assert peers.apart(free) == free
-    assert peers.apart({"a": 101, "b": 99}) == {"b": 90, "a": 110}
-    crowded = {name: peers.BOTTOM - 3 * i for i, name in enumerate("abcdefg")} | {"top": peers.TOP - 5}
-    heights = sorted(peers.apart(crowded).values())
-    assert list(peers.apart(crowded)) == sorted(crowded, key=crowded.__getitem__)
-    assert all(after - before >= peers.LINE for before, after in itertools.pairwise(heights))
-    assert heights[0] >= peers.TOP
-    assert heights[-1] <= peers.BOTTOM
+    charts, saved = map(importlib.import_module, ("charts", "saved"))
+    columns = ["m", "db, pullback", "db, NumPy", "bounds"]
+    table = saved.Table(ROOT, [], "", columns, [["1", "0.0e+00", "0.0e+00", "≤ 1"], ["20", "1e-8", "3e-3", "≤ 1e-6"]])
+    figure = Figure()
+    charts.accuracy(figure, table, "db")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert lines == {"NumPy": [[20, 3e-3]], "bound": [[1, 1], [20, 1e-6]], "pullback": [[20, 1e-8]]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NumPy", "bound", "pullback"]
+
+
+def test_picture_has_the_colours_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture has no colour of its own, no text as curves, and no id that another on the page has."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    results, drawing = map(importlib.import_module, ("results", "drawing"))
+    found: set[str] = set()
+    for name in ("pair", "accumulate"):
+        draw, _, _, height = results.PICTURES[name]
+        written = drawing.svg(draw, height=height)
+        assert "<text" in written
+        assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", written)) <= {"none", *drawing.PAGE.values()}
+        ids = re.findall(r' id="([^"]+)"', written)
+        assert found.isdisjoint(ids)
+        found.update(ids)

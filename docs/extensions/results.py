@@ -6,44 +6,39 @@ What a page says of a measurement is read from benchmarks/results, and none of i
 import html
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from curves import graph, pool
 from docutils import nodes
 from docutils.parsers.rst import Directive
-from peers import accuracy, growth, speed
-from plot import power
-from saved import Table, read
 from sphinx.application import Sphinx
 
-# What draws a picture, and the tables that it is drawn from.
-CURVES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
-    "pool": (pool, ("pool",)),
-    "graph": (graph, ("graph",)),
-    "speed": (speed, ("affine float32", "affine float64", "means")),
+from charts import accuracy, graph, growth, pool, speed
+from diagrams import accumulate, pair
+from drawing import svg
+from saved import Table, read
+
+# Each picture: its function, the tables that it draws, other arguments, and its height in inches.
+PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...], float]] = {
+    "pair": (pair, (), (), 3.67),
+    "accumulate": (accumulate, (), (), 3.44),
+    "pool": (pool, ("pool",), (), 3.6),
+    "graph": (graph, ("graph",), (), 3.6),
+    "speed": (speed, ("affine float32", "affine float64", "means"), (), 4.6),
     "speed beside advect": (
         speed,
-        (
-            "affine float32 beside advect",
-            "affine float64 beside advect",
-            "means beside advect",
-        ),
+        tuple(f"{name} beside advect" for name in ("affine float32", "affine float64", "means")),
+        (),
+        3.2,
     ),
-    **{f"growth {letter}": (growth, (f"growth {letter}",)) for letter in "mkn"},
-    **{
-        f"accuracy of {gradient}": (partial(accuracy, gradient), ("accuracy 64 x 64",))
-        for gradient in ("dw", "db")
-    },
+    **{f"growth {letter}": (growth, (f"growth {letter}",), (), 3.8) for letter in "mkn"},
+    **{f"accuracy of {name}": (accuracy, ("accuracy 64 x 64",), (name,), 3.8) for name in ("dw", "db")},
 }
-# With more columns, a table is scrolled in its own box: as cards, its rows would not end.
-NARROW = 8
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("results", Results)
-    app.add_directive("curve", Curve)
+    app.add_directive("picture", Picture)
     app.add_directive("block-size", BlockSize)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -62,31 +57,26 @@ class Saved(Directive):
 
 
 class Results(Saved):
-    """A table by its name, with its title above, and below what it was measured on."""
+    """A table by its name: its title above, the machine below; a wide one scrolls sideways."""
 
     def run(self) -> list[nodes.Node]:
-        """Write it; each cell knows its column, which a phone shows beside it."""
+        """Write it."""
         name = self.arguments[0]
         table = self.table(name)
-        columns, rows = table.columns, table.rows
-        kind, box = "results", ""
-        if len(columns) > NARROW:
-            kind = "results wide"
-            box = f' role="region" aria-label="{html.escape(name)}" tabindex="0"'
-            columns, *rows = (self.joined(columns, row) for row in (columns, *rows))
+        columns, *rows = (self.joined(table.columns, row) for row in (table.columns, *table.rows))
         head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-        body = "".join(f"<tr>{self.cells(columns, row)}</tr>" for row in rows)
-        if box:
-            # What is in brackets has a line of its own.
-            body = re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", body)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        # What is in brackets has a line of its own.
+        body = re.sub(r" (\([^()]*\))</td>", r" <small>\1</small></td>", body)
         # The titles are written for a terminal, with the marks of code.
         title = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(table.title))
         machine = "\n".join(map(html.escape, table.machine))
         written = (
-            f'<div class="{kind}"><p class="title">{title}</p><div class="scrolled"{box}>'
+            f'<div class="results"><p class="title">{title}</p>'
+            f'<div class="scrolled" role="region" aria-label="{html.escape(name)}" tabindex="0">'
             f'<table class="docutils"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
-            "<details><summary>What it was measured on</summary>"
+            "<details><summary>Machine and versions</summary>"
             f"<pre>{machine}</pre></details></div>"
         )
         return [nodes.raw("", written, format="html")]
@@ -97,32 +87,26 @@ class Results(Saved):
         if columns[1]:
             return row
         first, second, *others = row
-        return [f"{first} ({second})" if second else first, *others]
-
-    @staticmethod
-    def cells(columns: list[str], row: list[str]) -> str:
-        """Write a row."""
-        named = zip(columns, row, strict=True)
-        cells = [
-            f'<td data-column="{html.escape(name)}">{html.escape(cell)}</td>'
-            for name, cell in named
-        ]
-        return "".join(cells)
+        return [f"{first} {second}".rstrip(), *others]
 
 
-class Curve(Saved):
-    """Tables as a picture, with a caption, which is also what a screen reader says."""
+class Picture(Saved):
+    """A picture by its name, with a caption, which a screen reader reads too."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
         """Draw it."""
-        draw, names = CURVES[self.arguments[0]]
-        drawing, caption = draw(*map(self.table, names)), " ".join(self.content)
-        figure = (
-            f'<figure class="picture">{drawing}<figcaption>{caption}</figcaption></figure>'
-        )
-        return [nodes.raw("", figure, format="html")]
+        draw, tables, values, height = PICTURES[self.arguments[0]]
+        drawing = svg(draw, *map(self.table, tables), *values, height=height)
+        caption = nodes.caption()
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        figure = nodes.raw("", f'<figure class="picture">{drawing}<figcaption>', format="html")
+        return [
+            figure,
+            *caption.children,
+            nodes.raw("", "</figcaption></figure>", format="html"),
+        ]
 
 
 class BlockSize(Saved):
@@ -138,7 +122,7 @@ class BlockSize(Saved):
         said = (
             f"By these lines, building a graph of {blocks:,} blocks takes {building:,.0f}"
             f" seconds, and running it {running:,.0f} seconds, though no task has anything"
-            f" to do. Of {power(rows)} rows, a block then has {rows / blocks:,.0f}, and"
+            f" to do. Of {rows:,.0f} rows, a block then has {rows / blocks:,.0f}, and"
             f" their work should take much longer than the {build + threads:,.0f} µs that"
             " a block costs."
         )

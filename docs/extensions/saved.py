@@ -1,6 +1,7 @@
 """What the benchmarks have saved: tables, each in one file of benchmarks/results."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,3 +40,19 @@ def read(name: str, folder: Path = FOLDER) -> Table:
         msg += "python -m benchmarks --save=benchmarks/results writes it"
         raise ExtensionError(msg)
     return found[0]
+
+
+def numbers(cells: Sequence[str]) -> list[float]:
+    """Return the numbers that cells begin with: "8,000", "≤ 1.25", "= 1.0 (0.9 to 1.1)"."""
+    return [float(cell.lstrip("≤≥= ").split()[0].rstrip(";").replace(",", "")) for cell in cells]
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number."""
+    return cell.replace(",", "").replace(".", "", 1).isdigit()
+
+
+def seconds(cell: str) -> float:
+    """Return the time that a cell says: "17.5 µs"."""
+    number, unit = cell.split()
+    return float(number) * {"µs": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
