@@ -18,7 +18,9 @@ sys.path.insert(0, str(HERE / "extensions"))
 
 project = "pullback"
 version = release = pullback.__version__
-html_title = "pullback"
+html_title = f"pullback {version}"
+html_favicon = "static/favicon.svg"
+pygments_dark_style = "a11y-high-contrast-dark"
 html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
@@ -34,10 +36,26 @@ exclude_patterns += [
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "numpydoc",
+    "sphinx_copybutton",
     "sphinxcontrib.katex",
+    "names",
     "results",
 ]
+autosummary_generate = False
+# Committed inventories of the names that the pages mention: a build downloads nothing.
+intersphinx_mapping = {
+    project: (address, f"inventories/{project}.txt")
+    for project, address in {
+        "array_api": "https://data-apis.org/array-api/latest/",
+        "dask": "https://docs.dask.org/en/stable/",
+        "distributed": "https://distributed.dask.org/en/stable/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "scipy": "https://docs.scipy.org/doc/scipy/",
+    }.items()
+}
 # Formulas are set while the site is built: to read them needs no script.
 katex_prerender = True
 katex_js_path = str(KATEX / "katex.min.js")

@@ -1,11 +1,15 @@
 """The built site: opened in a browser, each page of it, and read."""
 
 import html.parser
+import http.server
 import importlib
 import json
 import re
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -60,6 +64,20 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Start a browser."""
     with browser(tmp_path_factory.mktemp("browser")) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Serve the site: a browser reads no file from a page that is a file, and the search does."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=SITE)) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +164,81 @@ def test_reference_is_complete(read: dict[Path, Reader]) -> None:
     assert missing == set(), "give each a line in a page of docs/reference/"
 
 
+def test_names_in_prose_are_links(read: dict[Path, Reader]) -> None:
+    """A public name in backticks leads to its entry, and a name of NumPy, SciPy or Dask to that project's page."""
+    page = (SITE / "start.html").read_text()
+    code = re.compile(r'(<a [^>]*>)?<code class="docutils literal notranslate"><span class="pre">(\w+)</span></code>')
+    assert [name for link, name in code.findall(page) if name in pullback.__all__ and not link] == []
+    for name, target in (("accumulate", "dask.html#pullback.dask.accumulate"), ("vjp", "gradients.html#pullback.vjp")):
+        assert f"reference/{target}" in read[SITE / "start.html"].links, name
+    outside = {link for reader in read.values() for link in reader.links if link.startswith("https:")}
+    assert "https://numpy.org/doc/stable/reference/generated/numpy.memmap.html#numpy.memmap" in outside
+    assert "https://docs.dask.org/en/stable/api.html#dask.persist" in outside
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "inventories").glob("*.txt")), ids=lambda path: path.stem)
+def test_inventory_names_exist(path: Path) -> None:
+    """What the committed inventories name, the library has."""
+    for line in path.read_text().splitlines()[3:]:
+        name, kind, _ = line.split()
+        module, _, attribute = (name, "", "") if kind == "mod" else name.rpartition(".")
+        found = importlib.import_module(module.replace("array_api", "array_api_strict"))
+        assert not attribute or hasattr(found, attribute), name
+
+
+def test_reference_lists_all_names(read: dict[Path, Reader]) -> None:
+    """The table from A to Z has a line for each function and class, with a link and the docstring's first line."""
+    page = (SITE / "reference" / "index.html").read_text()
+    for name in (name for name in pullback.__all__ if not name.isupper()):
+        assert any(link.endswith(f"#pullback.{name}") for link in read[SITE / "reference" / "index.html"].links), name
+    assert "Multiply the Hessian of a scalar function by a vector." in page
+
+
+def test_functions_have_source_links() -> None:
+    """Each function of the reference leads to its source."""
+    for page in (SITE / "reference").glob("*.html"):
+        function = re.compile(r'<dl class="py function">\s*<dt [^>]*id="([^"]+)">(.*?)</dt>', re.DOTALL)
+        assert [name for name, entry in function.findall(page.read_text()) if "viewcode-link" not in entry] == []
+
+
+def test_head_of_each_page() -> None:
+    """Each page has the icon, and says the version."""
+    for page in PAGES:
+        text = page.read_text()
+        assert 'rel="icon"' in text or 'rel="shortcut icon"' in text, page
+        assert f"pullback {pullback.__version__}" in text, page
+
+
+def test_code_is_read_and_copied(chromium: Browser) -> None:
+    """A block of code has a button to copy it, and no line under a name, light and dark."""
+    for dark in (False, True):
+        with visit(chromium, SITE / "start.html", DESK, dark=dark) as visited:
+            lines = "[...document.querySelectorAll('.highlight span')].map(x => getComputedStyle(x).textDecorationLine)"
+            assert set(visited.page.evaluate(lines)) == {"none"}
+            assert visited.page.evaluate("document.querySelectorAll('.highlight button.copybtn').length") > 3
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("adam", "guides/layers.html"),
+        ("residual", "guides/own-functions.html"),
+        ("L2", "guides/glm.html"),
+        ("ridge", "guides/glm.html"),
+        ("quantile", "guides/own-functions.html"),
+        ("BCEWithLogits", "start.html"),
+    ],
+)
+def test_search_finds(server: str, chromium: Browser, words: str, page: str) -> None:
+    """The site's own search leads to the page that has it."""
+    tab = chromium.new_page()
+    tab.goto(f"{server}/search.html?q={words}")
+    tab.wait_for_selector("#search-results li")
+    found = tab.evaluate("[...document.querySelectorAll('#search-results li > a')].map(x => x.getAttribute('href'))")
+    tab.close()
+    assert page in {link.partition("?")[0].partition("#")[0] for link in found}
+
+
 def test_results_are_read_or_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A number that a page speaks of is in exactly one saved file, or the site is not built."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
@@ -196,8 +289,10 @@ def test_picture_has_the_colours_of_the_page(monkeypatch: pytest.MonkeyPatch) ->
     found: set[str] = set()
     for name in ("pair", "accumulate"):
         draw, _, _, height = results.PICTURES[name]
-        written = drawing.svg(draw, height=height)
+        written = drawing.svg(name, draw, height=height)
+        assert written == drawing.svg(name, draw, height=height)
         assert "<text" in written
+        assert "<style" not in written
         assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", written)) <= {"none", *drawing.PAGE.values()}
         ids = re.findall(r' id="([^"]+)"', written)
         assert found.isdisjoint(ids)

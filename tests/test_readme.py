@@ -46,7 +46,7 @@ def test_python_block(code: str, shown: str, tmp_path: Path) -> None:
 
 
 def test_commands(tmp_path: Path) -> None:
-    demo, nox, install = (block.strip() for block in blocks(README, "console"))
+    install, demo, nox = (block.strip() for block in blocks(README, "console"))
     assert demo.startswith("python3 -m venv .venv && ")
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == nox
     checkout = tmp_path / "checkout"
@@ -54,7 +54,32 @@ def test_commands(tmp_path: Path) -> None:
     printed = subprocess.run(demo, shell=True, check=True, cwd=checkout, capture_output=True, text=True).stdout  # noqa: S602
     assert "numpy" in printed
     assert "dask" in printed
+    assert install.startswith("pip install . ")
     subprocess.run(f".venv/bin/{install}", shell=True, check=True, cwd=checkout)  # noqa: S602
+
+
+def test_first_example_runs_on_dask(tmp_path: Path) -> None:
+    """Another import is all that the first lines need on another library, and they print the same number."""
+    code, shown = examples(README)[0]
+    assert code.startswith("import numpy as xp\n")
+    test_python_block(code.replace("import numpy as xp", "import dask.array as xp"), shown, tmp_path)
+
+
+def test_every_guide_is_reachable() -> None:
+    guides = {f"docs/guides/{page.name}" for page in (ROOT / "docs" / "guides").glob("*.md")}
+    assert guides <= set(re.findall(r"\]\(([^)#]+)", README))
+
+
+def test_links_have_files() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("https:")]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_picture_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    readme, saved = map(importlib.import_module, ("readme", "saved"))
+    drawn = readme.PICTURE.read_text(encoding="utf-8")
+    assert drawn.startswith(readme.comment(saved.read("accuracy 64 x 64"))), "python docs/extensions/readme.py draws it"
 
 
 def test_support_table() -> None:

@@ -11,6 +11,12 @@ from matplotlib.ticker import FuncFormatter
 # Two colours that stand for the page's: `svg` replaces them.
 INK, ACCENT = "#010203", "#040506"
 PAGE = {INK: "currentColor", ACCENT: "var(--color-brand-primary)"}
+# A file has no page, and follows the browser.
+ALONE = """<style>
+  svg { stroke-linejoin: round; color: #1f2328; --color-brand-primary: #0a4bff; }
+  @media (prefers-color-scheme: dark) { svg { color: #e6edf3; --color-brand-primary: #3d94ff; } }
+</style>
+"""
 WIDTH = 6.2  # inches, 446 points: on a phone a letter then has the size it has here
 STYLE = {
     "axes.edgecolor": INK,
@@ -35,21 +41,22 @@ STYLE = {
 }
 
 
-def svg(draw: Callable[..., None], *values: object, height: float) -> str:
-    """Return what a function draws into a figure as an SVG element for an HTML page."""
+def svg(name: str, draw: Callable[..., None], *values: object, height: float) -> str:
+    """Return what a function draws into a figure as an SVG element whose ids no other name has."""
     file = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": f"{draw} {values}"}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, height))
         draw(figure, *values)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     written = file.getvalue()
     written = written[written.index("<svg ") :]
     written = re.sub(r" <metadata>.*?</metadata>\n", "", written, flags=re.DOTALL)
-    # The same in each figure: a page may have several, and an id only once.
-    written = re.sub(r'<g id="\w+">', "<g>", written)
+    # The same ids in each figure, and a style for the whole page.
+    written = re.sub(r'<g id="[^"]+">', "<g>", written)
+    written = re.sub(r" <defs>\s*<style.*?</style>\s*</defs>\n", "", written, flags=re.DOTALL)
     written = re.sub(r'^<svg (.*?)width="\S+" height="\S+"', r"<svg \1", written, flags=re.DOTALL)
-    for color, name in PAGE.items():
-        written = written.replace(color, name)
+    for color, variable in PAGE.items():
+        written = written.replace(color, variable)
     return written.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 

@@ -97,8 +97,9 @@ class Picture(Saved):
 
     def run(self) -> list[nodes.Node]:
         """Draw it."""
-        draw, tables, values, height = PICTURES[self.arguments[0]]
-        drawing = svg(draw, *map(self.table, tables), *values, height=height)
+        name = self.arguments[0]
+        draw, tables, values, height = PICTURES[name]
+        drawing = svg(name, draw, *map(self.table, tables), *values, height=height)
         caption = nodes.caption()
         self.state.nested_parse(self.content, self.content_offset, caption)
         figure = nodes.raw("", f'<figure class="picture">{drawing}<figcaption>', format="html")
