@@ -92,13 +92,22 @@ STEPS: dict[str, tuple[Callable[..., Any], Any, type[Exception], str]] = {
         ValueError,
         r"step must take zero rows, from which .* are learnt; it raised IndexError: index 0 is out of bounds",
     ),
-    "a list": (
-        lambda x: [x.sum(axis=0)],
+    "nothing": (lambda _: None, (), TypeError, r"return arrays, or nested containers of arrays; got None$"),
+    "a number": (lambda _: 1.0, (), TypeError, r"step must return arrays; got float for result$"),
+    "a float within": (lambda x: {"a": [x.sum(), 1.0]}, (), TypeError, r"return arrays; got float for a\.1$"),
+    "a mean in a dict": (
+        lambda x: {"loss": x.mean()},
         (),
-        TypeError,
-        r"must return a tuple or NamedTuple of arrays; got list$",
+        ValueError,
+        r"^accumulate: loss is a sum over the rows, .*got",
     ),
-    "an array": (lambda x: x.sum(axis=0), (), TypeError, r"must return a tuple or NamedTuple of arrays; got ndarray$"),
+    "rows forgotten within": (
+        lambda x: (x.sum(), {"a": x}),
+        (),
+        ValueError,
+        r"1\.a has shape \(0, 3\) on zero rows, and so keeps the rows of the batch: name it in rows=\('1\.a',\)$",
+    ),
+    "no such path": (lambda x: {"a": [x]}, ("a.1",), ValueError, r"rows must be .*, \['a\.0'\]; got \('a\.1',\)$"),
     "a float": (lambda x: (x.sum(axis=0), 1.0), (), TypeError, r"step must return arrays; got float for 1$"),
     "a float of a name": (lambda x: Two(x, 1), (), TypeError, r"step must return arrays; got int for added$"),
     "a mean": (
@@ -160,6 +169,7 @@ def only(condition: Callable[[Any], bool], there: Any, else_: Any) -> Callable[[
     return lambda x: there(x) if len(x) and condition(x) else else_(x)
 
 
+SAME = r"step must return arrays in the same places, and None in the same places, for any number of rows; "
 LATER: dict[str, tuple[Any, Any, Any, str]] = {
     "shape": (
         lambda x: (x.sum(),),
@@ -179,9 +189,10 @@ LATER: dict[str, tuple[Any, Any, Any, str]] = {
         ("kept",),
         r"step must return kept of shape \(5, 3\) and dtype float64, .*; got \(4, 3\) and float64$",
     ),
-    "None": (lambda _: (None,), sums, (), r"step must return None in the same places for any number of rows$"),
-    "an array for None": (sums, lambda _: (None,), (), r"must return None in the same places for any number of"),
-    "results": (lambda x: (*sums(x), *sums(x)), sums, (), r"^accumulate: step returned 2 results, and 1 on zero rows$"),
+    "None": (lambda _: (None,), sums, (), SAME + r"got \[\], and \['0'\] on zero rows$"),
+    "an array for None": (sums, lambda _: (None,), (), SAME + r"got \['0', '1'\], and \['1'\] on zero rows$"),
+    "results": (lambda x: (*sums(x), *sums(x)), sums, (), SAME + r"got \['0', '1'\], and \['0'\] on zero rows$"),
+    "containers": (lambda x: ([x.sum(axis=0)],), sums, (), SAME + r"got \['0\.0'\], and \['0'\] on zero rows$"),
 }
 
 
@@ -227,3 +238,20 @@ def test_rules_of_the_step() -> None:
     """What the step refuses of the shapes, it refuses at once."""
     with pytest.raises(ValueError, match=r"it raised ValueError: affine_backward: da must have the shape"):
         accumulate(affine_backward, ones(), ones(), shared=(np.ones((3, 2)),))
+
+
+@pytest.mark.parametrize("shared", [np.ones((10, 3)), {"w": np.ones(3)}], ids=["array", "dict"])
+def test_shared_is_a_tuple(shared: Any) -> None:
+    """An array would be taken apart into its rows, and a dict into its keys."""
+    kind = type(shared).__name__
+    message = rf"shared must be a tuple of the arguments that .*; got {kind}\. Write shared=\(x,\) for one argument x$"
+    with pytest.raises(TypeError, match=message):
+        accumulate(lambda x, *_: sums(x), ones(), shared=shared)
+    accumulate(lambda x, _: sums(x), ones(), shared=(shared,))  # the way out
+
+
+def test_structure_on_wide_blocks() -> None:
+    """What the step returns for float16 and for float32, in which it runs, has one structure."""
+    x = da.ones((4, 2), chunks=2, dtype="float16")
+    with pytest.raises(ValueError, match=SAME + r"got \['0', '1'\], and \['0'\] on zero rows$"):
+        accumulate(lambda x: sums(*[x] * (1 if x.dtype == "float16" else 2)), x)

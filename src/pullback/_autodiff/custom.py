@@ -5,12 +5,12 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from pullback._autodiff import trees
 from pullback._autodiff.namespace import TracedNamespace
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.shapes import Like, cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
 from pullback._autodiff.traced import Traced
+from pullback._core import trees
 from pullback._core.typing import Namespace
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from array_api_compat import device
 
-from pullback._autodiff import trees
 from pullback._autodiff.namespace import space_of
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.transforms import bind, grad, linearize, vjp
+from pullback._core import trees
 from pullback._core.flat_operator import FlatOperator
 from pullback._core.typing import Namespace
 

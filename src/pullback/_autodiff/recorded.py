@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pullback._autodiff import trees
 from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_of_level
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back
 from pullback._autodiff.traced import Traced
+from pullback._core import trees
 
 Function = Callable[..., Any]
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff import trees
 from pullback._autodiff.namespace import library, namespace_of_level
 from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
+from pullback._core import trees
 from pullback._core.arguments import same_shape
 
 Function = Callable[..., Any]

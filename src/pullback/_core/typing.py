@@ -34,8 +34,8 @@ ZarrArray: TypeAlias = Any
 Sizes: TypeAlias = "tuple[Any, ...]"
 """The rows of each chunk; NaN, which is none of int, where they are not known."""
 
-Step: TypeAlias = "Callable[..., tuple[Array | None, ...]]"
-"""Takes a block of each array of a batch, and shared arrays; returns sums over the rows, or rows."""
+Step: TypeAlias = "Callable[..., Any]"
+"""Takes a block of each array of a batch, and shared arguments; returns sums over the rows, or rows, in containers."""
 
 
 class Array(Protocol):

@@ -15,18 +15,19 @@ from typing import Any, TypeVar, cast
 import dask.array as da
 from dask.base import tokenize
 
-from pullback._core.typing import Array, Computed, DaskArray, Sizes, ZarrArray
+from pullback._core import trees
+from pullback._core.typing import Computed, DaskArray, Sizes, ZarrArray
 from pullback.dask import _cluster, _graph, _plan, _threads, _zarr
-from pullback.dask._inputs import learn, own, widen
+from pullback.dask._inputs import learn, names_of, own, widen
 from pullback.dask._progress import bar
 
-Results = TypeVar("Results", bound=tuple[Any, ...])
+Results = TypeVar("Results")
 
 
 def accumulate(
     step: Callable[..., Results],
     *batch: DaskArray,
-    shared: Sequence[Array | DaskArray] = (),
+    shared: Sequence[Any] = (),
     rows: Iterable[str | int] = (),
 ) -> Results:
     """Run a step on each block of rows of a batch, lazily, and sum what it returns.
@@ -34,29 +35,33 @@ def accumulate(
     Parameters
     ----------
     step : callable
-        ``step(*blocks, *shared)`` takes some rows of each array of the batch, as ordinary arrays, and returns a tuple
-        or NamedTuple of arrays: a pair's backward, or a whole loss and gradient. Each entry must be a sum over the
-        rows, or have the rows as its first axis; None stays None.
+        ``step(*blocks, *shared)`` takes some rows of each array of the batch, as ordinary arrays, and returns an array
+        or nested tuples, lists, dicts, NamedTuples and dataclasses of arrays: a pair's backward, a whole loss, or
+        ``value_and_grad(loss, argnums=2)``. Each array must be a sum over the rows, or have the rows as its first axis;
+        None stays None.
     *batch : dask.array.Array, shape (m, ...)
         The batch, with the same rows in each array.
-    shared : sequence of arrays, optional
-        Arrays that every block needs whole, such as weights; lazy or not.
+    shared : tuple or list, optional
+        Further arguments of `step`, which every block gets whole: arrays such as weights, lazy or not, nested
+        containers of them, and anything else.
     rows : iterable of str or int, optional
-        The entries that have the rows as their first axis, by field name or by index.
+        The results that have the rows as their first axis: by field name or key, by index, or by these joined with
+        dots where containers are nested, as ``"0.1"``. The name of a container names all arrays in it.
 
     Returns
     -------
-    tuple
-        The results of `step`, of the same type, as Dask arrays: sums over the batch in the dtype that the step gives
-        them (integers in 64 bits), and rows in the order of the batch.
+    results
+        The results of `step`, in the same containers, as Dask arrays: sums over the batch in the dtype that the step
+        gives them (integers in 64 bits), and rows in the order of the batch.
 
     Raises
     ------
     TypeError
-        If an array of the batch is not a Dask array, or the step returns something else than arrays.
+        If an array of the batch is not a Dask array, `shared` is no tuple or list, or the step returns something else
+        than arrays.
     ValueError
         If the arrays of the batch do not have the same rows, the step fails on zero rows, `rows` does not fit what it
-        returns, or an entry that should be a sum is not 0 on zero rows, as a mean is not. In `compute`, if a chunk has
+        returns, or a result that should be a sum is not 0 on zero rows, as a mean is not. In `compute`, if a chunk has
         another number of rows than in another array of the batch, or than Dask expects.
 
     See Also
@@ -108,6 +113,12 @@ def accumulate(
            [500000., 500000.],
            [500000., 500000.]]), array([500000., 500000.]))
     """
+    if not isinstance(shared, tuple | list):
+        msg = (
+            "accumulate: shared must be a tuple of the arguments that step takes after the blocks; got "
+            f"{type(shared).__name__}. Write shared=(x,) for one argument x"
+        )
+        raise TypeError(msg)
     if not batch:
         msg = "accumulate: there must be a batch; got no array"
         raise ValueError(msg)
@@ -119,13 +130,13 @@ def accumulate(
             )
             raise TypeError(msg)
     aligned, sizes = _align(batch)
-    whole = [own(x) for x in shared]
+    whole = trees.rebuild(tuple(shared), own)
     out, results = learn(step, aligned, whole, rows)
     with _no_collection():
-        plan = _plan.make(step, aligned, sizes, [widen(x) for x in whole], results)
-        arrays, _ = _graph.lay(tokenize(step, [x.name for x in aligned], plan.shared, results), plan)
-    lazy: Any = type(out)(*arrays) if hasattr(out, "_fields") else tuple(arrays)
-    return cast("Results", lazy)
+        plan = _plan.make(step, aligned, sizes, trees.rebuild(whole, widen), results, names_of(out))
+        token = tokenize(step, [x.name for x in aligned], plan.run.shared, plan.shared, results)
+        arrays, _ = _graph.lay(token, plan)
+    return cast("Results", trees.fill(out, arrays))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from pullback._core.typing import DaskArray, Sizes
-from pullback.dask._compat import List, Task, TaskRef, fuse
+from pullback.dask._compat import DataNode, List, Task, TaskRef, fuse
 from pullback.dask._inputs import Result
 from pullback.dask._plan import FAN_IN, Plan
 from pullback.dask._reads import Graph, Key, refer
@@ -53,7 +53,7 @@ def lay(token: str, plan: Plan, /) -> tuple[list[DaskArray], DaskArray]:
 def _sums_apart(token: str, plan: Plan, blocks: Sequence[Key], /) -> Graph:
     """Return tasks that take the sums from a block's results, so that returned rows stay where they are."""
     stored = {i for i, _ in plan.run.targets}
-    if not any(x and x.keeps_rows and i not in stored for i, x in enumerate(plan.run.results)):
+    if not any(x.keeps_rows and i not in stored for i, x in enumerate(plan.run.results)):
         return {}
     keys = [(f"accumulate-own-{token}", i) for i in range(len(blocks))]
     return {key: Task(key, sums_of, TaskRef(block)) for key, block in zip(keys, blocks, strict=True)}
@@ -66,7 +66,8 @@ def _block_tasks(token: str, plan: Plan, blocks: Sequence[Key], parts: Sequence[
     if plan.lanes:
         before = [*[None] * plan.lanes, *parts]
     shared = [TaskRef(key) for key in plan.shared]
-    graph: Graph = {run: plan.run}
+    # A node, whose containers Dask does not search for tasks.
+    graph: Graph = {run: DataNode(run, plan.run)}
     for i, key in enumerate(blocks):
         arrays = map(refer, plan.blocks[i])
         task = Task(key, Run.block, TaskRef(run), plan.places[i], refer(before[i]), *arrays, *shared)
@@ -101,9 +102,6 @@ def _arrays(
 
     results: list[DaskArray] = []
     for i, result in enumerate(plan.run.results):
-        if result is None:
-            results.append(None)
-            continue
         tasks: list[Any] = [(sum_of, total, i, result.meta.dtype)]
         sizes: list[Sizes] = [(size,) for size in result.shape]
         if result.keeps_rows:

@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from pullback._core import tracing, trees
 from pullback._core.dtypes import floating_bits, is_dtype
 from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DaskArray, DType, Namespace, Step
@@ -17,13 +18,15 @@ from pullback.dask._compat import empty_block
 # Shared arrays of at most this size are copied when a graph is built.
 COPIED_BYTES = 64 * 2**20
 
-Outputs = tuple[Array | None, ...]
+Outputs = tuple[Array, ...]
+"""The arrays of what a step returns, in order."""
 
 
 class Result(NamedTuple):
-    """One entry of what a step returns, as learnt from a call on zero rows."""
+    """One array of what a step returns, as learnt from a call on zero rows."""
 
     name: str
+    """Field names, keys and indices that lead to it, joined by dots."""
     keeps_rows: bool
     shape: tuple[int, ...]
     """The shape on zero rows."""
@@ -51,14 +54,19 @@ def own(x: Any, /) -> Any:  # noqa: ANN401 - an array, or another object that th
     if isinstance(x, da.Array):
         # Dask cannot rechunk blocks of PyTorch.
         return x if x.npartitions == 1 else x.rechunk(-1)
-    if not hasattr(x, "dtype") or math.prod(x.shape) * x.dtype.itemsize > COPIED_BYTES:
+    if not _is_array(x) or math.prod(x.shape) * x.dtype.itemsize > COPIED_BYTES:
         return native(x)
     return native(np.array(x, subok=True)) if isinstance(x, np.ndarray) else array_namespace(x).asarray(x, copy=True)
 
 
+def _is_array(x: Any, /) -> bool:  # noqa: ANN401 - as above
+    """Whether this is an array; the classes of NumPy's scalars are none."""
+    return hasattr(x, "dtype") and not isinstance(x, type)
+
+
 def is_narrow(x: Any, /) -> bool:  # noqa: ANN401 - as above
     """Whether an array has a real floating dtype of less than 32 bits."""
-    if not hasattr(x, "dtype"):
+    if not _is_array(x):
         return False
     xp = array_namespace(empty_block(x) if isinstance(x, da.Array) else x)
     return is_dtype(xp, x.dtype, "real floating") and floating_bits(xp, x.dtype) < 32
@@ -75,17 +83,17 @@ def widen(x: Any, /) -> Any:  # noqa: ANN401 - as above
 
 
 def learn(
-    step: Step, batch: Sequence[DaskArray], shared: Sequence[Any], rows: Iterable[str | int] | None, /
-) -> tuple[Outputs, tuple[Result | None, ...]]:
+    step: Step, batch: Sequence[DaskArray], shared: tuple[Any, ...], rows: Iterable[str | int] | None, /
+) -> tuple[Any, tuple[Result, ...]]:
     """Call the step on zero rows; return what it returns, and what that says about the results of a block."""
-    shared = [_zeros(x, x.shape) if isinstance(x, da.Array) else x for x in shared]
+    shared = trees.rebuild(shared, lambda x: _zeros(x, x.shape) if isinstance(x, da.Array) else x)
 
-    def on_zeros(count: int, change: Callable[[Any], Any]) -> Outputs:
+    def on_zeros(count: int, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - as above
         blocks = [_zeros(x, (count, *x.shape[1:])) for x in batch]
         with warnings.catch_warnings():
             # A mean of no rows warns; `_classify` raises for it.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return step(*map(change, (*blocks, *shared)))
+            return step(*trees.rebuild((*blocks, *shared), change))
 
     try:
         out = on_zeros(0, lambda x: x)
@@ -95,48 +103,68 @@ def learn(
             f"it raised {type(error).__name__}: {error}"
         )
         raise ValueError(msg) from error
-    entries(out)
-    on_blocks = out
-    if any(map(is_narrow, (*batch, *shared))):
+    arrays = entries(out)
+    on_blocks = arrays
+    if any(map(is_narrow, (*batch, *trees.leaves(shared)))):
         try:
-            on_blocks = on_zeros(0, widen)
+            wide = on_zeros(0, widen)
         except Exception as error:
             msg = (
                 "accumulate: step must take float32 in place of narrower floats, which would overflow in sums; it "
                 f"raised {type(error).__name__}: {error}. Give the arrays that step itself holds in shared"
             )
             raise ValueError(msg) from error
-    return out, _classify(out, on_blocks, rows, lambda: on_zeros(1, widen))
+        on_blocks = entries(wide)
+        check_structure(names_of(out), wide)
+    return out, _classify(out, arrays, on_blocks, rows, lambda: entries(on_zeros(1, widen)))
 
 
-def entries(out: object, /) -> Outputs:
-    """Check that a step returned a tuple of arrays; return it."""
-    if not isinstance(out, tuple):
-        msg = f"accumulate: step must return a tuple or NamedTuple of arrays; got {type(out).__name__}"
+def entries(out: Any, /) -> Outputs:  # noqa: ANN401 - as above
+    """Check that a step returned arrays, or nested containers of arrays; return the arrays."""
+    arrays = trees.leaves(out)
+    if out is None:
+        msg = "accumulate: step must return arrays, or nested containers of arrays; got None"
         raise TypeError(msg)
-    for i, x in enumerate(out):
-        if x is not None and not (hasattr(x, "dtype") and hasattr(x, "shape")):
-            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {_name(out, i)}"
+    for i, x in enumerate(arrays):
+        if type(x) in tracing.recorders:
+            msg = (
+                f"accumulate: an array that is differentiated reached {names_of(out)[i]} from outside of step. Give it "
+                "to step in shared"
+            )
             raise TypeError(msg)
-    return out
+        if not (hasattr(x, "dtype") and hasattr(x, "shape")):
+            msg = f"accumulate: step must return arrays; got {type(x).__name__} for {names_of(out)[i]}"
+            raise TypeError(msg)
+    return tuple(arrays)
 
 
-def _name(out: tuple[object, ...], i: int, /) -> str:
-    """Return the field's name, or where there are no names the index."""
-    return str(getattr(out, "_fields", range(len(out)))[i])
+def names_of(out: Any, /) -> list[str]:  # noqa: ANN401 - as above
+    """Return the names of the arrays that a step returned: field names, keys and indices, joined by dots."""
+    return trees.paths(out) if trees.entries(out) is not None else ["result"]
+
+
+def check_structure(names: list[str], out: Any, /) -> None:  # noqa: ANN401 - as above
+    """Check that a step returned arrays in the places where it returned them on zero rows."""
+    if names_of(out) != names:
+        msg = (
+            "accumulate: step must return arrays in the same places, and None in the same places, for any number of "
+            f"rows; got {names_of(out)}, and {names} on zero rows"
+        )
+        raise ValueError(msg)
 
 
 def _classify(
-    out: Outputs, on_blocks: Outputs, rows: Iterable[str | int] | None, on_one_row: Callable[[], Outputs], /
-) -> tuple[Result | None, ...]:
-    """Say of each entry whether it keeps rows or is summed, and check that it can be."""
-    names = [_name(out, i) for i in range(len(out))]
-    named = _named(rows, names)
-    results: list[Result | None] = []
-    for i, (name, x, on_block) in enumerate(zip(names, out, on_blocks, strict=True)):
-        if x is None or on_block is None:
-            results.append(None)
-            continue
+    out: Any,  # noqa: ANN401 - as above
+    arrays: Outputs,
+    on_blocks: Outputs,
+    rows: Iterable[str | int] | None,
+    on_one_row: Callable[[], Outputs],
+    /,
+) -> tuple[Result, ...]:
+    """Say of each array whether it keeps rows or is summed, and check that it can be."""
+    named = rows_named(rows, out)
+    results: list[Result] = []
+    for i, (name, x, on_block) in enumerate(zip(names_of(out), arrays, on_blocks, strict=True)):
         keeps_rows = i in named
         has_rows = x.ndim > 0 and x.shape[0] == 0
         if has_rows and not keeps_rows:
@@ -154,29 +182,35 @@ def _classify(
             raise ValueError(msg)
         counts = not keeps_rows and is_dtype(xp, x.dtype, "bool", "integral")
         meta = xp.empty((0,) * x.ndim, dtype=sum_dtype(xp, x) if counts else x.dtype, device=device(x))
-        results.append(Result(name, keeps_rows, tuple(x.shape), on_block.dtype, meta))
+        # Keys of a dict that differ may have the same text.
+        taken = any(name == other.name for other in results)
+        results.append(Result(f"{name}#{i}" if taken else name, keeps_rows, tuple(x.shape), on_block.dtype, meta))
     return tuple(results)
 
 
-def _named(rows: Iterable[str | int] | None, names: list[str], /) -> set[int]:
-    """Return the indices of the entries that `rows` names."""
+def rows_named(rows: Iterable[str | int] | None, out: Any, /) -> set[int]:  # noqa: ANN401 - as above
+    """Return the indices of the arrays that `rows` names, by themselves or by a container that they are in."""
+    names = names_of(out)
+    places = [name for name, _ in trees.entries(out) or [("result", out)]]
+    known = {*places, *(".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2))}
     given = tuple(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else None
-    if given is None or any(x not in names and x not in range(len(names)) for x in given):
+    if given is None or any(x not in known and x not in range(len(places)) for x in given):
         msg = (
             f"accumulate: rows must be a tuple of names or indices of what step returns, {names}; "
             f"got {rows if given is None else given!r}"
         )
         raise ValueError(msg)
-    return {names.index(x) if isinstance(x, str) else x for x in given}
+    wanted = [x if isinstance(x, str) else places[x] for x in given]
+    return {i for i, name in enumerate(names) if any(name == x or name.startswith(f"{x}.") for x in wanted)}
 
 
 def _follows_rows(on_one_row: Callable[[], Outputs], i: int, /) -> bool:
-    """Whether entry `i`, which has a first axis of size 0 on zero rows, has a row for a row: no sum of nothing."""
+    """Whether array `i`, which has a first axis of size 0 on zero rows, has a row for a row: no sum of nothing."""
     try:
         x = on_one_row()[i]
     except Exception:  # noqa: BLE001 - a step may refuse a row of zeros; a sum with a first axis of 0 is rare
         return True
-    return x is None or x.shape[:1] != (0,)
+    return x.shape[:1] != (0,)
 
 
 def sum_dtype(xp: Namespace, x: Array, /) -> DType:

@@ -6,11 +6,11 @@ from itertools import accumulate as running
 from typing import Any, NamedTuple
 
 import dask.array as da
-from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+from pullback._core import trees
 from pullback._core.typing import DaskArray, Sizes, Step
-from pullback.dask._compat import DataNode, GraphNode
+from pullback.dask._compat import GraphNode, empty_block
 from pullback.dask._inputs import Result, is_narrow
 from pullback.dask._reads import Graph, Key, divide
 from pullback.dask._task import Place, Run
@@ -37,8 +37,9 @@ class Plan(NamedTuple):
 
     run: Run
     nodes: Graph
-    """The tasks that blocks share, the shared arrays among them."""
+    """The tasks that blocks share."""
     shared: list[Key]
+    """The keys of the shared arrays that are lazy."""
     blocks: list[list[GraphNode | Key]]
     """For each block, the task of each array, or its key."""
     within: list[list[GraphNode]]
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
     @property
     def sum_bytes(self) -> int:
         """Return the bytes of all sums of a block."""
-        return sum(x.sum_bytes for x in self.run.results if x)
+        return sum(x.sum_bytes for x in self.run.results)
 
     @property
     def lanes(self) -> int:
@@ -71,7 +72,7 @@ class Plan(NamedTuple):
 
     def task_bytes(self, rows: int) -> int:
         """Predict the memory that a task takes for a block of so many rows."""
-        kept = sum(x.row_bytes for x in self.run.results if x)
+        kept = sum(x.row_bytes for x in self.run.results)
         # A chunk that is compressed is there twice while it is read.
         strip = _STEP_ARRAYS * min(rows, self.run.strip) * (self.step_row_bytes + kept)
         return rows * (2 * self.row_bytes + kept) + strip + 3 * self.sum_bytes
@@ -82,34 +83,36 @@ class Plan(NamedTuple):
         return self.sum_bytes * (self.lanes or FAN_IN * levels)
 
 
-def make(
-    step: Step, batch: Sequence[DaskArray], sizes: Sizes, shared: Sequence[Any], results: tuple[Result | None, ...], /
+def make(  # noqa: PLR0913, PLR0917 - what a run is made of
+    step: Step,
+    batch: Sequence[DaskArray],
+    sizes: Sizes,
+    shared: tuple[Any, ...],
+    results: tuple[Result, ...],
+    names: list[str],
+    /,
 ) -> Plan:
     """Divide the batch into blocks, each with the tasks that read it."""
     row_bytes = sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in batch)
     several = 1 if math.isnan(sum(sizes)) else max(1, TASK_BYTES // max(max(sizes) * row_bytes, 1))
     nodes, blocks, within = divide(batch, several)
-    shared_keys: list[Key] = []
-    for x in shared:
-        if isinstance(x, da.Array):
-            shared_keys.append((x.name, *(0 for _ in x.shape)))
-        else:
-            shared_keys.append(f"shared-{tokenize(x)}")
-            # A node of its own: Dask would take a tuple with a function for a task.
-            nodes[shared_keys[-1]] = DataNode(shared_keys[-1], x)
+    leaves = trees.leaves(shared)
+    lazy = [x for x in leaves if isinstance(x, da.Array)]
+    held = trees.rebuild(shared, lambda x: empty_block(x) if isinstance(x, da.Array) else x)
+    where = tuple(i for i, x in enumerate(leaves) if isinstance(x, da.Array))
     low, high = _STRIP_ROWS
     strip = min(max(low, _STRIP_BYTES // max(row_bytes, 1)), high)
     least = min(max(1, _LEAST_BYTES // max(row_bytes, 1)), strip)
     narrow = tuple(i for i, x in enumerate(batch) if is_narrow(x))
     starts = list(running(sizes, initial=0))
     return Plan(
-        run=Run(step, results, len(batch), strip, least, narrow),
+        run=Run(step, results, names, len(batch), held, where, strip, least, narrow),
         nodes=nodes,
-        shared=shared_keys,
+        shared=[(x.name, *(0 for _ in x.shape)) for x in lazy],
         blocks=blocks,
         within=within,
         places=[Place(i, starts[i], sizes[i : i + several]) for i in range(0, len(sizes), several)],
         row_bytes=row_bytes,
         step_row_bytes=sum(max(x.dtype.itemsize, 4) * math.prod(x.shape[1:]) for x in batch),
-        lazy=HighLevelGraph.merge(*(x.dask for x in shared if isinstance(x, da.Array))),
+        lazy=HighLevelGraph.merge(*(x.dask for x in lazy)),
     )

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, device, is_writeable_array, to_device
 
+from pullback._core import trees
 from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Array, DType, Sizes, Step
-from pullback.dask._inputs import Outputs, Result, entries, native, sum_dtype, widen
+from pullback.dask._inputs import Outputs, Result, check_structure, entries, native, sum_dtype, widen
 
 _ADDING = Lock()
 
@@ -43,10 +44,10 @@ class DeferredRows:
 
 
 class Part(NamedTuple):
-    """The results of a block; None stands for an entry of the other kind, or one that the step does not give."""
+    """The results of a block; None stands for an array of the other kind."""
 
-    rows: Outputs
-    sums: Outputs
+    rows: tuple[Array | None, ...]
+    sums: tuple[Array | None, ...]
 
 
 class Place(NamedTuple):
@@ -94,9 +95,15 @@ class Run(NamedTuple):
     """A step, and how to run it on a block."""
 
     step: Step
-    results: tuple[Result | None, ...]
+    results: tuple[Result, ...]
+    names: list[str]
+    """Where the step returns the results: another structure on a block is an error."""
     batch: int
-    """The number of arrays in a batch; those after them are shared."""
+    """The number of arrays in a batch; those after them are lazy shared arrays."""
+    shared: tuple[Any, ...]
+    """The arguments after those of the batch; an empty array stands for a lazy one."""
+    lazy: tuple[int, ...]
+    """The lazy arrays among the leaves of `shared`."""
     strip: int
     """The most rows to run the step on at a time, so that what it allocates stays small."""
     least: int
@@ -104,16 +111,16 @@ class Run(NamedTuple):
     narrow: tuple[int, ...]
     """The arrays of a batch to widen."""
     targets: tuple[tuple[int, Any], ...] = ()
-    """Arrays of NumPy or Zarr to write entries that keep rows to, by index; they are not returned then."""
+    """Arrays of NumPy or Zarr to write results that keep rows to, by index; they are not returned then."""
 
     def block(self, place: Place, before: Part | None, *arrays: Any) -> Part:  # noqa: ANN401 - also lists of chunks
         """Run the step on a block of rows of each array of the batch, and add its sums to those that came before."""
         batch = [x if isinstance(x, list) else [x] for x in arrays[: self.batch]]
-        shared = [native(x) for x in arrays[self.batch :]]
+        shared = self._shared(arrays[self.batch :])
         sizes = place.check(batch)
         targets = dict(self.targets)
         kept = [
-            self._rows(targets.get(i), place.row, sum(sizes)) if result and result.keeps_rows else None
+            self._rows(targets.get(i), place.row, sum(sizes)) if result.keeps_rows else None
             for i, result in enumerate(self.results)
         ]
         sums: list[Array | None] = list(before.sums) if before else [None] * len(self.results)
@@ -124,23 +131,20 @@ class Run(NamedTuple):
                 for i in self.narrow:
                     strip[i] = widen(strip[i])
                 try:
-                    out = entries(self.step(*map(native, strip), *shared))
-                    self._check(out, stop - start)
+                    out = self._check(self.step(*map(native, strip), *shared), stop - start)
                 except Exception as error:
                     error.add_note(f"accumulate: while the step ran on {place}")
                     raise
                 # A large sum comes from another task: with it, this one and the step's result are three arrays of its
                 # size until the addition is done, and so one thread at a time does this.
                 with _ADDING if before and start == 0 else nullcontext():
-                    for i, (rows, result, x) in enumerate(zip(kept, self.results, out, strict=True)):
-                        if result is None or x is None:
-                            continue
+                    for i, (rows, result) in enumerate(zip(kept, self.results, strict=True)):
                         if rows is None:
                             # Only a sum that began here may be changed: the one before belongs to another task.
-                            sums[i] = _add(sums[i], x, ours=start > 0)
+                            sums[i] = _add(sums[i], out[i], ours=start > 0)
                         else:
-                            rows.put(x, start, result.meta.dtype)
-                    out, x = (), None
+                            rows.put(out[i], start, result.meta.dtype)
+                    del out
         wholes = [None if rows is None else rows.whole() for rows in kept]
         for i, target in self.targets:
             if sum(sizes) and not isinstance(target, np.ndarray):
@@ -150,22 +154,25 @@ class Run(NamedTuple):
 
     @staticmethod
     def _rows(target: Any, first: Any, count: int) -> "Rows":  # noqa: ANN401 - an array of NumPy or Zarr, or None
-        """Return what takes the rows of an entry of a block: a part of a target in memory, or memory of its own."""
+        """Return what takes the rows of a result of a block: a part of a target in memory, or memory of its own."""
         if isinstance(target, np.ndarray):
             return Rows(count, into=target[first : first + count])
         return Rows(count, borrow=target is not None)
 
-    def _check(self, out: Sequence[Array | None], rows: int, /) -> None:
-        """Check that a step returned on some rows what it returned on none."""
-        if len(out) != len(self.results):
-            msg = f"accumulate: step returned {len(out)} results, and {len(self.results)} on zero rows"
-            raise ValueError(msg)
-        for result, x in zip(self.results, out, strict=True):
-            if result is None or x is None:
-                if not (result is None and x is None):
-                    msg = "accumulate: step must return None in the same places for any number of rows"
-                    raise ValueError(msg)
-                continue
+    def _shared(self, lazy: Sequence[Any], /) -> tuple[Any, ...]:
+        """Return the shared arguments, with the lazy arrays among them computed."""
+        if not self.lazy:
+            return self.shared
+        leaves = trees.leaves(self.shared)
+        for i, x in zip(self.lazy, lazy, strict=True):
+            leaves[i] = native(x)
+        return tuple(trees.fill(self.shared, leaves))
+
+    def _check(self, out: Any, rows: int, /) -> Outputs:  # noqa: ANN401 - a container of any kind
+        """Check that a step returned on some rows what it returned on none; return the arrays."""
+        arrays = entries(out)
+        check_structure(self.names, out)
+        for result, x in zip(self.results, arrays, strict=True):
             shape = (rows, *result.shape[1:]) if result.keeps_rows else result.shape
             if x.shape != shape or x.dtype != result.dtype:
                 msg = (
@@ -173,10 +180,11 @@ class Run(NamedTuple):
                     f"after what it returned on zero rows; got {tuple(x.shape)} and {x.dtype}"
                 )
                 raise ValueError(msg)
+        return arrays
 
 
 class Rows:
-    """The rows of one entry of a block, put together strip by strip."""
+    """The rows of one result of a block, put together strip by strip."""
 
     def __init__(self, count: int, *, borrow: bool = False, into: Any = None) -> None:  # noqa: ANN401 - NumPy's
         self._count = count
@@ -216,7 +224,7 @@ def add(parts: Iterable[Part], /) -> Part:
 
 
 def rows_of(part: Part, i: int, /) -> Array | None:
-    """Return the rows of entry `i`."""
+    """Return the rows of result `i`."""
     return part.rows[i]
 
 
@@ -231,7 +239,7 @@ def is_done(_: Part, /) -> Array:
 
 
 def sum_of(part: Part, i: int, dtype: DType, /) -> Array | None:
-    """Return the sum of entry `i`."""
+    """Return the sum of result `i`."""
     total = part.sums[i]
     # A sum that overflows is infinity, and no warning: the reader sees it.
     with np.errstate(over="ignore"):

@@ -212,7 +212,7 @@ def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /, *, in_memory:
             ready[i] = np.empty(x.shape, x.dtype)
             give(ready[i])
     written: list[DaskArray] = []
-    moved: dict[str | None, DaskArray] = {}
+    moved: dict[str, DaskArray] = {}
     for token, (plan, places) in within.items():
         run = plan.run._replace(targets=tuple(places.items()))
         # A new name: what a scheduler remembers under the old one was not written.
@@ -224,18 +224,18 @@ def attach(results: Sequence[DaskArray], pairs: Sequence[Pair], /, *, in_memory:
     return Attached(lazies, written, ready)
 
 
-def _names(token: str, plan: Plan, /) -> list[str | None]:
+def _names(token: str, plan: Plan, /) -> list[str]:
     """Return the name of each result's lazy array."""
-    return [None if result is None else _graph.array_name(result, token) for result in plan.run.results]
+    return [_graph.array_name(result, token) for result in plan.run.results]
 
 
-def _rows(token: str, plan: Plan, /) -> dict[str | None, int]:
+def _rows(token: str, plan: Plan, /) -> dict[str, int]:
     """Return the indices of the results that keep rows, by the names of their lazy arrays."""
     results = zip(_names(token, plan), plan.run.results, strict=True)
-    return {name: i for i, (name, result) in enumerate(results) if result and result.keeps_rows}
+    return {name: i for i, (name, result) in enumerate(results) if result.keeps_rows}
 
 
-def _redirect(x: DaskArray, moved: Mapping[str | None, DaskArray], /) -> DaskArray:
+def _redirect(x: DaskArray, moved: Mapping[str, DaskArray], /) -> DaskArray:
     """Let a lazy array depend on what its layers have moved to, and no longer on what they were made of."""
     layers, within = x.dask.layers, x.dask.dependencies
     kept = {}
