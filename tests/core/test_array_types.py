@@ -20,6 +20,7 @@ from pullback import (
     squared_error,
     weight_jacobian_slice,
 )
+from pullback._core import arguments
 from tests.harness.backend import Backend
 
 Z = np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -258,6 +259,17 @@ def test_masked_tensor() -> None:
     with pytest.raises(TypeError, match=r"got MaskedTensor\. Fill it first, for example with z\.to_tensor\(0\)$"):
         affine_forward(masked, w)
     np.testing.assert_array_equal(affine_forward(masked.to_tensor(0), w), np.where(Z > 1, Z, 0) @ W)
+
+
+@pytest.mark.backends("torch")
+def test_first_calls_of_a_process(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
+    """What one compiled call puts into a cache does not break the guards of another dtype's."""
+    for cache in (arguments._usual, arguments._plain):  # noqa: SLF001
+        for key in [*cache]:
+            monkeypatch.delitem(cache, key)
+    for dtype in ("float64", "float32"):
+        zero = backend.asarray(np.zeros((3, 1)), dtype)
+        assert backend.numpy(backend.call(squared_error, zero, zero + 1).value) == 0.5
 
 
 @pytest.mark.backends("jax")

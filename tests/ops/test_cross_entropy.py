@@ -1,5 +1,6 @@
 """The softmax cross entropy against a float64 reference, at the edges of its numbers, and what it refuses."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -179,14 +180,29 @@ def test_hessian_of_indices(backend: Backend, reduction: str) -> None:
     np.testing.assert_allclose(got[[0, 1, 3]], right[[0, 1, 3]], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_stay_in_their_example(backend: Backend, bad: float) -> None:
+@pytest.mark.parametrize("as_labels", [np.asarray, np.eye(3).__getitem__], ids=["indices", "probabilities"])
+def test_infinite_logit(backend: Backend, as_labels: Callable[[list[int]], Any]) -> None:
+    """It counts as the largest number: the loss of its class is 0, that of another one this number."""
     a = np.zeros((3, 3))
-    a[1, 1] = bad
-    with np.errstate(invalid="ignore"):  # inf - inf
-        value, da = backend.numpy(
-            backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(np.asarray([0, 1, 2])), reduction="none")
-        )
+    a[:2, 1] = np.inf
+    y = as_labels([1, 0, 2])
+    value, da = backend.numpy(backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(y), reduction="none"))
+    np.testing.assert_allclose(value[:2], [0, np.finfo(value.dtype).max], rtol=EPS[backend.real])
+    assert da[:2].tolist() == [[0, 0, 0], [-1, 1, 0]]
+    assert np.isfinite(value[2])
+    v = backend.rows(np.asarray([[1.0, 2.0, 3.0]] * 3))
+    product = backend.numpy(
+        backend.call(softmax_cross_entropy_hessian_product, v, backend.rows(a), backend.rows(y), reduction="none")
+    )
+    assert not product[:2].any()
+
+
+def test_nan_stays_in_its_example(backend: Backend) -> None:
+    a = np.zeros((3, 3))
+    a[1, 1] = np.nan
+    value, da = backend.numpy(
+        backend.call(softmax_cross_entropy, backend.rows(a), backend.rows(np.asarray([0, 1, 2])), reduction="none")
+    )
     assert np.isnan(value).tolist() == [False, True, False]
     assert np.isnan(da).any(axis=1).tolist() == [False, True, False]
 

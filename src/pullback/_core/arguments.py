@@ -19,8 +19,8 @@ _LARGEST = sys.float_info.max
 # The namespaces of arrays of float32 and float64, by type and dtype: the checks take longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
 # The types and dtypes that passed `_check_entries`. Not Dask's, for its blocks may be of any
-# type, and not traced ones, whose namespace depends on the level.
-_plain: set[tuple[type, DType]] = set()
+# type, and not traced ones, whose namespace depends on the level. A dict: torch.compile fails where a set has changed.
+_plain: dict[tuple[type, DType], bool] = {}
 
 
 def validate_arrays(
@@ -243,7 +243,7 @@ def _check_entries(function: str, name: str, x: Array, /) -> None:
         rule, got, way = "hold numbers", "an array of objects", f"Convert it first, with {name}.astype(float)"
     else:
         if block is x and type(x) not in lifters:
-            _plain.add((type(x), x.dtype))
+            _plain[type(x), x.dtype] = True
         return
     msg = f"{function}: {name} must {rule}; got {got}. {way}"
     raise TypeError(msg)

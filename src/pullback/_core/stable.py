@@ -84,14 +84,18 @@ def log_softmax(xp: Namespace, x: Array, /) -> Array:
     return subtract(x, rest)
 
 
-def shifted(xp: Namespace, x: Array, /) -> Array:
+def shifted(xp: Namespace, x: Array, valid: Array | None = None, /) -> Array:
     """Return ``x - max_j x_j`` over the last axis; logits of infinity count as the largest number of the dtype.
 
-    What is independent of the shift has the right derivative, whichever the library gives to a maximum.
+    Rows where `valid` is false are NaN. What is independent of the shift has the right derivative, whichever the
+    library gives to a maximum.
     """
-    # Infinity less infinity is NaN.
-    x = clipped(xp, x, None, sys.float_info.max if x.dtype == xp.float64 else _FLOAT32_MAX)
-    return subtract(x, largest(xp, x))
+    top = largest(xp, x)
+    if may_be_infinite(xp, top):
+        # Infinity less infinity is NaN.
+        most = sys.float_info.max if x.dtype == xp.float64 else _FLOAT32_MAX
+        x, top = clipped(xp, x, None, most), clipped(xp, top, None, most)
+    return x - (top if valid is None else xp.where(valid, top, math.nan))
 
 
 def sum_without_largest(xp: Namespace, x: Array, exp_x: Array, /) -> Array:

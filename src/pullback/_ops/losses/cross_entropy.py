@@ -1,6 +1,5 @@
 """Softmax cross entropy, its gradient and its Hessian product."""
 
-import math
 from typing import Any
 
 from array_api_compat import device
@@ -9,7 +8,7 @@ from pullback._core.arguments import same_shape, shapes
 from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
-from pullback._core.stable import largest, may_be_infinite, without_infinities
+from pullback._core.stable import may_be_infinite, shifted, without_infinities
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
@@ -63,7 +62,8 @@ def softmax_cross_entropy(
     With ``p = softmax(a)``, an example's loss is ``-Σ_j y_j log p_j`` and its gradient ``p Σ_j y_j - y`` [1]_. Both
     come from one exponential of ``a - max(a)``, which does not overflow where the dtype can hold the differences of
     the logits. Of a class with a probability near 1, they use the sum over the other classes, so that confident
-    predictions lose no digits. A class of weight 0 adds 0 to the loss, also where its logit is -inf.
+    predictions lose no digits. A class of weight 0 adds 0 to the loss, also where its logit is -inf. Logits of inf
+    count as the largest number of the dtype: the loss of such a class is 0, that of another class this number.
 
     A class index outside 0 … n - 1 makes the loss and the gradient of its example NaN, on every library.
 
@@ -141,17 +141,17 @@ def softmax_cross_entropy_hessian_product(
     xp, cast_output, reducer, (v, logits, y) = read_loss(name, weights, reduction, _check_classes, v=v, a=a, y=y)
     mass: Any = 1.0
     if y.dtype == logits.dtype:
-        shifted, mass = logits - largest(xp, logits), sum_last(xp, y)
+        below, mass = shifted(xp, logits), sum_last(xp, y)
     else:
         index, inside, _ = _indices(xp, logits, y)
-        shifted = _shifted(xp, logits, index == inside)
-    top, _ = _top(xp, shifted)
+        below = shifted(xp, logits, index == inside)
+    top, _ = _top(xp, below)
     # A constant that is added to v changes nothing. Without that of the likeliest class, the others lose no digits.
     out = v - dot_last(xp, top, v)
     del top
     # √p, whose factors stay in range where their product, without v, does not.
-    root = xp.exp(multiply(shifted, 0.5))
-    del shifted
+    root = xp.exp(multiply(below, 0.5))
+    del below
     total = dot_last(xp, root, root)
     out = subtract(out, sum_last(xp, multiply(root * out, root)) / total)
     out = multiply(out, root)
@@ -162,12 +162,12 @@ def softmax_cross_entropy_hessian_product(
 def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
     """Return the losses (..., 1) for class indices, and the gradient of the reduced loss."""
     index, inside, classes = _indices(xp, a, y)
-    shifted = _shifted(xp, a, index == inside)
+    below = shifted(xp, a, index == inside)
     other = xp.not_equal(index, classes)
-    score = _pick(xp, shifted, inside, other)
-    da = xp.exp(shifted)
+    score = _pick(xp, below, inside, other)
+    da = xp.exp(below)
     # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time.
-    del shifted
+    del below
     weight = xp.astype(other, a.dtype)
     da = multiply(da, weight)
     rest = sum_last(xp, da)
@@ -181,14 +181,14 @@ def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple
 
 def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
     """Return the losses (..., 1) for a weight of each class, and the gradient of the reduced loss."""
-    shifted = a - largest(xp, a)
+    below = shifted(xp, a)
     mass = sum_last(xp, y)
-    top, single = _top(xp, shifted)
-    da = subtract(xp.exp(shifted), top)
-    if may_be_infinite(xp, shifted):
-        shifted = without_infinities(xp, shifted, xp.equal(y, 0))
-    score = sum_last(xp, multiply(shifted, y))
-    del shifted
+    top, single = _top(xp, below)
+    da = subtract(xp.exp(below), top)
+    if may_be_infinite(xp, below):
+        below = without_infinities(xp, below, xp.equal(y, 0))
+    score = sum_last(xp, multiply(below, y))
+    del below
     # Of the likeliest class, where it is alone, probability and label less 1 are minus the sums over the others.
     y = add(multiply(y * top, -1), y)
     rest, rest_y = sum_last(xp, da), sum_last(xp, y)
@@ -232,11 +232,6 @@ def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
     # In the default integer dtype, in which every number of classes fits.
     index = xp.astype(y, classes.dtype)[..., None]
     return index, index % a.shape[-1], classes
-
-
-def _shifted(xp: Namespace, a: Array, ok: Array, /) -> Array:
-    """Return ``a - max(a)``: NaN, in place of a number that would look like a loss, where the index hits no class."""
-    return a - xp.where(ok, largest(xp, a), math.nan)
 
 
 def _pick(xp: Namespace, x: Array, index: Array, other: Array, /) -> Array:
