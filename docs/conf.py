@@ -14,7 +14,7 @@ from sphinxcontrib import katex
 HERE = Path(__file__).parent
 # npm's KaTeX, whose style sheet and fonts the site serves itself.
 KATEX = HERE / "node" / "node_modules" / "katex" / "dist"
-sys.path.insert(0, str(HERE / "extensions"))
+sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent)]
 
 project = "pullback"
 version = release = pullback.__version__

@@ -1,4 +1,4 @@
-"""Diagrams: what a pair saves, and the tasks of `accumulate`."""
+"""Diagrams: what a pair saves, the tasks of `accumulate`, and the levels of the package."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,6 +46,19 @@ def accumulate(figure: Figure) -> None:
         box(axes, (middle, 170), (130, 36), "sum of eight")
         axes.plot([middle, 245], [189, 225], color=INK, linewidth=1)
     box(axes, (245, 246), (180, 40), "dw, db")
+
+
+def levels(figure: Figure) -> None:
+    """Draw the packages of the four levels, and what each may import."""
+    axes = canvas(figure, 490, 290)
+    box(axes, (245, 264), (250, 44), "_core")
+    box(axes, (245, 184), (250, 44), "_ops")
+    for x, name in ((85, "_autodiff"), (245, "_testing"), (405, "dask")):
+        box(axes, (x, 104), (140, 44), name)
+        arrow(axes, (x, 82 + 44), (165 + x / 3, 162))
+        arrow(axes, (165 + x / 3, 46), (x, 82))
+    box(axes, (245, 24), (250, 44), "_cli")
+    arrow(axes, (245, 206), (245, 242))
 
 
 def canvas(figure: Figure, width: float, height: float) -> Axes:

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import readme
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
 from charts import accuracy, graph, growth, pool, speed
-from diagrams import accumulate, pair
+from diagrams import accumulate, levels, pair
 from drawing import svg
 from saved import Table, read
 
@@ -21,6 +23,7 @@ from saved import Table, read
 PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...], float]] = {
     "pair": (pair, (), (), 3.67),
     "accumulate": (accumulate, (), (), 3.44),
+    "levels": (levels, (), (), 3.67),
     "pool": (pool, ("pool",), (), 3.6),
     "graph": (graph, ("graph",), (), 3.6),
     "speed": (speed, ("affine float32", "affine float64", "means"), (), 4.6),
@@ -38,6 +41,7 @@ PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...],
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("results", Results)
+    app.add_directive("summary", Summary)
     app.add_directive("picture", Picture)
     app.add_directive("block-size", BlockSize)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -88,6 +92,16 @@ class Results(Saved):
             return row
         first, second, *others = row
         return [f"{first} {second}".rstrip(), *others]
+
+
+class Summary(Directive):
+    """The lines of the README on speed, accuracy and batches larger than memory."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write them."""
+        written = nodes.Element()
+        self.state.nested_parse(StringList(readme.lines(), source=readme.__name__), 0, written)
+        return written.children
 
 
 class Picture(Saved):
