@@ -19,6 +19,7 @@ from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.rules.manipulation import INVERSES
 from pullback._autodiff.rules.registry import METHODS, REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE, Unary
+from pullback._autodiff.rules.special import special
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
@@ -36,6 +37,7 @@ CREATION = ("empty", "empty_like", "eye", "ones", "ones_like", "zeros", "zeros_l
 INSPECTION = ("broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "result_type")
 ARITHMETIC = {"add": "add", "divide": "truediv", "multiply": "mul", "subtract": "sub"}
 EXTENSIONS = ("fft", "linalg")
+SPECIAL = "special"  # no extension of the standard: see rules/special.py
 _CHAPTERS = (
     "creation",
     "elementwise",
@@ -44,6 +46,7 @@ _CHAPTERS = (
     "linear_algebra",
     "manipulation",
     "searching_sorting",
+    "special",
     "statistical",
 )
 
@@ -80,8 +83,8 @@ class TracedNamespace:
         return value
 
     def _make(self, name: str) -> Any:
-        if name in EXTENSIONS:
-            return Extension(self, name, getattr(self.base, name))
+        if name in EXTENSIONS or name == SPECIAL:
+            return Extension(self, name, special(self.base) if name == SPECIAL else getattr(self.base, name))
         if name in CONSTANTS or name in DTYPES:
             return getattr(self.raw, name)
         if name in INSPECTION:
@@ -104,7 +107,7 @@ class TracedNamespace:
             return general_function(self, name, RULES[name])
         if plain is not None and name in WITHOUT_DERIVATIVE:
             return constant_function(self, name, plain)
-        if plain is not None and name in REFUSED:
+        if plain is not None and (name in REFUSED or name.startswith(f"{SPECIAL}.")):
             return refusing_function(self, name, plain)
         msg = (
             f"{self!r} has no attribute {name!r}. It has the functions of the array API standard that "
@@ -115,7 +118,9 @@ class TracedNamespace:
     def named(self, name: str, /) -> Any:
         """Return a function by its name in the rules, which is that of its extension and its own."""
         extension, _, function = name.partition(".")
-        return getattr(getattr(self, extension), function) if extension in EXTENSIONS else getattr(self, name)
+        return (
+            getattr(getattr(self, extension), function) if function and extension != "operator" else getattr(self, name)
+        )
 
     # Arrays of this level.
 
@@ -364,7 +369,8 @@ def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any],
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if any(x._index >= 0 for x in _traced(args, kwargs)):
-            msg = f"{name} cannot be differentiated: {REFUSED[name]}"
+            advice = REFUSED.get(name, "it has no rule. Give it a derivative with custom_vjp")
+            msg = f"{name} cannot be differentiated: {advice}"
             raise NotImplementedError(msg)
         return constant_function(ns, name, plain)(*args, **kwargs)
 

@@ -59,7 +59,7 @@ def _refuse(library: str, name: str, /) -> NoReturn:
 
 def _call(library: str, name: str, args: Any, kwargs: dict[str, Any], /) -> Any:
     ns = _level((*args, *kwargs.values()))
-    function = getattr(ns, _NAMES.get(name, name), None)
+    function = getattr(ns, _NAMES.get(name, name), None) or getattr(ns.special, name.lstrip("_"), None)
     if function is None:
         _refuse(library, name)
     return function(*args, **kwargs)
