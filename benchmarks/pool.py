@@ -69,7 +69,7 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         title="What it takes to build a graph, and to compute it, with 2 cores",
         columns=("graph", "what", "measured", "bound"),
         rows=_graphs(10 if quick else 1),
-        length=2,
+        length=3,
     )
 
 
@@ -83,12 +83,11 @@ def _in_memory(fraction: int) -> Iterator[Row]:
         for results, (wrt, bound) in RESULTS.items():
             rows = ("dz",) if "z" in wrt else ()
             step = partial(affine_backward, wrt=wrt)
-            out = np.empty_like(z) if rows else None
 
             def ours(step: Any = step, lazy: Any = lazy, w: Floats = w, rows: Any = rows) -> Results:
                 return compute(*(x for x in accumulate(step, *lazy, shared=(w,), rows=rows) if x is not None))
 
-            pool = partial(_pool_in_memory, y, z, w, out, block)
+            pool = partial(_pool_in_memory, y, z, w, block, rows=bool(rows))
             for x, right in zip(ours(), pool(), strict=True):
                 np.testing.assert_allclose(x, right, rtol=0, atol=1e-4 * np.max(np.abs(right)))
             yield _compared((f"{count // fraction:,} of {block:,} × ({k} + {n})", results), ours, pool, bound)
@@ -102,14 +101,15 @@ def _compared(labels: tuple[str, ...], ours: Callable[[], object], pool: Callabl
     return Row((*labels, *(f"{x:.2f}" for x in (usual, low, median, high)), f"≤ {bound}"), holds=median <= bound)
 
 
-def _pool_in_memory(y: Floats, z: Floats, w: Floats, out: Floats | None, block: int) -> Results:
-    """Return dw and db as one would by hand, after dz where there is an array for it."""
+def _pool_in_memory(y: Floats, z: Floats, w: Floats, block: int, *, rows: bool) -> Results:
+    """Return dw and db as one would by hand, after dz, in new memory as ours, if its rows are asked for."""
+    out = np.empty_like(z) if rows else None
 
     def on_block(start: int) -> Results:
-        rows = slice(start, start + block)
+        part = slice(start, start + block)
         if out is not None:
-            np.matmul(y[rows], w.T, out=out[rows])
-        return _affine(y[rows], z[rows], w)
+            np.matmul(y[part], w.T, out=out[part])
+        return _affine(y[part], z[part], w)
 
     sums = _sums_of_blocks(on_block, range(0, len(z), block))
     return sums if out is None else (out, *sums)
@@ -123,6 +123,8 @@ def _graphs(fraction: int) -> Iterator[Row]:
     took = seconds(lambda: accumulate(affine_backward, y, z, shared=(w,), rows=("dz",)))
     title = f"{count:,} chunks of 4 rows of an expression"
     yield Row((title, "seconds to build", f"{took:.1f}", f"≤ {5 / fraction:g}"), holds=took <= 5 / fraction)
+    took = seconds(lambda: dask.optimize(y, z))
+    yield Row((title, "seconds that Dask takes to optimize it", f"{took:.1f}", "none"), holds=None)
     added = peak(_large_shared, 2**29 // fraction)
     bound = 1.5 * 2**30 / fraction
     title = f"shared weights of {2**29 // fraction / 2**20:,.0f} MiB"
