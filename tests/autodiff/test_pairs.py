@@ -178,3 +178,22 @@ def test_sums_of_equal_entries_are_exact() -> None:
     assert np.array_equal(got, np.full((2, 1), 6.0, dtype=np.float32))
     none = pb.grad(lambda b: array_namespace(b).sum(b + pb.constant(z[:0, :1])))(b)
     assert np.array_equal(none, np.zeros(3, dtype=np.float32))
+
+
+def test_vector_of_weights(backend_one_device: Backend) -> None:
+    """A logistic regression with a vector of weights has the gradients and the Hessian products of a column."""
+    rng = np.random.default_rng(6)
+    z, w, b, y = (backend_one_device.asarray(rng.random(shape)) for shape in ((6, 3), (3, 1), (1,), (6, 1)))
+
+    def value(w: Any, b: Any) -> Any:
+        a = pb.affine_forward(z, w, b)
+        return pb.logistic(a if a.ndim == 2 else a[:, None], y).value
+
+    def product(*x: Any) -> Any:
+        return pb.jvp(pb.grad(value, (0, 1)), x, x)[1]
+
+    functions: list[Callable[..., Any]] = [pb.grad(value, (0, 1)), product]
+    for function in functions:
+        column, vector = function(w, b), function(w[:, 0], b[0])
+        for got, right in zip(vector, column, strict=True):
+            assert close(backend_one_device, got, backend_one_device.numpy(right)[..., 0])

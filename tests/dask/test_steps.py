@@ -10,6 +10,8 @@ import pytest
 from pullback import (
     TANH,
     Affine,
+    affine_backward,
+    affine_forward,
     clipped_gradients,
     per_example_gradients,
     per_example_norms,
@@ -54,6 +56,21 @@ def test_examples(name: str, positions: tuple[int, ...]) -> None:
     blocks = (da.from_array(x, chunks=(1700, *x.shape[1:])) for x in (upstream, z))
     got = compute(*accumulate(step, *blocks, rows=rows))
     for x, expected in zip(got, step(upstream, z), strict=True):
+        np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-10)
+
+
+def test_vector_of_weights() -> None:
+    """A step of a model with a single output has sums of shape (k,) and ()."""
+    rng = np.random.default_rng(51)
+    z, y, w = rng.standard_normal((M, K)), rng.standard_normal(M), rng.standard_normal(K)
+
+    def step(z: Any, y: Any, w: Any) -> tuple[Any, ...]:
+        return affine_backward(affine_forward(z, w) - y, z, w, wrt=("w", "b"))[1:]
+
+    blocks = (da.from_array(x, chunks=(1700, *x.shape[1:])) for x in (z, y))
+    got = compute(*accumulate(step, *blocks, shared=(w,)))
+    assert [x.shape for x in got] == [(K,), ()]
+    for x, expected in zip(got, step(z, y, w), strict=True):
         np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-10)
 
 

@@ -53,6 +53,15 @@ AFFINE_SHAPES = {
     "nothing": affine_shapes(0, 0, n=0),
 }
 
+# A single output: what the same functions make of a vector of weights.
+VECTOR_SHAPES: dict[str, dict[str, Shape]] = {
+    "vector": {"z": (7, 3), "w": (3,), "b": ()},
+    "vector, 3-d": {"z": (4, 2, 3), "w": (3,), "b": ()},
+    "vector, 1-d": {"z": (3,), "w": (3,), "b": ()},
+    "vector, no rows": {"z": (0, 3), "w": (3,), "b": ()},
+    "vector, k = 0": {"z": (5, 0), "w": (0,), "b": ()},
+}
+
 
 def matmul_shapes(x1: Shape, x2: Shape) -> dict[str, Shape]:
     """Name the shapes of the two factors."""

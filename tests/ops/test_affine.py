@@ -8,41 +8,43 @@ import pytest
 from pullback import affine_backward, affine_double_backward, affine_forward, affine_jvp
 from tests.harness.backend import Backend
 from tests.harness.order_laws import ORDER_LAWS
-from tests.harness.pair_cases import AFFINE, AFFINE_SHAPES
+from tests.harness.pair_cases import AFFINE, AFFINE_SHAPES, VECTOR_SHAPES
 from tests.harness.pair_laws import EPS, LAWS, LAYOUTS, SHAPE_LAWS, C, given, inner, layouts, relaid, wide
+
+SHAPES = AFFINE_SHAPES | VECTOR_SHAPES
 
 
 @pytest.mark.parametrize("law", SHAPE_LAWS)
-@pytest.mark.parametrize("shape", AFFINE_SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_shapes(backend_one_device: Backend, law: str, shape: str) -> None:
-    LAWS[law](backend_one_device, AFFINE, given(backend_one_device, AFFINE, AFFINE_SHAPES[shape], "float32"))
+    LAWS[law](backend_one_device, AFFINE, given(backend_one_device, AFFINE, SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_dtypes(backend: Backend, dtype: str, law: str) -> None:
-    LAWS[law](backend, AFFINE, given(backend, AFFINE, AFFINE_SHAPES["3-d"], dtype))
+    LAWS[law](backend, AFFINE, given(backend, AFFINE, SHAPES["3-d"], dtype))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("of", ["float32", "complex64"])
 def test_layouts(backend: Backend, of: str, layout: str) -> None:
-    layouts(layout, backend, AFFINE, given(backend, AFFINE, AFFINE_SHAPES["3-d"], of))
+    layouts(layout, backend, AFFINE, given(backend, AFFINE, SHAPES["3-d"], of))
 
 
 @pytest.mark.parametrize("law", ["tangent", "double backward"])
-@pytest.mark.parametrize("shape", AFFINE_SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_of_orders(backend_one_device: Backend, law: str, shape: str) -> None:
-    ORDER_LAWS[law](backend_one_device, AFFINE, given(backend_one_device, AFFINE, AFFINE_SHAPES[shape], "float32"))
+    ORDER_LAWS[law](backend_one_device, AFFINE, given(backend_one_device, AFFINE, SHAPES[shape], "float32"))
 
 
 @pytest.mark.parametrize("law", ORDER_LAWS)
 def test_dtypes_of_orders(backend: Backend, dtype: str, law: str) -> None:
-    ORDER_LAWS[law](backend, AFFINE, given(backend, AFFINE, AFFINE_SHAPES["3-d"], dtype))
+    ORDER_LAWS[law](backend, AFFINE, given(backend, AFFINE, SHAPES["3-d"], dtype))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_orders(backend_one_device: Backend, layout: str) -> None:
-    case = relaid(layout, backend_one_device, given(backend_one_device, AFFINE, AFFINE_SHAPES["3-d"], "complex64"))
+    case = relaid(layout, backend_one_device, given(backend_one_device, AFFINE, SHAPES["3-d"], "complex64"))
     ORDER_LAWS["tangent"](backend_one_device, AFFINE, case)
     ORDER_LAWS["double backward"](backend_one_device, AFFINE, case)
 
@@ -117,6 +119,27 @@ def test_complex_gradient_is_steepest_descent(backend: Backend) -> None:
     change = (np.sum(np.abs(z @ (w + move)) ** 2) - np.sum(np.abs(z @ (w - move)) ** 2)) / 4
     np.testing.assert_allclose(np.vdot(dw, move).real, change, rtol=1e-4)
     assert np.sum(np.abs(z @ (w - 1e-3 * dw)) ** 2) < np.sum(np.abs(z @ w) ** 2)
+
+
+VECTOR_DTYPES = "float16", "float32", "complex64"
+
+
+@pytest.mark.parametrize("of", VECTOR_DTYPES)
+@pytest.mark.parametrize("law", LAWS)
+def test_dtypes_of_a_vector(backend: Backend, law: str, of: str) -> None:
+    if of in backend.dtypes:
+        LAWS[law](backend, AFFINE, given(backend, AFFINE, SHAPES["vector, 3-d"], of))
+
+
+def test_a_vector_of_weights_sums_like_a_column(backend_one_device: Backend) -> None:
+    """The sums over 100,000 rows are those of a column, which are accurate, to the bit."""
+    rng = np.random.default_rng(11)
+    z, da = (backend_one_device.blocks(0.1 + rng.random((100_000, n)), "float32") for n in (3, 1))
+    w = backend_one_device.asarray(np.ones((3, 1)), "float32")
+    vector = backend_one_device.numpy(affine_backward(da[:, 0], z, w[:, 0]))
+    column = backend_one_device.numpy(affine_backward(da, z, w))
+    for x, right in zip(vector, column, strict=True):
+        assert np.array_equal(x, right[..., 0] if right is not column[0] else right)
 
 
 def test_narrow_sums_keep_growing(backend_one_device: Backend) -> None:
@@ -225,8 +248,10 @@ def _like(primal: Any, x: Any) -> Any:
 
 
 FORWARD_ERRORS = {
-    "w 1-d": ((2, 3), (3,), (4,), r"w must be a matrix, shape \(k, n\); got w \(3,\)$"),
-    "w 3-d": ((2, 3), (1, 3, 4), (4,), r"w must be a matrix, shape \(k, n\); got w \(1, 3, 4\)$"),
+    "w 0-d": ((2, 3), (), (), r"w must be a matrix or a vector, shape \(k, n\) or \(k,\); got w \(\)$"),
+    "w 3-d": ((2, 3), (1, 3, 4), (4,), r"w must be a matrix or a vector, .*; got w \(1, 3, 4\)$"),
+    "k of a vector": ((2, 3), (4,), (), r"the last axis of z must .* of w; got z \(2, 3\) and w \(4,\)$"),
+    "b of a vector": ((2, 3), (3,), (1,), r"b must be 0-d for a vector w; got b \(1,\) and w \(3,\)$"),
     "z 0-d": ((), (3, 4), (4,), r"z must have at least one axis, shape \(\.\.\., k\); got z \(\)$"),
     "k": (
         (32, 64),
@@ -254,7 +279,13 @@ def test_forward_refuses_shapes(backend_one_device: Backend, case: str) -> None:
 
 
 BACKWARD_ERRORS = {
-    "w 1-d": ((2, 4), (2, 3), (3,), r"w must be a matrix, shape \(k, n\); got w \(3,\)$"),
+    "w 0-d": ((2, 4), (2, 3), (), r"w must be a matrix or a vector, shape \(k, n\) or \(k,\); got w \(\)$"),
+    "da of a vector": (
+        (2, 1),
+        (2, 3),
+        (3,),
+        r"da must have the shape of the output z w, \(\.\.\.\) for a vector w; got da \(2, 1\) and z \(2, 3\)",
+    ),
     "z 0-d": ((2, 4), (), (3, 4), r"z must have at least one axis, shape \(\.\.\., k\); got z \(\)$"),
     "k": ((2, 4), (2, 5), (3, 4), r"the last axis of z must .* of w; got z \(2, 5\) and w \(3, 4\)$"),
     "da's n": (

@@ -72,6 +72,24 @@ def test_factors_layouts(backend_one_device: Backend, layout: str) -> None:
     check_factors(backend_one_device, da, z, "complex64")
 
 
+def test_factors_of_a_vector_of_weights(backend_one_device: Backend) -> None:
+    """The factor of a single output is a number: a v g is a step in a vector of weights."""
+    da, z = (backend_one_device.rows(x) for x in draw(((7,), 3, 1), "float64"))
+    column, vector = (backend_one_device.numpy(backend_one_device.call(kfac_factors, x, z)) for x in (da, da[:, 0]))
+    np.testing.assert_array_equal(vector[0], column[0])
+    np.testing.assert_array_equal(vector[1], column[1][0, 0])
+    assert vector[1].shape == ()
+
+
+def test_gauss_newton_of_a_vector_of_weights(backend_one_device: Backend) -> None:
+    rng = np.random.default_rng(42)
+    vw, vb, z = (backend_one_device.asarray(rng.standard_normal(shape)) for shape in ((3, 1), (1,), (7, 3)))
+    column = backend_one_device.numpy(gauss_newton_product(vw, vb, z, lambda v: v))
+    vector = backend_one_device.numpy(gauss_newton_product(vw[:, 0], vb[0], z, lambda v: v))
+    for got, right in zip(vector, column, strict=True):
+        np.testing.assert_array_equal(got, right[..., 0])
+
+
 def test_factors_of_one_example_are_exact(backend_one_device: Backend) -> None:
     """Of a single example, the Fisher information v ↦ ⟨grad, v⟩ grad is a v g and nothing else; complex ones too."""
     da, z = draw(((1,), 3, 4), "complex64")
@@ -209,7 +227,7 @@ def test_refuses_shapes(backend_one_device: Backend) -> None:
         name = f"^{function.__name__}: da and z must have"
         with pytest.raises(ValueError, match=rf"{name} the same shape but for the last axis; got da \(2, 3\) and z"):
             function(x, y)
-        with pytest.raises(ValueError, match=rf"{name} at least two axes.* got da \(3,\) and z \(5, 4\)"):
-            function(x[0, :], y)
+        with pytest.raises(ValueError, match=rf"{name} at least two axes.* got da \(3,\) and z \(4,\)"):
+            function(x[0, :], y[0, :])
     with pytest.raises(ValueError, match=r"^affine_forward: the last axis of z must equal the first axis of w; got"):
         gauss_newton_product(x, None, y, lambda v: v)

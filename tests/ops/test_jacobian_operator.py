@@ -86,6 +86,17 @@ def test_attributes(backend_one_device: Backend, wrt: tuple[str, ...]) -> None:
     assert operator.dtype == backend_one_device.dtype("complex64")
 
 
+def test_vector_of_weights(backend_one_device: Backend) -> None:
+    """The operator of a single output is that of a column."""
+    rng = np.random.default_rng(41)
+    z, w = (backend_one_device.asarray(rng.standard_normal(shape)) for shape in ((5, 3), (3, 1)))
+    column, vector = JacobianOperator(z, w), JacobianOperator(z, w[:, 0])
+    assert vector.shape == column.shape == (5, 19)
+    v, u = (backend_one_device.asarray(rng.standard_normal(size)) for size in (19, 5))
+    for got, right in ((vector.matvec(v), column.matvec(v)), (vector.rmatvec(u), column.rmatvec(u))):
+        np.testing.assert_array_equal(backend_one_device.numpy(got), backend_one_device.numpy(right))
+
+
 def test_complex_vectors_of_a_real_operator(backend_one_device: Backend) -> None:
     """The adjoint is linear over the complex numbers, which a gradient of a real input is not."""
     z, w = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(3, 2) - 2

@@ -9,7 +9,7 @@ from pullback import clipped_gradients, per_example_gradients, per_example_norms
 from pullback._ops.per_example import blocking
 from tests.harness.backend import Backend
 from tests.harness.pair_laws import EPS, LAYOUTS
-from tests.harness.per_example_cases import PER_EXAMPLE, SHAPES, check, draw, exact
+from tests.harness.per_example_cases import FISHER, MOMENTS, PER_EXAMPLE, SHAPES, check, draw, exact
 
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
@@ -17,6 +17,23 @@ from tests.harness.per_example_cases import PER_EXAMPLE, SHAPES, check, draw, ex
 def test_shapes(backend_one_device: Backend, shape: str, of: str) -> None:
     da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
     check(backend_one_device, PER_EXAMPLE[of], da, z, "float32")
+
+
+@pytest.mark.parametrize("shape", [((7,), 3, 1), ((4, 2), 6, 1), ((0,), 3, 1)], ids=str)
+@pytest.mark.parametrize("of", PER_EXAMPLE | MOMENTS | FISHER)
+def test_vector_of_weights(backend_one_device: Backend, of: str, shape: Any) -> None:
+    """Upstream gradients without an axis of outputs give what a column gives, without that axis."""
+    da, z = (backend_one_device.rows(x, "float32") for x in draw(shape, "float32"))
+    call = (PER_EXAMPLE | MOMENTS | FISHER)[of].call
+    column, vector = (backend_one_device.numpy(backend_one_device.call(call, x, z)) for x in (da, da[..., 0]))
+    if not isinstance(column, tuple):
+        np.testing.assert_array_equal(vector, column)  # norms have no axis of outputs
+        return
+    for got, right in zip(vector, column, strict=True):
+        assert (got is None) == (right is None)
+        if got is not None:
+            assert got.shape == right.shape[:-1]
+            np.testing.assert_array_equal(got, right[..., 0])
 
 
 @pytest.mark.parametrize("of", PER_EXAMPLE)
@@ -159,11 +176,8 @@ def test_nan_and_infinity_stay_in_their_example(backend: Backend, bad: float, sh
 
 
 SHAPE_ERRORS = {
-    "one axis": (
-        (3,),
-        (2, 4),
-        r"da and z must have at least two axes, \(m, \.\.\., n\) .* got da \(3,\) and z \(2, 4\)",
-    ),
+    "m of a vector": ((3,), (2, 4), r"da and z must .*, which da of a vector of weights has not; got da \(3,\) and z "),
+    "no example": ((), (4,), r"da and z must have at least two axes, .* got da \(\) and z \(4,\)"),
     "an example": ((3,), (4,), r"da and z must have .* z \(4,\)\. A single example is da\[None, :\] and z\[None, :\]$"),
     "m": ((2, 3), (5, 4), r"da and z must have the same shape but for the last axis; got da \(2, 3\) and z \(5, 4\)$"),
     "positions": ((2, 6, 3), (2, 5, 4), r"da and z must have the same shape .* got da \(2, 6, 3\) and z \(2, 5, 4\)$"),

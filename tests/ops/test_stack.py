@@ -149,6 +149,22 @@ def test_nothing_is_copied(backend_one_device: Backend) -> None:
     assert [x.layer for x in kept] == [Affine(w), TANH, Affine(w), SQUARE]
 
 
+def test_ends_in_a_vector_of_weights(backend_one_device: Backend) -> None:
+    """A network with a single output gives one number for each example, and the gradients of a column."""
+    rng = np.random.default_rng(12)
+    z, w1, w2, b2 = (backend_one_device.asarray(rng.standard_normal(x)) for x in ((5, 3), (3, 4), (4, 1), (1,)))
+    vector = stack_forward([Affine(w1), TANH, Affine(w2[:, 0], b2[0])], z)
+    column = stack_forward([Affine(w1), TANH, Affine(w2, b2)], z)
+    assert vector.a.shape == (5,)
+    got, right = (stack_backward(x.a, x.saved) for x in (vector, column))
+    assert got.layers is not None
+    assert right.layers is not None
+    shaped = {"dz": (got.dz, right.dz), "w1": (got.layers[0].w, right.layers[0].w)}  # type: ignore[union-attr]
+    last = {x: (getattr(got.layers[2], x), getattr(right.layers[2], x)[..., 0]) for x in ("w", "b")}
+    for x, y in (shaped | last).values():
+        np.testing.assert_array_equal(backend_one_device.numpy(x), backend_one_device.numpy(y))
+
+
 def test_empty_stack(backend_one_device: Backend) -> None:
     z = backend_one_device.asarray(np.ones((2, 3)))
     a, kept = stack_forward([], z)

@@ -285,10 +285,12 @@ def _identity(x: Array, _: DType = None, /) -> Array:
     return x
 
 
-def check_factors(function: str, z: Array, w: Array, /) -> None:
-    """Check that z (..., k) and w (k, n) fit."""
-    if w.ndim != 2:
-        msg = f"{function}: w must be a matrix, shape (k, n); got {shapes(w=w)}"
+def check_factors(function: str, z: Array, w: Array, /, *, vector: bool = False) -> None:
+    """Check that z (..., k) and w (k, n), or a vector w (k,) where one is accepted, fit."""
+    if w.ndim != 2 and not (vector and w.ndim == 1):
+        rule = "a matrix or a vector, shape (k, n) or (k,)" if vector else "a matrix, shape (k, n)"
+        way = "" if vector or w.ndim != 1 else ". A vector is w[:, None]"
+        msg = f"{function}: w must be {rule}; got {shapes(w=w)}{way}"
         raise ValueError(msg)
     if z.ndim == 0:
         msg = f"{function}: z must have at least one axis, shape (..., k); got {shapes(z=z)}"
@@ -299,17 +301,19 @@ def check_factors(function: str, z: Array, w: Array, /) -> None:
 
 
 def check_upstream(function: str, da: Array, z: Array, w: Array, /) -> None:
-    """Check that da (..., n) has the shape of the output."""
-    if not same_shape(da.shape, (*z.shape[:-1], w.shape[1])):
-        msg = f"{function}: da must have the shape of the output z w, (..., n); got {shapes(da=da, z=z, w=w)}"
+    """Check that da (..., n), or (...) for a vector w, has the shape of the output."""
+    if not same_shape(da.shape, (*z.shape[:-1], *w.shape[1:])):
+        output = "(..., n)" if w.ndim == 2 else "(...) for a vector w"
+        msg = f"{function}: da must have the shape of the output z w, {output}; got {shapes(da=da, z=z, w=w)}"
         raise ValueError(msg)
 
 
 def check_bias(function: str, name: str, b: Array | None, w: Array, /) -> None:
-    """Check that a bias, or a tangent or cotangent of it, has shape (n,), if there is one."""
-    if b is not None and not (b.ndim == 1 and compatible_size(b.shape[0], w.shape[1])):
+    """Check that a bias, or a tangent or cotangent of it, has shape (n,), or () for a vector w, if there is one."""
+    if b is not None and not same_shape(b.shape, w.shape[1:]):
         got = shapes(**{name: b, "w": w})
-        msg = f"{function}: {name} must have one entry for each column of w, shape (n,); got {got}"
+        rule = "have one entry for each column of w, shape (n,)" if w.ndim == 2 else "be 0-d for a vector w"
+        msg = f"{function}: {name} must {rule}; got {got}"
         raise ValueError(msg)
 
 

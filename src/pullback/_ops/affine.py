@@ -31,7 +31,7 @@ class AffineGradients(NamedTuple, Generic[ArrayT]):
     dw : Array or None
         Gradient for the weights: shape, dtype and device of `w`.
     db : Array or None
-        Gradient for the bias: shape (n,), dtype and device of `w`.
+        Gradient for the bias: shape (n,), or () for a vector of weights; dtype and device of `w`.
     """
 
     dz: ArrayT | None
@@ -64,14 +64,14 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     ----------
     z : Array, shape (..., k)
         Input batch: any number of leading batch axes, none for a single example.
-    w : Array, shape (k, n)
-        Weights.
-    b : Array, shape (n,), optional
-        Bias, added to every row.
+    w : Array, shape (k, n) or (k,)
+        Weights. A vector is the weights of a single output.
+    b : Array, shape (n,) or (), optional
+        Bias, added to every row: 0-d with a vector of weights.
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n), or (...) with a vector of weights
         The output, in the namespace and on the device of the inputs and in their promoted dtype. Dtypes narrower
         than float32 are computed in float32 and returned narrow.
 
@@ -102,6 +102,11 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     >>> affine_forward(z, w, np.asarray([0.5, -0.5]))
     array([[19.5, 21.5],
            [43.5, 49.5]])
+
+    A model with one output, as scikit-learn's linear models have:
+
+    >>> affine_forward(z, w[:, 0], np.asarray(0.5))
+    array([19.5, 43.5])
     """
     if b is None:
         xp, _, cast_output, (z, w) = validate_arrays("affine_forward", _INPUTS[:2], z, w)
@@ -109,8 +114,10 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
         xp, _, cast_output, (z, w, b) = validate_arrays("affine_forward", _INPUTS, z, w, b)
     # Fast path: compare shapes exactly. Unknown sizes and invalid shapes fall through to the full checks.
     if w.ndim != 2 or z.shape[-1:] != w.shape[:1] or (b is not None and b.shape != w.shape[1:]):
-        check_factors("affine_forward", z, w)
+        check_factors("affine_forward", z, w, vector=True)
         check_bias("affine_forward", "b", b, w)
+        if w.ndim == 1:
+            return cast_output(affine_forward(z, w[:, None], None if b is None else b[None])[..., 0])
     a = product(xp, z, w)
     if b is not None:
         a = add_to_rows(xp, a, b)
@@ -122,11 +129,11 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
 
     Parameters
     ----------
-    da : Array, shape (..., n)
+    da : Array, shape (..., n), or (...) with a vector of weights
         Upstream gradient ``∂L/∂a`` of a real loss L, of the shape of the output.
     z : Array, shape (..., k)
         Input batch of the forward.
-    w : Array, shape (k, n)
+    w : Array, shape (k, n) or (k,)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
         The inputs to differentiate for. The gradients of the others are not computed.
@@ -187,8 +194,11 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     # Fast path, as in the forward.
     shape = z.shape
     if w.ndim != 2 or shape[-1:] != w.shape[:1] or da.shape != (*shape[:-1], w.shape[1]):
-        check_factors("affine_backward", z, w)
+        check_factors("affine_backward", z, w, vector=True)
         check_upstream("affine_backward", da, z, w)
+        if w.ndim == 1:
+            dz, dw, db = affine_backward(da[..., None], z, w[:, None], wrt=wrt)
+            return AffineGradients(dz, None if dw is None else dw[:, 0], None if db is None else db[..., 0])
     z_dtype, w_dtype = z.dtype, w.dtype
     da, z, w = ready
     dz = dw = db = None
@@ -216,18 +226,18 @@ def affine_jvp(
     ----------
     z : Array, shape (..., k)
         Input batch of the forward.
-    w : Array, shape (k, n)
+    w : Array, shape (k, n) or (k,)
         Weights of the forward.
     z_tangent : Array, shape (..., k), optional
         Tangent of `z`. None, the default, is a tangent of zero and costs nothing.
-    w_tangent : Array, shape (k, n), optional
+    w_tangent : Array, shape (k, n) or (k,), optional
         Tangent of `w`.
-    b_tangent : Array, shape (n,), optional
+    b_tangent : Array, shape (n,) or (), optional
         Tangent of the bias. The result does not depend on the bias itself.
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n), or (...) with a vector of weights
         The tangent of the output, in the promoted dtype of all arrays that were given. Dtypes narrower than float32
         are computed in float32 and returned narrow.
 
@@ -264,9 +274,14 @@ def affine_jvp(
     """
     tangents = {"z_tangent": z_tangent, "w_tangent": w_tangent, "b_tangent": b_tangent}
     xp, _, cast_output, ready = validate_optional_arrays("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
-    check_factors("affine_jvp", z, w)
+    check_factors("affine_jvp", z, w, vector=True)
     check_directions("affine_jvp", tangents, z, w)
     z, w, z_tangent, w_tangent, b_tangent = ready
+    is_vector = w.ndim == 1
+    if is_vector:
+        w = w[:, None]
+        w_tangent = None if w_tangent is None else w_tangent[:, None]
+        b_tangent = None if b_tangent is None else b_tangent[None]
     a = None
     if z_tangent is not None:
         a = product(xp, z_tangent, w)
@@ -279,7 +294,7 @@ def affine_jvp(
     if a is None:
         msg = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
         raise ValueError(msg)
-    return cast_output(a)
+    return cast_output(a[..., 0] if is_vector else a)
 
 
 def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the inputs of the backward
@@ -291,15 +306,15 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     ----------
     ddz : Array, shape (..., k), or None
         Cotangent ``∂S/∂dz`` of a real S that depends on the gradients. None is a cotangent of zero.
-    ddw : Array, shape (k, n), or None
+    ddw : Array, shape (k, n) or (k,), or None
         Cotangent ``∂S/∂dw``.
-    ddb : Array, shape (n,), or None
+    ddb : Array, shape (n,) or (), or None
         Cotangent ``∂S/∂db``.
-    da : Array, shape (..., n)
+    da : Array, shape (..., n), or (...) with a vector of weights
         Upstream gradient that was passed to the backward.
     z : Array, shape (..., k)
         Input batch that was passed to the backward.
-    w : Array, shape (k, n)
+    w : Array, shape (k, n) or (k,)
         Weights that were passed to the backward.
 
     Returns
@@ -354,7 +369,7 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     xp, _, cast_output, _ = validate_optional_arrays(
         "affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents
     )
-    check_factors("affine_double_backward", z, w)
+    check_factors("affine_double_backward", z, w, vector=True)
     check_upstream("affine_double_backward", da, z, w)
     check_directions("affine_double_backward", cotangents, z, w)
     ddz = None if ddz is None else real_like(xp, ddz, z.dtype)

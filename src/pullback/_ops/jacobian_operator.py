@@ -21,7 +21,7 @@ class JacobianOperator(FlatOperator[ArrayT]):
     ----------
     z : Array, shape (..., k)
         Input batch of the forward.
-    w : Array, shape (k, n)
+    w : Array, shape (k, n) or (k,)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
         The inputs to differentiate for. The columns of the operator are their entries, flattened one input after the
@@ -68,12 +68,12 @@ class JacobianOperator(FlatOperator[ArrayT]):
     def __init__(self, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS) -> None:
         xp, *_ = validate_arrays("JacobianOperator", ("z", "w"), z, w)
         check_wrt("JacobianOperator", wrt, _INPUTS)
-        check_factors("JacobianOperator", z, w)
+        check_factors("JacobianOperator", z, w, vector=True)
         if not wrt:
             msg = f"JacobianOperator: wrt must name at least one of {_INPUTS}; got {wrt!r}"
             raise ValueError(msg)
         check_known("JacobianOperator", z, w)
-        self._z, self._w, self._a = z, w, (*z.shape[:-1], w.shape[1])
+        self._z, self._w, self._a = z, w, (*z.shape[:-1], *w.shape[1:])
         of_inputs = {"z": z.shape, "w": w.shape, "b": w.shape[1:]}
         self._moving = {name: of_inputs[name] for name in _INPUTS if name in wrt}
         shape = (math.prod(self._a), sum(map(math.prod, self._moving.values())))

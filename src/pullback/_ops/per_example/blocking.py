@@ -41,22 +41,43 @@ class ParameterGradients(NamedTuple, Generic[ArrayT]):
     db: ArrayT | None
 
 
-def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Elementwise, DType, Sequence[Any]]:
+class Output(NamedTuple):
+    """The form of the results: their dtype, and whether the weights are a vector."""
+
+    xp: Namespace
+    dtype: DType
+    is_vector: bool
+
+    def parameters(self, dw: Array, db: Array | None, /, *, real: bool = False) -> ParameterGradients[Any]:
+        """Return the results for the weights and the bias, without the axis of the outputs for a vector of weights."""
+        dtype = real_dtype(self.xp, self.dtype) if real else self.dtype
+        cast = [None if x is None else self.xp.astype(x, dtype, copy=False) for x in (dw, db)]
+        if self.is_vector:
+            cast = [None if x is None else x[..., 0] for x in cast]
+        return ParameterGradients(*cast)
+
+
+def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Elementwise, Output, Sequence[Any]]:
     """Check that da and z belong together and count the same examples and positions.
 
-    Returns their namespace, complex conjugation, their promoted dtype, and the arrays in the dtype to compute in.
+    Returns their namespace, complex conjugation, the form of the results, and the arrays in the dtype to compute in,
+    `da` with an axis of one output for a vector of weights.
     """
     xp, conj, _, ready = validate_arrays(function, ("da", "z"), da, z)
-    if min(da.ndim, z.ndim) < 2:
+    is_vector = da.ndim > 0 and da.ndim == z.ndim - 1
+    if min(da.ndim + is_vector, z.ndim) < 2:
         msg = (
             f"{function}: da and z must have at least two axes, (m, ..., n) and (m, ..., k), of which the first counts "
             f"examples; got {shapes(da=da, z=z)}. A single example is da[None, :] and z[None, :]"
         )
         raise ValueError(msg)
-    if not same_shape(da.shape[:-1], z.shape[:-1]):
-        msg = f"{function}: da and z must have the same shape but for the last axis; got {shapes(da=da, z=z)}"
+    if not same_shape(da.shape if is_vector else da.shape[:-1], z.shape[:-1]):
+        rule = ", which da of a vector of weights has not" if is_vector else ""
+        msg = f"{function}: da and z must have the same shape but for the last axis{rule}; got {shapes(da=da, z=z)}"
         raise ValueError(msg)
-    return xp, conj, result_dtype(xp, da, z), ready
+    if is_vector:
+        ready = ready[0][..., None], ready[1]
+    return xp, conj, Output(xp, result_dtype(xp, da, z), is_vector), ready
 
 
 def gradients(xp: Namespace, conj: Elementwise, da: Array, z: Array, /) -> tuple[Array, Array]:

@@ -17,7 +17,6 @@ from pullback._ops.per_example.blocking import (
     mean_scale,
     mean_squares,
     read_examples,
-    real_dtype,
 )
 
 
@@ -29,7 +28,7 @@ class KroneckerFactors(NamedTuple, Generic[ArrayT]):
     a : Array
         Factor of the inputs: shape (k + 1, k + 1), the bias last, or (k, k) without one.
     g : Array
-        Factor of the upstream gradients: shape (n, n).
+        Factor of the upstream gradients: shape (n, n), or () for a vector of weights.
     """
 
     a: ArrayT
@@ -41,7 +40,7 @@ def kfac_factors(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> KroneckerFac
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a single output
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and `g` is m² times
         too small. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
@@ -95,7 +94,7 @@ def kfac_factors(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> KroneckerFac
     array([[1., 0.],
            [0., 1.]])
     """
-    xp, conj, dtype, (da, z) = read_examples("kfac_factors", da, z)
+    xp, conj, output, (da, z) = read_examples("kfac_factors", da, z)
     m = count(xp, z, z.ndim - 1)
     factors = None
     if is_host_memory(da):
@@ -104,7 +103,8 @@ def kfac_factors(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> KroneckerFac
         if not all(math.isfinite(float(abs(xp.sum(x)))) for x in factors):
             factors = None
     a, g = factors or _factors(xp, conj, da, z, m=m, scale=mean_scale(m), bias=bias)
-    return KroneckerFactors(*(xp.astype(x, dtype, copy=False) for x in (a, g)))
+    a, g = (xp.astype(x, output.dtype, copy=False) for x in (a, g))
+    return KroneckerFactors(a, g[..., 0, 0] if output.is_vector else g)
 
 
 def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ParameterGradients[ArrayT]:
@@ -112,7 +112,7 @@ def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> Parameter
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
         times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
@@ -158,10 +158,9 @@ def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> Parameter
     >>> fisher_diagonal(np.asarray([[1.0, -1.0], [3.0, 1.0]]), np.asarray([[3.0], [1.0]]))
     ParameterGradients(dw=array([[9., 5.]]), db=array([5., 1.]))
     """
-    xp, conj, dtype, (da, z) = read_examples("fisher_diagonal", da, z)
-    real = real_dtype(xp, dtype)
-    dw, db = (xp.astype(x, real, copy=False) for x in mean_squares(xp, conj, da, z))
-    return ParameterGradients(dw, db if bias else None)
+    xp, conj, output, (da, z) = read_examples("fisher_diagonal", da, z)
+    dw, db = mean_squares(xp, conj, da, z)
+    return output.parameters(dw, db if bias else None, real=True)
 
 
 def gauss_newton_product(
@@ -171,9 +170,9 @@ def gauss_newton_product(
 
     Parameters
     ----------
-    vw : Array, shape (k, n)
+    vw : Array, shape (k, n) or (k,)
         Step in the weights.
-    vb : Array, shape (n,), or None
+    vb : Array, shape (n,) or (), or None
         Step in the bias; None where the layer has none.
     z : Array, shape (..., k)
         Input batch of the forward.

@@ -16,7 +16,7 @@ def per_example_gradients(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
         the result. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
@@ -26,7 +26,8 @@ def per_example_gradients(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT
     Returns
     -------
     ParameterGradients
-        ``(dw, db)`` of shapes (m, k, n) and (m, n), in the promoted dtype of `da` and `z`.
+        ``(dw, db)`` of shapes (m, k, n) and (m, n), or (m, k) and (m,) for a vector of weights, in the promoted dtype
+        of `da` and `z`.
 
     Raises
     ------
@@ -61,9 +62,8 @@ def per_example_gradients(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT
            [[3.e+02, 3.e+03],
             [4.e+02, 4.e+03]]])
     """
-    xp, conj, dtype, (da, z) = read_examples("per_example_gradients", da, z)
-    dw, db = gradients(xp, conj, da, z)
-    return ParameterGradients(xp.astype(dw, dtype, copy=False), xp.astype(db, dtype, copy=False))
+    xp, conj, output, (da, z) = read_examples("per_example_gradients", da, z)
+    return output.parameters(*gradients(xp, conj, da, z))
 
 
 def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
@@ -71,7 +71,7 @@ def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
         the result. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
@@ -121,11 +121,11 @@ def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
     >>> per_example_norms(np.asarray([[3.0, 4.0], [0.0, 0.0]]), np.asarray([[2.0, 2.0], [1.0, 1.0]]))
     array([15.,  0.])
     """
-    xp, conj, dtype, (da, z) = read_examples("per_example_norms", da, z)
+    xp, conj, output, (da, z) = read_examples("per_example_norms", da, z)
     norm, root = norms(xp, conj, da, z, bias=bias)
     if root is not None:
         norm = norm / root / root
-    return xp.astype(norm, real_dtype(xp, dtype), copy=False)
+    return xp.astype(norm, real_dtype(xp, output.dtype), copy=False)
 
 
 def clipped_gradients(
@@ -135,12 +135,11 @@ def clipped_gradients(
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
-        the norm
-        that is compared with `max_norm`. The axes in the middle, if any, are positions inside an example, such as the
-        steps of a sequence.
+        the norm that is compared with `max_norm`. The axes in the middle, if any, are positions inside an example, such
+        as the steps of a sequence.
     z : Array, shape (m, ..., k)
         Input batch of the forward.
     max_norm : float or Array, shape () or (m,)
@@ -153,7 +152,8 @@ def clipped_gradients(
     Returns
     -------
     ParameterGradients
-        ``(dw, db)`` of shapes (k, n) and (n,), in the promoted dtype of `da` and `z`; `db` is None without a bias.
+        ``(dw, db)`` of shapes (k, n) and (n,), or (k,) and () for a vector of weights, in the promoted dtype of `da`
+        and `z`; `db` is None without a bias.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def clipped_gradients(
     >>> db
     array([0.9, 1.2])
     """
-    xp, conj, dtype, (da, z) = read_examples("clipped_gradients", da, z)
+    xp, conj, output, (da, z) = read_examples("clipped_gradients", da, z)
     limit = _read_max_norm(xp, da, max_norm)
     norm, root = norms(xp, conj, da, z, bias=bias)
     each = (slice(None), *[None] * (da.ndim - 1))
@@ -204,8 +204,7 @@ def clipped_gradients(
         # The norm may be out of range; the root of the norm is not.
         scale = _scale(xp, norm**0.5 / root, limit**0.5)[each]
         da = da * scale * scale
-    dw = xp.astype(contract_rows(xp, conj(z), da), dtype, copy=False)
-    return ParameterGradients(dw, xp.astype(sum_rows(xp, da), dtype, copy=False) if bias else None)
+    return output.parameters(contract_rows(xp, conj(z), da), sum_rows(xp, da) if bias else None)
 
 
 def _scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:

@@ -11,7 +11,6 @@ from pullback._ops.per_example.blocking import (
     count,
     gradients,
     read_examples,
-    real_dtype,
     real_part,
     square_sums,
     squared,
@@ -23,7 +22,7 @@ def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
         times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
@@ -67,10 +66,8 @@ def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     >>> second_moments(da, z).db
     array([  10001., 1000100.])
     """
-    xp, conj, dtype, (da, z) = read_examples("second_moments", da, z)
-    real = real_dtype(xp, dtype)
-    dw, db = (xp.astype(x, real, copy=False) for x in square_sums(xp, conj, da, z))
-    return ParameterGradients(dw, db)
+    xp, conj, output, (da, z) = read_examples("second_moments", da, z)
+    return output.parameters(*square_sums(xp, conj, da, z), real=True)
 
 
 def gradient_variance(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
@@ -78,7 +75,7 @@ def gradient_variance(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times and the result is m²
         times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
@@ -125,10 +122,9 @@ def gradient_variance(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     ParameterGradients(dw=array([[1.],
            [1.]]), db=array([1.]))
     """
-    xp, conj, dtype, (da, z) = read_examples("gradient_variance", da, z)
-    real = real_dtype(xp, dtype)
-    dw, db = (xp.astype(variance, real, copy=False) for _, variance in _mean_and_variance(xp, conj, da, z))
-    return ParameterGradients(dw, db)
+    xp, conj, output, (da, z) = read_examples("gradient_variance", da, z)
+    dw, db = (variance for _, variance in _mean_and_variance(xp, conj, da, z))
+    return output.parameters(dw, db, real=True)
 
 
 def gradient_signal_to_noise(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
@@ -136,7 +132,7 @@ def gradient_signal_to_noise(da: ArrayT, z: ArrayT, /) -> ParameterGradients[Arr
 
     Parameters
     ----------
-    da : Array, shape (m, ..., n)
+    da : Array, shape (m, ..., n), or (m, ...) for a vector of weights
         Upstream gradient. Row i is the gradient of the loss of example i alone, as ``reduction="none"`` and
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the result is the same, but for
         numbers that underflow. The axes in the middle, if any, are positions inside an example, such as the steps of a
@@ -180,14 +176,13 @@ def gradient_signal_to_noise(da: ArrayT, z: ArrayT, /) -> ParameterGradients[Arr
     array([[4.],
            [0.]])
     """
-    xp, conj, dtype, (da, z) = read_examples("gradient_signal_to_noise", da, z)
-    real = real_dtype(xp, dtype)
+    xp, conj, output, (da, z) = read_examples("gradient_signal_to_noise", da, z)
     ratios = []
     for mean, variance in _mean_and_variance(xp, conj, da, z):
         signal, still = squared(xp, mean), variance <= 0
         limit = xp.where(signal <= 0, signal, math.inf)
-        ratios.append(xp.astype(xp.where(still, limit, signal / xp.where(still, 1.0, variance)), real, copy=False))
-    return ParameterGradients(*ratios)
+        ratios.append(xp.where(still, limit, signal / xp.where(still, 1.0, variance)))
+    return output.parameters(*ratios, real=True)
 
 
 def _mean_and_variance(
