@@ -13,9 +13,11 @@ WIDE            2048   size from which the BLAS cuts a long product into chains 
 LONG            8192   rows of a block of a wide product: longer ones gain no time
 BLOCKS          16     least number of blocks of a longer batch
 CUT             4096   size up to which 257 to 512 rows are cut: for wider products it shows in the time
+VECTOR          16384  rows up to which a float64 product with a vector takes less time whole than in blocks
 SUM_ROWS        1280   rows from which a product with ones is cut into chains
 SUM_SIZE        2^20   entries up to which chains are products with ones, while the rows lie in the cache
 SUM_WIDTH       512    entries of one addition: NumPy starts loops for fewer, and more leave the cache
+COLUMN          32768  rows of a single column up to which one wide sum takes less time than chains
 SHORT           64     entries of a row up to which NumPy takes longer to start its sum than to add it
 MANY_ROWS       1024   rows above which joining some of them before a bias is added pays
 JOINED          256    entries of joined rows
@@ -30,20 +32,23 @@ WIDE = 2048
 LONG = 8192
 BLOCKS = 16
 CUT = 4096
+VECTOR = 16_384
 SUM_ROWS = 1280
 SUM_SIZE = 2**20
 SUM_WIDTH = 512
+COLUMN = 32_768
 SHORT = 64
 MANY_ROWS = 1024
 JOINED = 256
 
 
-def choose(rows: int, size: int, exact: bool, /) -> tuple[Literal["whole", "parts", "blocks"], int]:  # noqa: FBT001
-    """Choose how to contract rows: by one product, by parts in the same dtype, or by blocks that are summed wide.
+def choose(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole", "parts", "blocks"], int]:
+    """Choose how to contract rows of k and of n entries: by one product, by parts, or by blocks that are summed wide.
 
     The second result is the number of rows of a product. `exact` says that the dtype has the precision of float64.
     """
-    if rows <= 2 * CHAIN:
+    size = k * n
+    if rows <= 2 * CHAIN or (exact and rows <= VECTOR and 1 in (k, n)):
         return "whole", rows
     narrow, short = size < WIDE, rows <= 4 * CHAIN
     longest = 2 * CHAIN if narrow or (short and size <= CUT) else LONG
@@ -58,11 +63,13 @@ def choose(rows: int, size: int, exact: bool, /) -> tuple[Literal["whole", "part
 
 def sums_by_products(rows: int, width: int, /) -> bool:
     """Whether real rows are summed by products with ones; else by additions."""
-    return width != 0 and (rows < SUM_ROWS or (rows <= LONG and rows * width < SUM_SIZE))
+    return width != 0 and (rows < SUM_ROWS or (width > 1 and rows <= LONG and rows * width < SUM_SIZE))
 
 
 def stride(rows: int, width: int, /) -> int:
-    """Return the distance of the rows of a chain, so that one addition takes SUM_WIDTH entries; 0 for less than one."""
+    """Return the distance of the rows of a chain, so that one addition takes SUM_WIDTH entries; 0 for no chains."""
+    if width == 1 and rows <= COLUMN:
+        return 0
     return min(-(-SUM_WIDTH // max(width, 1)), rows // CHAIN)
 
 

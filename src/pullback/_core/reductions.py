@@ -50,7 +50,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
-    method, rows = choose(_rows(x), x.shape[-1] * y.shape[-1], x.dtype == xp.float64)
+    method, rows = choose(_rows(x), x.shape[-1], y.shape[-1], exact=x.dtype == xp.float64)
     if method == "whole":
         return _transpose(xp, x) @ y
     return (_add_products if method == "parts" else _two_level)(xp, rows, x, y)
