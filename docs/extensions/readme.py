@@ -19,8 +19,9 @@ def main() -> None:
     """Write the picture."""
     table = read("accuracy 64 x 64")
     drawing = svg("float32 error", accuracy, table, "dw", height=3.8)
-    end = drawing.index(">") + 1
-    PICTURE.write_text(f"{comment(table)}{drawing[:end]}\n{ALONE}{drawing[end:]}", encoding="utf-8")
+    start, end = len("<svg "), drawing.index(">") + 1
+    alone = f'<svg width="560" {drawing[start:end]}\n{ALONE}{drawing[end:]}'
+    PICTURE.write_text(comment(table) + alone, encoding="utf-8")
 
 
 if __name__ == "__main__":

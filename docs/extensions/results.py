@@ -48,7 +48,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 class Saved(Directive):
-    """Something made of a saved table, and made again when that changes."""
+    """A part of a page that is written from a saved table, and rebuilt when that changes."""
 
     required_arguments = 1
     final_argument_whitespace = True

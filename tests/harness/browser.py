@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Playwright: it opens pages and tells what went wrong in them."""
+"""A headless Chromium, driven by Playwright: it opens pages and collects their errors."""
 
 import io
 import os
@@ -19,7 +19,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class Visit(NamedTuple):
-    """An open page, what it complained of, and the addresses that it asked for."""
+    """An open page, its errors and warnings, and the addresses that it requested."""
 
     page: Page
     errors: list[str]
@@ -48,7 +48,7 @@ def install(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Start a browser that has an empty folder for what it needs."""
+    """Start a browser that writes to an empty folder."""
     binary, libraries = install(folder)
     environment: dict[str, str | float | bool] = {
         **os.environ,
