@@ -2,6 +2,7 @@
 
 from typing import Any, NoReturn
 
+from pullback._autodiff.callers import calling_function
 from pullback._autodiff.traced import Traced
 
 # The standard's names of what the libraries call otherwise.
@@ -51,7 +52,7 @@ def _level(args: Any, /) -> Any:
 
 def _refuse(library: str, name: str, /) -> NoReturn:
     msg = (
-        f"{library}.{name} is not followed by gradients. Call the standard's functions of the array's own namespace, "
+        f"{calling_function()}{library}.{name} is not followed by gradients. Call the standard's functions of the array's own namespace, "
         "xp = array_api_compat.array_namespace(x), or give the function a derivative with custom_vjp"
     )
     raise TypeError(msg)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from array_api_compat import device
 
+from pullback._autodiff.callers import calling_function
 from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.shapes import cast, fit, fit_small, full, like
@@ -157,7 +158,7 @@ class Traced:
 
     def _lost(self, where: str, /) -> NoReturn:
         msg = (
-            f"{where} cannot follow the gradient of an array that is differentiated: its gradient would be lost. Stay "
+            f"{calling_function()}{where} cannot follow the gradient of an array that is differentiated: its gradient would be lost. Stay "
             "in the array's own namespace, array_namespace(x), write x = stop_gradient(x) if the gradient is meant to "
             "be zero, or give the function a derivative with custom_vjp"
         )

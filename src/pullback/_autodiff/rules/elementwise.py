@@ -201,7 +201,7 @@ def _power(x1: Any, x2: Any, out: Array, /) -> Any:
 
 
 def _square(xp: Namespace, g: Array, x: Array, /) -> Array:
-    return g * (2 * conj(xp, x))
+    return strong_multiply(xp, g, 2 * conj(xp, x))
 
 
 def _pow_x1(xp: Namespace, g: Array, x1: Array, x2: Any, /) -> Array:
