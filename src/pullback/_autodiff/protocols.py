@@ -52,8 +52,9 @@ def _level(args: Any, /) -> Any:
 
 def _refuse(library: str, name: str, /) -> NoReturn:
     msg = (
-        f"{calling_function()}{library}.{name} is not followed by gradients. Call the standard's functions of the array's own namespace, "
-        "xp = array_api_compat.array_namespace(x), or give the function a derivative with custom_vjp"
+        f"{calling_function()}{library}.{name} is not followed by gradients. Call the standard's functions of the "
+        "array's own namespace, xp = array_api_compat.array_namespace(x), or give the function a derivative with "
+        "custom_vjp"
     )
     raise TypeError(msg)
 

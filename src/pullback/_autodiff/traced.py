@@ -158,9 +158,9 @@ class Traced:
 
     def _lost(self, where: str, /) -> NoReturn:
         msg = (
-            f"{calling_function()}{where} cannot follow the gradient of an array that is differentiated: its gradient would be lost. Stay "
-            "in the array's own namespace, array_namespace(x), write x = stop_gradient(x) if the gradient is meant to "
-            "be zero, or give the function a derivative with custom_vjp"
+            f"{calling_function()}{where} cannot follow the gradient of an array that is differentiated: its gradient "
+            "would be lost. Stay in the array's own namespace, array_namespace(x), write x = stop_gradient(x) if the "
+            "gradient is meant to be zero, or give the function a derivative with custom_vjp"
         )
         raise LostGradientError(msg)
 
