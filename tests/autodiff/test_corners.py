@@ -144,3 +144,10 @@ def test_powers_and_products_in_place() -> None:
 
     x = np.asarray([[1.0, 2.0], [3.0, 4.0]])
     assert np.array_equal(pb.grad(f)(x), 2 * x * [2.0, 1.0])
+
+
+def test_rejects_arguments_without_arrays() -> None:
+    with pytest.raises(TypeError, match=r"^grad: there is no array to differentiate; got \(\{\},\)"):
+        pb.grad(lambda _: X[0])({})
+    with pytest.raises(TypeError, match=r"^vjp: there is no array to differentiate; got \(\)"):
+        pb.vjp(lambda: X)

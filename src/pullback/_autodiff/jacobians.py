@@ -120,7 +120,7 @@ def _blocks(function: Function, chosen: tuple[Any, ...], /) -> tuple[Any, list[l
     """Return the output, and for each of its arrays the Jacobian for each array of the arguments."""
     recorded = Recorded("jacobian", function, chosen)
     outputs, inputs = trees.leaves(recorded.out), trees.leaves(chosen)
-    space, raw = recorded.level().base, recorded.level().raw
+    space, raw = recorded.namespace.base, recorded.namespace.raw
     if any(raw.isdtype(x.dtype, "complex floating") for x in inputs):
         msg = "jacobian: arguments must have real floating dtypes; got a complex one. Use vjp and jvp for those"
         raise TypeError(msg)

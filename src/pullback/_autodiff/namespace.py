@@ -289,6 +289,7 @@ def unary_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], en
     """Return an elementwise function of one array."""
     real = ns.real_dtypes
     pull, saves, complex_pull = entry
+    saves_x, saves_out = saves == "x", saves == "out"
 
     def function(x: Any, /) -> Any:
         if type(x) is not Traced or x._namespace is not ns:
@@ -302,7 +303,7 @@ def unary_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], en
             return Traced(out, None, -1, ns)
         tape = x._tape
         nodes = tape.nodes
-        saved = (value,) if saves == "x" else (out,) if saves == "out" else ()
+        saved = (out,) if saves_out else (value,) if saves_x else ()
         if value.dtype in real:
             nodes.append(((i, pull, saved),))
         elif complex_pull is None:

@@ -1,6 +1,7 @@
 """A function recorded at some arguments."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_of_level
@@ -19,17 +20,25 @@ class Recorded:
         self.name = name
         tape = Tape()
         with tape:
-            self.specs: list[tuple[TracedNamespace, Like, Any]] = []
-            arguments = [trees.rebuild(primal, lambda x: self._open(tape, x)) for primal in primals]
+            # The arrays among the arguments, as the level below has them.
+            self.inputs: list[Any] = []
+            open_array = partial(self._open, tape)
+            # Arrays, as most arguments are, without containers around them.
+            self.flat = libraries.keys() >= set(map(type, primals))
+            arguments = [open_array(x) if self.flat else trees.rebuild(x, open_array) for x in primals]
             result = function(*arguments)
             if has_aux:
                 result, aux = _pair(name, result)
-                self.aux = trees.rebuild(aux, lambda x: _plain(tape, x))
+                self.aux = trees.rebuild(aux, partial(_plain, tape))
+            # The node and the dtype of each output; -1 for a constant, and no dtype for a Python number.
             self.outputs: list[tuple[int, Any]] = []
-            self.out = trees.rebuild(result, lambda x: self._close(tape, x))
+            self.out = trees.rebuild(result, partial(self._close, tape))
             if tape.floats:
                 self._check_floats(tape)
             self.nodes = tape.nodes
+        if not self.inputs:
+            msg = f"{name}: there is no array to differentiate; got {primals!r}"
+            raise TypeError(msg)
 
     def _check_floats(self, tape: Tape, /) -> None:
         """Check that each Python float that was made of an active array has been returned."""
@@ -58,12 +67,19 @@ class Recorded:
                 "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
             )
             raise TypeError(msg)
-        value = ns.lower(x)
-        self.specs.append((ns, like(value), value))
-        return Traced(value, tape, tape.input(), ns)
+        value = ns.lower(x) if tape.depth > 1 or type(x) is Traced else x
+        self.namespace = ns
+        self.inputs.append(value)
+        nodes = tape.nodes
+        nodes.append(())
+        return Traced(value, tape, len(nodes) - 1, ns)
 
     def _close(self, tape: Tape, x: Any, /) -> Any:
         """Return an output as the caller gets it, and note its node."""
+        if type(x) is Traced and x._tape is tape:
+            value = x._value
+            self.outputs.append((x._index, value.dtype))
+            return value
         if not is_array(x):
             if type(x) in (int, float, complex, bool):
                 made = (index for number, index, _ in tape.floats if number is x)
@@ -74,50 +90,44 @@ class Recorded:
                 "Return anything else as auxiliary output with has_aux=True"
             )
             raise TypeError(msg)
-        value = _plain(tape, x)
-        active = type(x) is Traced and x._tape is tape
-        self.outputs.append((x._index if active else -1, like(value)))
-        return value
+        self.outputs.append((-1, x.dtype))
+        return _plain(tape, x)
 
     def pull(self, cotangents: list[Any], *, last: bool) -> list[Any]:
         """Pull cotangents of the outputs back to the arguments; the nodes are freed if this was the `last` time."""
         xp, lift = self._namespace_of(cotangents)
         places: list[Any] = [None] * len(self.nodes)
-        for (index, spec), seed in zip(self.outputs, cotangents, strict=True):
+        for (index, dtype), seed in zip(self.outputs, cotangents, strict=True):
             if index >= 0 and seed is not None:
                 g = seed if lift is None else lift(seed)
-                g = g if spec is None else cast(xp, g, spec.dtype)
+                g = g if dtype is None or g.dtype == dtype else cast(xp, g, dtype)
                 places[index] = g if places[index] is None else places[index] + g
-        pull_back(xp, self.nodes, places, len(self.specs), lift)
+        pull_back(xp, self.nodes, places, len(self.inputs), lift)
         if last:
             self.nodes = []
         taken = set(map(id, cotangents))
-        return [_owned(xp, g, spec, value, taken) for (_, spec, value), g in zip(self.specs, places, strict=False)]
+        return [_owned(xp, g, value, taken) for value, g in zip(self.inputs, places, strict=False)]
 
     def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
         """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
-        level = self.level()
-        deepest = level.base
+        level = self.namespace
+        deepest, depth = level.base, level.depth - 1
         for g in cotangents:
-            if type(g) is Traced and g._namespace.depth > getattr(deepest, "depth", 0):
-                deepest = g._namespace
-        return deepest, None if deepest is level.base and level.depth == 1 else _lifter(deepest)
-
-    def level(self) -> TracedNamespace:
-        """Return the namespace of the level at which the function was recorded."""
-        return self.specs[0][0]
+            if type(g) is Traced and g._namespace.depth > depth:
+                deepest, depth = g._namespace, g._namespace.depth
+        return deepest, None if depth == 0 else _lifter(deepest)
 
 
-def _owned(xp: Any, g: Any, spec: Like, value: Any, taken: set[int], /) -> Any:
+def _owned(xp: Any, g: Any, value: Any, taken: set[int], /) -> Any:
     """Return a gradient in the shape and dtype of its primal, in memory that nobody else has."""
     if g is None:
         return xp.zeros_like(value if getattr(xp, "depth", 0) == 0 else xp.lift(value))
-    if tuple(g.shape) != spec.shape:
-        g = xp.asarray(full(xp, g, spec), copy=True)
+    if g.shape != value.shape:
+        g = xp.asarray(full(xp, g, like(value)), copy=True)
     elif id(g) in taken:
         g = xp.asarray(g, copy=True)
     taken.add(id(g))
-    return cast(xp, g, spec.dtype)
+    return g if g.dtype == value.dtype else cast(xp, g, value.dtype)
 
 
 def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:

@@ -46,6 +46,7 @@ class _Depth(threading.local):
 
 
 _depth = _Depth()
+_CLOSED = _Closed()
 
 
 def open_depth() -> int:
@@ -72,12 +73,7 @@ class Tape:
     def __exit__(self, *_: object) -> None:
         """Close the tape; `take` has the nodes by then, or nobody needs them."""
         _depth.value = self.depth - 1
-        self.nodes = _Closed()
-
-    def input(self) -> int:
-        """Add a node for an argument of the function and return its index."""
-        self.nodes.append(())
-        return len(self.nodes) - 1
+        self.nodes = _CLOSED
 
 
 def pull_back(

@@ -252,17 +252,17 @@ def _forward(rule: Arithmetic, record: Operator, /) -> Operator:
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
         kind = type(other)
-        if kind in SCALARS:
+        if kind is Traced:
+            if other._namespace is ns:
+                return record(self, other)
+            if other._namespace.depth > ns.depth:
+                return op(other._namespace.lift(self), other)
+        elif kind in SCALARS:
             x = self._value
             out = op(x, other)
-            return _with_scalar(self, out, pull, saves(x, other, out), plain=kind is not complex)
-        if kind is not Traced or other._namespace is not ns:
-            if kind is Traced and other._namespace.depth > ns.depth:
-                return op(other._namespace.lift(self), other)
-            other = _operand(ns, other)
-            if other is NotImplemented:
-                return NotImplemented
-        return record(self, other)
+            return _with_scalar(self, out, pull, saves(x, other, out), kind)
+        other = _operand(ns, other)
+        return NotImplemented if other is NotImplemented else record(self, other)
 
     return forward
 
@@ -276,21 +276,21 @@ def _reflected(rule: Arithmetic, record: Operator, /) -> Operator:
         if kind in SCALARS:
             y = self._value
             out = op(other, y)
-            return _with_scalar(self, out, pull, saves(other, y, out), plain=kind is not complex)
+            return _with_scalar(self, out, pull, saves(other, y, out), kind)
         other = _operand(self._namespace, other)
         return NotImplemented if other is NotImplemented else record(other, self)
 
     return reflected
 
 
-def _with_scalar(self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[Any, ...], /, *, plain: bool) -> Traced:
-    """Record an operation of an array and a Python number."""
+def _with_scalar(self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[Any, ...], kind: type, /) -> Traced:
+    """Record an operation of an array and a Python number of some kind."""
     ns, i, value = self._namespace, self._index, self._value
     if i < 0:
         return Traced(out, None, -1, ns)
     tape = self._tape
     nodes = tape.nodes
-    if plain and value.dtype in ns.real_dtypes:
+    if kind is not complex and value.dtype in ns.real_dtypes:
         nodes.append(((i, pull, saved),))
     else:
         nodes.append(((i, *adapted(ns, pull, saved, like(out), like(value))),))
@@ -306,10 +306,12 @@ def adapted(
 
 
 def _adapted(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
-    if g.ndim < len(out.shape) and out.array is None:
-        # A cotangent that was not broadcast yet: what would be summed over equal entries is multiplied by their number.
-        return fit_small(xp, pull(xp, g, *saved), out, x)
-    return fit(xp, pull(xp, full(xp, g, out), *saved), x)
+    if g.shape != out.shape:
+        if g.ndim < len(out.shape) and out.array is None:
+            # A cotangent that was not broadcast yet: a sum over equal entries is a product with their number.
+            return fit_small(xp, pull(xp, g, *saved), out, x)
+        g = full(xp, g, out)
+    return fit(xp, pull(xp, g, *saved), x)
 
 
 def _adapted_complex(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, x: Any, /, *saved: Any) -> Any:
@@ -348,11 +350,11 @@ def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], 
 
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
-        if type(other) not in SCALARS:
-            if type(other) is Traced and other._namespace.depth > ns.depth:
+        if type(other) is Traced:
+            if other._namespace.depth > ns.depth:
                 ns = other._namespace
-            elif (other := _operand(ns, other)) is NotImplemented:
-                return NotImplemented
+        elif type(other) not in SCALARS and (other := _operand(ns, other)) is NotImplemented:
+            return NotImplemented
         return getattr(ns, name)(self, other)
 
     def reflected(self: Traced, other: Any, /) -> Any:

@@ -225,7 +225,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     array([2., 2.])
     """
     recorded = Recorded("linearize", function, primals)
-    space = recorded.level().base
+    space = recorded.namespace.base
 
     def pull(*seeds: Any) -> list[Any]:
         return recorded.pull(list(seeds), last=False)
@@ -401,15 +401,16 @@ def _library(x: Any, /) -> Any:
 def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:
     """Return the positions of the arguments to differentiate."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    count, positions = len(args), []
     for n in numbers:
-        if type(n) is not int or not -len(args) <= n < len(args):
-            msg = f"{name}: argnums must be positions of the {len(args)} positional arguments; got {argnums!r}"
+        if type(n) is not int or not -count <= n < count:
+            msg = f"{name}: argnums must be positions of the {count} positional arguments; got {argnums!r}"
             raise ValueError(msg)
-    positions = tuple(n % len(args) for n in numbers)
+        positions.append(n % count)
     if len(set(positions)) < len(positions):
         msg = f"{name}: argnums must name each argument once; got {argnums!r}"
         raise ValueError(msg)
-    return positions
+    return tuple(positions)
 
 
 def bind(
@@ -417,6 +418,8 @@ def bind(
 ) -> tuple[Function, tuple[Any, ...]]:
     """Return a function of the arguments in `argnums` alone, and these; arrays among the others are constants."""
     numbers = _chosen(name, argnums, args)
+    if not kwargs and numbers == tuple(range(len(args))):
+        return function, args
 
     def of_chosen(*chosen: Any) -> Any:
         every = [x if i in numbers else constant(x) for i, x in enumerate(args)]
@@ -429,16 +432,17 @@ def bind(
 
 def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: Any, /) -> Any:
     """Pull 1 back from a real scalar, and return the gradient in the structure of the arguments."""
-    out, level = recorded.out, recorded.level()
+    out, level = recorded.out, recorded.namespace
     if type(out) is float:
-        one = level.base.asarray(1.0, dtype=recorded.specs[0][1].dtype)
-    elif is_array(out) and tuple(out.shape) == () and out.dtype in level.real_dtypes:
+        one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype)
+    elif is_array(out) and out.ndim == 0 and out.dtype in level.real_dtypes:
         one = out**0 if level.depth == 1 else level.base.ones_like(out)
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
         msg = f"{name}: the function must return a real scalar, shape (); got {got}. Use vjp for other outputs"
         raise TypeError(msg)
-    filled = trees.fill(chosen, recorded.pull([one], last=True))
+    found = recorded.pull([one], last=True)
+    filled = tuple(found) if recorded.flat else trees.fill(chosen, found)
     return filled if isinstance(argnums, tuple) else filled[0]
 
 

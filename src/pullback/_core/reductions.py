@@ -14,6 +14,9 @@ from pullback._core.memory import add
 from pullback._core.reduction_policy import CHAIN, SHORT, SUM_ROWS, choose, joined_rows, stride, sums_by_products
 from pullback._core.typing import Array, DType, Namespace
 
+# Numbers of rows that `choose` contracts by one product.
+_WHOLE = range(2 * CHAIN + 1)
+
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
     """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
@@ -46,6 +49,9 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
     """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
     if type(x) in tracing.sums and kept == 0:
         return tracing.sums[type(x)]("contract_rows", xp, x, y)
+    if x.ndim == 2 and kept == 0 and x.shape[0] in _WHOLE:
+        # The usual batch of a small model: what is asked below takes as long as the product.
+        return x.T @ y
     if x.ndim != kept + 2:
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
