@@ -186,8 +186,7 @@ def test_vector_of_weights(backend_one_device: Backend) -> None:
     z, w, b, y = (backend_one_device.asarray(rng.random(shape)) for shape in ((6, 3), (3, 1), (1,), (6, 1)))
 
     def value(w: Any, b: Any) -> Any:
-        a = pb.affine_forward(z, w, b)
-        return pb.logistic(a if a.ndim == 2 else a[:, None], y).value
+        return pb.logistic(pb.affine_forward(z, w, b), y if w.ndim == 2 else y[:, 0]).value
 
     def product(*x: Any) -> Any:
         return pb.jvp(pb.grad(value, (0, 1)), x, x)[1]
@@ -197,3 +196,20 @@ def test_vector_of_weights(backend_one_device: Backend) -> None:
         column, vector = function(w, b), function(w[:, 0], b[0])
         for got, right in zip(vector, column, strict=True):
             assert close(backend_one_device, got, backend_one_device.numpy(right)[..., 0])
+
+
+@pytest.mark.parametrize("pair", LOSSES, ids=lambda pair: pair.name)
+def test_losses_of_a_vector(backend_one_device: Backend, pair: Pair) -> None:
+    """The derivative of the losses of a vector of outputs, one for each example or, of the softmax, one in all."""
+    rng = np.random.default_rng(7)
+    labels = np.asarray(1) if pair.name == "softmax_cross_entropy" else np.asarray([1, 0, 1, 1])
+    a, y, v = (backend_one_device.asarray(x) for x in (rng.standard_normal(4), labels, rng.standard_normal(4)))
+    losses, pull = pb.vjp(lambda a: pair.forward(a, y, reduction="none").value, a)
+    (got,) = pull(v if losses.ndim else v[0])
+    da = backend_one_device.numpy(pair.forward(a, y, reduction="none").da)
+    factor = backend_one_device.numpy(v) if losses.ndim else backend_one_device.numpy(v)[0]
+    assert np.array_equal(backend_one_device.numpy(got), factor * da)
+    assert pair.hessian_product is not None
+    _, change = pb.jvp(lambda a: pair.forward(a, y, reduction="sum").da, (a,), (v,))
+    right = pair.hessian_product(v, a, y, reduction="sum")
+    assert close(backend_one_device, change, backend_one_device.numpy(right))

@@ -33,9 +33,16 @@ class Case:
     def draw(self, seed: int, *shape: int) -> tuple[Any, Any, Any, Any]:
         """Return a, y, weights, the first of several being 0, and a tangent of a."""
         rng = np.random.default_rng(seed)
-        weights = np.asarray(rng.random(shape[:-1]))
+        weights = np.asarray(rng.random(shape[:-1] if self.rowwise or len(shape) > 1 else shape))
         weights.flat[: weights.size > 1] = 0
         return 2 * rng.standard_normal(shape), self.targets(rng, shape), weights, rng.standard_normal(shape)
+
+    def examples(self, exact: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a, y, weights and v with an axis of outputs: a vector is a batch of single outputs."""
+        if self.rowwise or exact[0].ndim > 1:
+            return exact
+        a, y, weights, v = exact
+        return a[:, None], y[:, None], weights, v[:, None]
 
     def curvature(self, v: Any, a: Any, y: Any) -> Any:
         """Return the exact derivative of the gradient along v."""
@@ -125,6 +132,7 @@ CASES = {
         lambda a, y: np.max(_logits(a, y), axis=-1, keepdims=True) * np.sum(1 + abs(y), axis=-1, keepdims=True),
         lambda rng, shape: rng.random(shape),
         rowwise=True,
+        bounded=True,
     ),
 }
 
@@ -144,12 +152,19 @@ def given(backend: Backend, dtype: str | None, *arrays: Any) -> Given:
 
 
 def weigh(x: Any, weights: Any, reduction: str) -> Any:
-    """Return each example of x with its weight in the reduced loss."""
-    count = int(np.prod(x.shape[:-1]))
+    """Return each example of x, or each output, with its weight in the reduced loss."""
     factor = np.ones(x.shape[:-1]) if weights is None else weights
+    factor = factor if factor.ndim == x.ndim else factor[..., None]
     if reduction == "mean":
-        factor = factor / (count if weights is None else np.sum(weights))
-    return x * factor[..., None]
+        factor = factor / (np.sum(factor) / factor.shape[-1])
+    return x * factor
+
+
+def weighed_losses(case: Case, a: Any, y: Any, weights: Any, reduction: str) -> Any:
+    """Return the losses of the examples with their weights in the reduced loss."""
+    if weights is None or weights.ndim != a.ndim:
+        return weigh(case.value(a, y)[..., None], weights, reduction)[..., 0]
+    return np.sum(weigh(case.value(a[..., None], y[..., None]), weights, reduction), axis=-1)
 
 
 @cache
@@ -167,10 +182,10 @@ def run(backend: Backend, function: Callable[..., Any], arrays: Any, weights: An
 
 def check_loss(backend: Backend, case: Case, arrays: Given, reduction: str, eps: float) -> None:
     """Compare value and gradient with the formulas: to C·√K·eps of what is added up, and the rounding of the result."""
-    a, y, weights, *_ = arrays.exact
+    a, y, weights, _ = case.examples(arrays.exact)
     value, da = backend.numpy(run(backend, case.loss, arrays.held[:2], arrays.held[2], reduction))
     fine = C * np.sqrt(a.shape[-1]) * min(eps, EPS["float32"])
-    losses = weigh(case.value(a, y)[..., None], weights, reduction)[..., 0]
+    losses = weighed_losses(case, a, y, weights, reduction)
     sizes = weigh(case.size(a, y) + 0 * a, weights, reduction)
     bound = np.sum(sizes, axis=-1)
     if reduction != "none":
@@ -178,16 +193,18 @@ def check_loss(backend: Backend, case: Case, arrays: Given, reduction: str, eps:
     assert value.shape == losses.shape
     assert np.all(abs(value - losses) <= fine * bound + eps * abs(losses))
     right = weigh(case.gradient(a, y), weights, reduction)
+    right, sizes = (np.reshape(x, arrays.exact[0].shape) for x in (right, sizes))
     assert da.shape == right.shape
     assert np.all(abs(da - right) <= fine * sizes + eps * abs(right))
 
 
 def check_product(backend: Backend, case: Case, arrays: Given, reduction: str, eps: float) -> None:
     """Compare the Hessian product with the exact derivative of the gradient's formula."""
-    a, y, weights, v = arrays.exact
+    a, y, weights, v = case.examples(arrays.exact)
     got = backend.numpy(run(backend, case.product, (arrays.held[3], *arrays.held[:2]), arrays.held[2], reduction))
     right = weigh(case.curvature(v, a, y), weights, reduction)
     size = weigh(case.size(a, y) * np.max(abs(v), axis=-1, keepdims=True, initial=0.0), weights, reduction)
+    right, size = (np.reshape(x + 0 * a, arrays.exact[0].shape) for x in (right, size))
     fine = C * np.sqrt(a.shape[-1]) * min(eps, EPS["float32"])
     assert got.shape == right.shape
     assert np.all(abs(got - right) <= fine * size + eps * abs(right))

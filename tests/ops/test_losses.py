@@ -122,6 +122,57 @@ def test_weight_of_zero(backend_one_device: Backend, name: str) -> None:
         assert np.isfinite(product).all()
 
 
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_weights_of_outputs(backend_one_device: Backend, name: str) -> None:
+    """Each output has a weight; a missing target, of weight 0, may be NaN."""
+    case = CASES[name]
+    a, y, _, v = case.draw(12, 5, 3)
+    weights = np.random.default_rng(13).random((5, 3))
+    weights[0, 1] = weights[2, :] = 0
+    arrays = given(backend_one_device, None, a, y, weights, v)
+    y[0, 1] = y[2, :] = np.nan
+    missing = Given(given(backend_one_device, None, a, y, weights, v).held, arrays.exact)
+    for reduction in ("mean", "sum", "none"):
+        check_loss(backend_one_device, case, missing, reduction, EPS[backend_one_device.real])
+        check_product(backend_one_device, case, missing, reduction, EPS[backend_one_device.real])
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_weights_of_outputs_that_are_those_of_examples(backend_one_device: Backend, name: str) -> None:
+    a, y, weights, _ = CASES[name].draw(14, 5, 3)
+    held = [backend_one_device.rows(x) for x in (a, y, weights, np.broadcast_to(weights[:, None], a.shape))]
+    for reduction in ("mean", "sum", "none"):
+        of_examples, of_outputs = (
+            backend_one_device.numpy(run(backend_one_device, CASES[name].loss, held[:2], held[i], reduction))
+            for i in (2, 3)
+        )
+        for got, right in zip(of_outputs, of_examples, strict=True):
+            np.testing.assert_allclose(got, right, rtol=16 * EPS[backend_one_device.real], atol=1e-30)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_vector(backend_one_device: Backend, name: str) -> None:
+    """A vector is a batch of examples with one output each: the mean of m losses, and not their sum."""
+    case = CASES[name]
+    column = case.draw(15, 6, 1)
+    held = [backend_one_device.rows(x) for x in column]
+    flat = [backend_one_device.rows(x.ravel()) for x in column]
+    for i in (None, 2):
+        for reduction in ("mean", "sum", "none"):
+            weights = [None if i is None else x[i] for x in (held, flat)]
+            right, got = (
+                backend_one_device.numpy(run(backend_one_device, case.loss, x[:2], w, reduction))
+                for x, w in zip((held, flat), weights, strict=True)
+            )
+            np.testing.assert_array_equal(got[0], right[0])
+            np.testing.assert_array_equal(got[1], right[1][:, 0])
+            right, got = (
+                backend_one_device.numpy(run(backend_one_device, case.product, (x[3], *x[:2]), w, reduction))
+                for x, w in zip((held, flat), weights, strict=True)
+            )
+            np.testing.assert_array_equal(got, right[:, 0])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_no_weight_at_all(backend_one_device: Backend, name: str) -> None:
     """There is no mean of nothing: NaN; the sum is 0, and so are the gradients."""
@@ -326,7 +377,9 @@ def test_refuses(backend_one_device: Backend, name: str) -> None:
     factors = r"weights must have a real floating dtype or an integer one; got .*bool$"
     refuses(TypeError, name, factors, x, x, weights=booleans[:, 0])
     scalar = backend_one_device.asarray(np.ones(()))
-    outputs = r"a must have a last axis, of the outputs for an example, shape \(\.\.\., n\); got a \(\)$"
+    outputs = (
+        r"a must have a last axis, of .*; got a \(\)$" if "softmax" in name else r"a must have a last axis, .* \(m,\)"
+    )
     refuses(ValueError, name, outputs, scalar, scalar)
     rows = r"weights must have one entry for each example, .*; got weights \(2,\) and a \(3, 2\)$"
     refuses(ValueError, name, rows, x, x, weights=x[0, :])
@@ -341,6 +394,16 @@ def test_refuses(backend_one_device: Backend, name: str) -> None:
     if "softmax" not in name:
         for y in (x[:, :1], x[:, 0], x[:2, :]):
             refuses(ValueError, name, r"y must have the shape of a; got y \(.*\) and a \(3, 2\)$", *vector, x, y)
+        column = x[:, :1]
+        got = r"got y \(3,\) and a \(3, 1\)\. Pass y\[:, None\]$"
+        refuses(ValueError, name, rf"y must have the shape of a; {got}", column, x[:, 0])
+        got = r"got y \(3, 1\) and a \(3,\)\. Pass y\[:, 0\]$"
+        refuses(ValueError, name, rf"y must have the shape of a; {got}", x[:, 0], column)
+        got = r"got y \(3, 2\) and a \(3, 2, 1\)\. Pass y\[:, :, None\]$"
+        refuses(ValueError, name, rf"y must have the shape of a; {got}", x[..., None], x)
+        for weights in (scalar, column):
+            message = r"weights must have one entry for each example, .*; got weights \(.*\) and a \(3,\)$"
+            refuses(ValueError, name, message, x[:, 0], x[:, 0], weights=weights)
     if "huber" in name:
         for delta in (0.0, -1.0, math.nan):
             refuses(ValueError, name, rf"delta must be above 0; got {delta!r}$", x, x, delta=delta)

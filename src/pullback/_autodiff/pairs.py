@@ -63,7 +63,7 @@ def _pull_loss(
     )
     found = None
     if of_value is not None:
-        found = (of_value if of_value.ndim == 0 else xp.expand_dims(of_value, axis=-1)) * da
+        found = (of_value if of_value.ndim in (0, da.ndim) else xp.expand_dims(of_value, axis=-1)) * da
     if of_gradient is not None:
         second = pair.hessian_product(of_gradient, *needed, **options)  # type: ignore[misc]
         found = second if found is None else found + second

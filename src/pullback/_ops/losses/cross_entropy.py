@@ -28,7 +28,8 @@ def softmax_cross_entropy(
     Parameters
     ----------
     a : Array, shape (..., n)
-        Logits, real, with any number of leading batch axes: one for each of the n classes.
+        Logits, real, with any number of leading batch axes: one for each of the n classes. A vector is a single
+        example, whose class index is 0-d.
     y : Array, shape (...) or (..., n)
         Labels: integers of shape (...), or floats or booleans of shape (..., n), usually with a sum of 1 for each
         example. Their values are not checked.

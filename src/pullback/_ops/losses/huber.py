@@ -5,7 +5,6 @@ import math
 from pullback._core.arguments import float_option
 from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import sum_last
 from pullback._core.stable import clipped
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
@@ -21,15 +20,17 @@ def huber(
 
     Parameters
     ----------
-    a : Array, shape (..., n)
-        Outputs, real, with any number of leading batch axes.
-    y : Array, shape (..., n)
-        Targets: any numbers, floating or integer. Booleans count as 0 and 1.
+    a : Array, shape (..., n) or (m,)
+        Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
+        one output each.
+    y : Array, shape (..., n) or (m,)
+        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
     delta : float, default 1.0
         Error above which the loss is linear: above 0, infinity for half the squared error. A number that is known
         during the call, not a traced or lazy array.
-    weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
+        label is NaN.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples, as in `squared_error`.
 
@@ -81,7 +82,7 @@ def huber(
     da = clipped(xp, error, -delta, delta)
     # ½ delta less, where the loss is linear.
     error = subtract(error, da * 0.5)
-    value = reducer.total(sum_last(xp, multiply(error, da)))
+    value = reducer.total_of_outputs(multiply(error, da))
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
@@ -99,22 +100,22 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
 
     Parameters
     ----------
-    v : Array, shape (..., n)
+    v : Array, shape (..., n) or (m,)
         Vector of the shape of `a`, usually a tangent of the outputs.
-    a : Array, shape (..., n)
+    a : Array, shape (..., n) or (m,)
         Outputs of `huber`.
-    y : Array, shape (..., n)
+    y : Array, shape (..., n) or (m,)
         Targets of `huber`.
     delta : float, default 1.0
         Error above which the loss is linear, as in `huber`.
-    weights : Array, shape (...), optional
+    weights : Array, shape (...) or (..., n), optional
         Weights of `huber`, as in `squared_error_hessian_product`.
     reduction : {"mean", "sum", "none"}, default "mean"
         As in `squared_error_hessian_product`.
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n) or (m,)
         ``H v``, in the dtype and on the device of `a`.
 
     Raises

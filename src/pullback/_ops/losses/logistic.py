@@ -2,7 +2,6 @@
 
 from pullback._core.memory import add, divide, multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import sum_last
 from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
@@ -17,12 +16,15 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
 
     Parameters
     ----------
-    a : Array, shape (..., n)
-        Logits, real, with any number of leading batch axes: n independent ones for each example.
-    y : Array, shape (..., n)
-        Labels: 0 and 1, booleans, or probabilities in between, floating or integer. Their values are not checked.
-    weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
+    a : Array, shape (..., n) or (m,)
+        Logits, real: n independent ones for each example, with any number of leading batch axes. A vector is a batch of
+        m examples with one logit each.
+    y : Array, shape (..., n) or (m,)
+        Labels, of the shape of `a`: 0 and 1, booleans, or probabilities in between, floating or integer. Their
+        values are not checked.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
+        label is NaN.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples, as in `squared_error`.
 
@@ -56,12 +58,11 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     --------
     >>> import numpy as np
     >>> from pullback import logistic
-    >>> value, da = logistic(np.asarray([[0.0], [np.log(3.0)]]), np.asarray([[0], [1]]))
+    >>> value, da = logistic(np.asarray([0.0, np.log(3.0)]), np.asarray([0, 1]))
     >>> round(float(value), 6)
     0.490415
     >>> da
-    array([[ 0.25 ],
-           [-0.125]])
+    array([ 0.25 , -0.125])
     """
     recorded = record(LOGISTIC, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
@@ -80,7 +81,7 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     if may_be_infinite(xp, a):
         a = without_infinities(xp, a, xp.equal(da, 0))
     losses = add(losses, a * da)
-    value = reducer.total(sum_last(xp, losses))
+    value = reducer.total_of_outputs(losses)
     da = add(da, rest)
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
@@ -92,20 +93,20 @@ def logistic_hessian_product(
 
     Parameters
     ----------
-    v : Array, shape (..., n)
+    v : Array, shape (..., n) or (m,)
         Vector of the shape of `a`, usually a tangent of the logits.
-    a : Array, shape (..., n)
+    a : Array, shape (..., n) or (m,)
         Logits of `logistic`.
-    y : Array, shape (..., n)
+    y : Array, shape (..., n) or (m,)
         Labels of `logistic`.
-    weights : Array, shape (...), optional
+    weights : Array, shape (...) or (..., n), optional
         Weights of `logistic`, as in `squared_error_hessian_product`.
     reduction : {"mean", "sum", "none"}, default "mean"
         As in `squared_error_hessian_product`.
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n) or (m,)
         ``H v``, in the dtype and on the device of `a`.
 
     Raises

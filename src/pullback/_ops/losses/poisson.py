@@ -2,7 +2,6 @@
 
 from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import sum_last
 from pullback._core.stable import may_be_infinite, without_infinities
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
@@ -14,13 +13,15 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
 
     Parameters
     ----------
-    a : Array, shape (..., n)
-        Logarithms of the rates, real, with any number of leading batch axes.
-    y : Array, shape (..., n)
-        Counts, or other numbers of at least 0, floating or integer. Booleans count as 0 and 1. Their values are not
-        checked.
-    weights : Array, shape (...), optional
-        A weight for each example, as in `squared_error`.
+    a : Array, shape (..., n) or (m,)
+        Logarithms of the rates, real: n for each example, with any number of leading batch axes. A vector is a batch of
+        m examples with one rate each.
+    y : Array, shape (..., n) or (m,)
+        Counts, of the shape of `a`, or other numbers of at least 0, floating or integer. Booleans count as 0 and 1.
+        Their values are not checked.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
+        label is NaN.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples, as in `squared_error`.
 
@@ -73,7 +74,7 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
         # An infinite rate outweighs any count, and a rate of 0 fits a count of 0.
         a = without_infinities(xp, a, y <= rate)
     losses = subtract(a * y, rate)
-    value = reducer.total(0.0 - sum_last(xp, losses))
+    value = 0.0 - reducer.total_of_outputs(losses)
     return Loss(cast_output(value), cast_output(reducer.scaled(subtract(rate, y)), dtype))
 
 
@@ -84,20 +85,20 @@ def poisson_hessian_product(
 
     Parameters
     ----------
-    v : Array, shape (..., n)
+    v : Array, shape (..., n) or (m,)
         Vector of the shape of `a`, usually a tangent of the logarithms of the rates.
-    a : Array, shape (..., n)
+    a : Array, shape (..., n) or (m,)
         Logarithms of the rates of `poisson`.
-    y : Array, shape (..., n)
+    y : Array, shape (..., n) or (m,)
         Counts of `poisson`.
-    weights : Array, shape (...), optional
+    weights : Array, shape (...) or (..., n), optional
         Weights of `poisson`, as in `squared_error_hessian_product`.
     reduction : {"mean", "sum", "none"}, default "mean"
         As in `squared_error_hessian_product`.
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n) or (m,)
         ``H v``, in the dtype and on the device of `a`.
 
     Raises

@@ -3,10 +3,14 @@
 No loss checks the values of its labels: that is one more pass over an eager array, and computes a lazy one. Each
 docstring says which labels the loss takes. Booleans count as 0 and 1.
 
-An example of weight 0 is absent. Its outputs, labels and tangents are replaced by 0 before anything is computed, so
-that its loss and its row of `da` are 0, also to autodiff and also where it holds NaN. But the backward of a layer
-multiplies that row of `da` by the example's row of the layer's input, and ``0 * NaN`` is NaN. Inputs that may be NaN or
-infinite there are replaced once, before the forward: ``z = xp.where(weights[..., None] == 0, 0.0, z)``.
+A loss of single outputs takes a vector as a batch of examples with one output each, as scikit-learn does, and computes
+it as a column.
+
+An example or an output of weight 0 is absent. Its outputs, labels and tangents are replaced by 0 before anything is
+computed, so that its loss and its entries of `da` are 0, also to autodiff and also where it holds NaN. But the
+backward of a layer multiplies that row of `da` by the example's row of the layer's input, and ``0 * NaN`` is NaN.
+Inputs that may be NaN or infinite there are replaced once, before the forward:
+``z = xp.where(weights[..., None] == 0, 0.0, z)``.
 """
 
 import math
@@ -16,7 +20,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 from pullback._core.arguments import cached_namespace, same_shape, shapes, validate_arrays, validate_library_and_device
 from pullback._core.dtypes import is_dtype
 from pullback._core.memory import divide, multiply
-from pullback._core.reductions import accumulation_dtype, sum_all
+from pullback._core.reductions import accumulation_dtype, sum_all, sum_last
 from pullback._core.tracing import lifted
 from pullback._core.typing import Array, ArrayT, Cast, Namespace
 
@@ -54,15 +58,25 @@ class Reducer(NamedTuple):
     xp: Namespace
     reduction: str
     share: Array | None
-    """The factors of the examples, where there are weights."""
+    """The factors (..., 1) of the examples or (..., n) of the outputs, where there are weights."""
     examples: Any
     """Number of examples for a mean, NaN for none; 1 for a sum."""
+    is_vector: bool = False
+    """Whether the outputs are a vector, computed as a column."""
+    of_outputs: bool = False
+    """Whether the factors are those of outputs."""
+
+    def total_of_outputs(self, losses: Array, /) -> Array:
+        """Reduce the losses (..., n) of the outputs, which nothing else holds."""
+        if self.of_outputs:
+            losses = multiply(losses, self.share)
+        return self.total(sum_last(self.xp, losses))
 
     def total(self, losses: Array, /) -> Array:
         """Reduce the losses (..., 1) of the examples, which nothing else holds."""
+        if self.share is not None and not self.of_outputs:
+            losses = multiply(losses, self.share)
         value = losses[..., 0]
-        if self.share is not None:
-            value = multiply(value, self.share)
         if self.reduction == "none":
             return value
         wide = accumulation_dtype(self.xp, value)
@@ -78,14 +92,19 @@ class Reducer(NamedTuple):
     def scaled(self, x: Array, /) -> Array:
         """Multiply each example of `x` (..., n), which nothing else holds, by its factor in the reduced loss."""
         if self.share is not None:
-            return multiply(x, self.share[..., None])
-        return divide(x, self.examples) if self.reduction == "mean" else x
+            x = multiply(x, self.share)
+        elif self.reduction == "mean":
+            x = divide(x, self.examples)
+        return x[..., 0] if self.is_vector else x
 
 
 def read_outputs(
     function: str, weights: Array | None, reduction: str, /, **arrays: Array
 ) -> tuple[Namespace, Cast, Reducer, list[Any]]:
-    """Check the arguments of a loss whose labels have the shape of `a`; return as `read_loss` does, `y` in floats."""
+    """Check the arguments of a loss of single outputs, and return as `read_loss` does.
+
+    The labels have the shape of `a`, and so may the weights. Labels are returned in floats, and vectors as columns.
+    """
     xp, cast_output, reducer, ready = read_loss(function, weights, reduction, _check_outputs, **arrays)
     if ready[-1].dtype != ready[-2].dtype:
         ready[-1] = xp.astype(ready[-1], ready[-2].dtype)
@@ -108,7 +127,8 @@ def read_loss(
     if weights is not None:
         arrays["weights"] = weights
     xp, floating = _check_dtypes(function, arrays)
-    _check_shapes(function, arrays)
+    single = check_labels is _check_outputs
+    _check_shapes(function, arrays, single=single)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
@@ -118,15 +138,26 @@ def read_loss(
     if y.dtype == xp.bool:
         arrays["y"] = y = xp.astype(y, a.dtype)
     check_labels(function, a, y)
-    count = _count(xp, a) if reduction == "mean" else 1
+    is_vector = single and a.ndim == 1
+    if is_vector:
+        arrays.update({name: x[:, None] for name, x in arrays.items()})
+        a = arrays["a"]
+    count: Any = _count(xp, a) if reduction == "mean" else 1
     if weights is None:
-        return xp, cast_output, Reducer(xp, reduction, None, count), [*arrays.values()]
+        return xp, cast_output, Reducer(xp, reduction, None, count, is_vector), [*arrays.values()]
     weights = xp.astype(arrays.pop("weights"), a.dtype, copy=False)
+    of_outputs = weights.ndim == a.ndim and not is_vector
+    if weights.ndim != a.ndim:
+        weights = weights[..., None]
     absent = xp.equal(weights, 0)
-    rows = absent[..., None]
-    present = [xp.where(rows if x.ndim == a.ndim else absent, 0, x) for x in arrays.values()]
-    share = _shares(xp, weights, count) if reduction == "mean" else weights
-    return xp, cast_output, Reducer(xp, reduction, share, count), present
+    present = [xp.where(absent if x.ndim == a.ndim else absent[..., 0], 0, x) for x in arrays.values()]
+    share = weights
+    if reduction == "mean":
+        share = _shares(xp, weights, count)
+        if of_outputs:
+            # As many as one example has: weights that are the same for all of its outputs are those of examples.
+            share = share * (_count(xp, a[..., None]) / count)
+    return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs), present
 
 
 def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...]]:
@@ -158,27 +189,35 @@ def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace,
     return known
 
 
-def _check_shapes(function: str, given: dict[str, Array], /) -> None:
-    """Check all shapes but that of `y`."""
+def _check_shapes(function: str, given: dict[str, Array], /, *, single: bool) -> None:
+    """Check all shapes but that of `y`; `single` says that each output has a loss of its own."""
     a = given["a"]
     if a.ndim == 0:
-        msg = f"{function}: a must have a last axis, of the outputs for an example, shape (..., n); got {shapes(a=a)}"
+        rule = "shape (..., n) or, for one output, (m,)" if single else "of the outputs for an example, shape (..., n)"
+        msg = f"{function}: a must have a last axis, {rule}; got {shapes(a=a)}"
         raise ValueError(msg)
     if "v" in given and not same_shape(given["v"].shape, a.shape):
         msg = f"{function}: v must have the shape of a; got {shapes(v=given['v'], a=a)}"
         raise ValueError(msg)
-    if "weights" in given and not same_shape(given["weights"].shape, a.shape[:-1]):
-        msg = (
-            f"{function}: weights must have one entry for each example, the shape of a without its last axis; "
-            f"got {shapes(weights=given['weights'], a=a)}"
-        )
-        raise ValueError(msg)
+    if "weights" in given:
+        fitting = [a.shape] if single else []
+        fitting += [] if single and a.ndim == 1 else [a.shape[:-1]]
+        if not any(same_shape(given["weights"].shape, shape) for shape in fitting):
+            rule = "the shape of a without its last axis" + (", or for each output, the shape of a" if single else "")
+            got = shapes(weights=given["weights"], a=a)
+            msg = f"{function}: weights must have one entry for each example, {rule}; got {got}"
+            raise ValueError(msg)
 
 
 def _check_outputs(function: str, a: Array, y: Array, /) -> None:
     """Check that there is a label for each output."""
     if not same_shape(y.shape, a.shape):
-        msg = f"{function}: y must have the shape of a; got {shapes(y=y, a=a)}"
+        way = ""
+        if same_shape((*y.shape, 1), a.shape):
+            way = f". Pass y[{':, ' * y.ndim}None]"
+        elif same_shape(y.shape, (*a.shape, 1)):
+            way = f". Pass y[{':, ' * a.ndim}0]"
+        msg = f"{function}: y must have the shape of a; got {shapes(y=y, a=a)}{way}"
         raise ValueError(msg)
 
 

@@ -2,7 +2,6 @@
 
 from pullback._core.memory import multiply
 from pullback._core.pair import Pair
-from pullback._core.reductions import sum_last
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
@@ -15,17 +14,19 @@ def squared_error(
 
     Parameters
     ----------
-    a : Array, shape (..., n)
-        Outputs, real, with any number of leading batch axes. A vector is a single example: a model with one output has
-        outputs of shape (m, 1).
-    y : Array, shape (..., n)
-        Targets: any numbers, floating or integer. Booleans count as 0 and 1.
-    weights : Array, shape (...), optional
-        A weight for each example, floating or integer. Only their ratios matter to a mean. An example of weight 0 is
-        absent, also where it holds NaN; an input of the model that is NaN there must be replaced, see Notes.
+    a : Array, shape (..., n) or (m,)
+        Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
+        one output each.
+    y : Array, shape (..., n) or (m,)
+        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, floating or integer. Only their ratios matter to a mean. An
+        example or an output of weight 0 is absent, also where it holds NaN, as a missing target does; an input of the
+        model that is NaN there must be replaced, see Notes.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples; the losses of an example's outputs are always summed. The weighted mean is
-        ``Σ weights loss / Σ weights``. It is NaN for no examples and for weights whose sum is 0.
+        ``Σ weights loss / Σ weights``, and n times that with weights of outputs, so that weights that are the same for
+        all outputs of an example are weights of examples. It is NaN for no examples and for weights whose sum is 0.
 
     Returns
     -------
@@ -70,12 +71,12 @@ def squared_error(
     recorded = record(SQUARED_ERROR, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
         return recorded
-    xp, cast_output, reducer, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
+    _, cast_output, reducer, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready
     da = a - y
     # Halved before it is squared, so that it overflows only where the loss does.
-    value = reducer.total(sum_last(xp, multiply(da * 0.5, da)))
+    value = reducer.total_of_outputs(multiply(da * 0.5, da))
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
@@ -86,13 +87,13 @@ def squared_error_hessian_product(
 
     Parameters
     ----------
-    v : Array, shape (..., n)
+    v : Array, shape (..., n) or (m,)
         Vector of the shape of `a`, usually a tangent of the outputs.
-    a : Array, shape (..., n)
+    a : Array, shape (..., n) or (m,)
         Outputs of `squared_error`.
-    y : Array, shape (..., n)
+    y : Array, shape (..., n) or (m,)
         Targets of `squared_error`.
-    weights : Array, shape (...), optional
+    weights : Array, shape (...) or (..., n), optional
         Weights of `squared_error`. The product is 0 for an example of weight 0.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction of `squared_error`: the Hessian of each example is multiplied by its factor in the reduced loss, so
@@ -100,7 +101,7 @@ def squared_error_hessian_product(
 
     Returns
     -------
-    Array, shape (..., n)
+    Array, shape (..., n) or (m,)
         ``H v``, the derivative of the loss's `da` along `v`, in the dtype and on the device of `a`.
 
     Raises
