@@ -23,10 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize `backend` (each mode and device), `backend_one_device` (untraced, one device), and `dtype`.
 
-    `backend_one_chunking` is `backend_one_device` with many chunks alone, where there are chunks.
+    `backend_one_chunking` is `backend_one_device` with many chunks alone, where there are chunks; `backend_one_mode`
+    is the first mode alone.
     """
-    for fixture in {"backend", "backend_one_device", "backend_one_chunking"} & set(metafunc.fixturenames):
+    fixtures = {"backend", "backend_one_device", "backend_one_chunking", "backend_one_mode"}
+    for fixture in fixtures & set(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
+        if fixture == "backend_one_mode":
+            backends = backends[:1]
         if fixture == "backend_one_chunking":
             backends = [x for x in backends if x.mode not in {"one chunk", "unknown rows"}]
         if fixture != "backend":
