@@ -124,11 +124,19 @@ def test_in_place_results_must_fit() -> None:
         return x @ x
 
     def dtype(x: Any) -> Any:
-        y = array_namespace(x).zeros(3, dtype=np.float32)
+        y = array_namespace(x).zeros(3, dtype=np.int64)
         y += x
-        return y @ y
+        return x @ x
+
+    def narrow(x: Any) -> Any:
+        y = array_namespace(x).zeros(3, dtype=np.float32)
+        same = y
+        y += x
+        return same @ same
 
     with pytest.raises(ValueError, match="does not fit"):
         pb.grad(shape)(np.ones(3))
     with pytest.raises(TypeError, match="does not fit"):
         pb.grad(dtype)(np.ones(3))
+    assert pb.grad(narrow)(np.ones(3)).dtype == np.float64
+    assert np.array_equal(pb.grad(narrow)(np.ones(3)), [2.0, 2.0, 2.0])

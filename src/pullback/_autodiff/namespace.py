@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import operator
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,10 +22,11 @@ from pullback._autodiff.rules.manipulation import INVERSES
 from pullback._autodiff.rules.registry import METHODS, REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE, Unary
 from pullback._autodiff.rules.special import special
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
-from pullback._autodiff.tape import Joint
+from pullback._autodiff.tape import Joint, refuse_two_tapes
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
 from pullback._autodiff.typing import Array
 from pullback._autodiff.views import changed, changes, is_basic, link
+from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Namespace
 
 CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "__array_api_version__")
@@ -122,6 +124,14 @@ class TracedNamespace:
             getattr(getattr(self, extension), function) if function and extension != "operator" else getattr(self, name)
         )
 
+    def is_floating(self, dtype: Any, /) -> bool:
+        """Whether arrays of a dtype are differentiated: of the library's dtypes, and narrow ones that packages add."""
+        new = dtype not in self.floating and is_dtype(self.raw, dtype, "real floating")
+        if new and self.raw.result_type(dtype, self.raw.float32) == self.raw.float32:
+            self.real_dtypes.add(dtype)
+            self.floating.add(dtype)
+        return dtype in self.floating
+
     # Arrays of this level.
 
     def is_array(self, x: Any, /) -> bool:
@@ -186,6 +196,8 @@ class TracedNamespace:
     def getitem(self, x: Traced, key: Any, /) -> Traced:
         """Return ``x[key]``."""
         out = call_rule(self, RULES["getitem"], (x, key), {})
+        if out._value is x._value:  # of the whole array, some libraries return the array itself
+            return x
         if self.views and is_basic(key):
 
             def read(parent: Traced) -> Traced:
@@ -213,12 +225,12 @@ class TracedNamespace:
         """Return ``x.to_device(device)``."""
         return call_rule(self, RULES["to_device"], (x, device), {"stream": stream})
 
-    def mutable(self, x: Traced, /) -> bool:
-        """Whether the library's arrays change in place."""
+    def changes_by(self, name: str, x: Traced, /) -> bool:
+        """Whether the library's arrays have an operation in place, by the operator's name."""
         value: Any = x
         while type(value) is Traced:
             value = value._value
-        return hasattr(type(value), "__iadd__")
+        return hasattr(type(value), f"__i{name}__")
 
     def assign(self, x: Traced, new: Traced, /) -> Traced:
         """Carry out an in-place operation whose result is `new`: in the dtype and shape of `x`."""
@@ -226,7 +238,7 @@ class TracedNamespace:
             msg = f"the result of an in-place operation, of shape {tuple(new.shape)}, does not fit {tuple(x.shape)}"
             raise ValueError(msg)
         if new.dtype != x.dtype:
-            if not self.can_cast(new.dtype, x.dtype):
+            if not _casts_in_place(self.raw, new.dtype, x.dtype):
                 msg = f"the result of an in-place operation, of dtype {new.dtype}, does not fit {x.dtype}"
                 raise TypeError(msg)
             new = self.astype(new, x.dtype)
@@ -250,23 +262,46 @@ class Extension:
         return value
 
 
-def _dtypes(raw: Namespace, /, *names: str) -> frozenset[Any]:
+@functools.cache
+def _casts_in_place(raw: Namespace, dtype: Any, to: Any, /) -> bool:
+    """Whether the library casts the result of an operation in place from one dtype to another."""
+    x = raw.zeros((0,), dtype=to)
+    try:
+        x += raw.zeros((0,), dtype=dtype)
+    except (TypeError, RuntimeError):
+        return False
+    return bool(x.dtype == to)
+
+
+def _dtypes(raw: Namespace, /, *names: str) -> set[Any]:
     """Return those dtypes that a library has, as its arrays show them."""
     found = set()
     for name in names:
         # Some libraries do not name all dtypes that they have, or name some that they cannot make.
         with contextlib.suppress(Exception):
             found.add(raw.empty((0,), dtype=getattr(raw, name, name)).dtype)
-    return frozenset(found)
+    return found
 
 
-@functools.cache
+_levels: dict[tuple[Namespace, int], TracedNamespace] = {}
+_making = threading.RLock()
+
+
 def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
     """Return the one traced namespace of a library at a level."""
-    for chapter in _CHAPTERS:
-        importlib.import_module(f"pullback._autodiff.rules.{chapter}")
-    base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
-    return TracedNamespace(base, raw, depth)
+    found = _levels.get((raw, depth))
+    return _make_level(raw, depth) if found is None else found
+
+
+def _make_level(raw: Namespace, depth: int, /) -> TracedNamespace:
+    """Make the traced namespace of a library at a level, in one thread: arrays of two do not mix."""
+    with _making:
+        if (raw, depth) not in _levels:
+            for chapter in _CHAPTERS:
+                importlib.import_module(f"pullback._autodiff.rules.{chapter}")
+            base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
+            _levels[raw, depth] = TracedNamespace(base, raw, depth)
+        return _levels[raw, depth]
 
 
 def is_plain_array(x: Any, /) -> bool:
@@ -452,6 +487,8 @@ def _record(ns: TracedNamespace, result: Any, leaves: list[Any], /) -> Any:
             if tape is None:
                 tape = leaf._tape
                 spec = tuple(map(like, out)) if several else like(out)
+            elif leaf._tape is not tape:
+                refuse_two_tapes()
             edges.append((leaf._index, pull_rule, (spec, like(leaf._value), *pull)))
     if tape is None:
         return ns.constants(out)

@@ -60,6 +60,12 @@ def _refuse(library: str, name: str, /) -> NoReturn:
 
 
 def _call(library: str, name: str, args: Any, kwargs: dict[str, Any], /) -> Any:
+    if kwargs.get("out") is not None:
+        msg = (
+            f"{library}.{name}: a result that is differentiated is not written into an array of {library} itself, by "
+            "out= or an operation in place. Write a = a + x in place of a += x"
+        )
+        raise TypeError(msg)
     ns = _level((*args, *kwargs.values()))
     function = getattr(ns, _NAMES.get(name, name), None) or getattr(ns.special, name.lstrip("_"), None)
     if function is None:

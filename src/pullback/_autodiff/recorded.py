@@ -6,7 +6,7 @@ from typing import Any
 
 from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_of_level
 from pullback._autodiff.shapes import Like, cast, full, like
-from pullback._autodiff.tape import LostGradientError, Tape, pull_back
+from pullback._autodiff.tape import LostGradientError, Tape, pull_back, refuse_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._core import trees
 
@@ -60,8 +60,10 @@ class Recorded:
                 f"{type(x).__name__}. Convert it first, for example with numpy.asarray"
             )
             raise TypeError(msg)
+        if type(x) is Traced and x._namespace.depth >= tape.depth:
+            refuse_two_tapes()
         ns = namespace_of_level(x._namespace.raw if type(x) is Traced else library(x), tape.depth)
-        if x.dtype not in ns.floating:
+        if not ns.is_floating(x.dtype):
             msg = (
                 f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
                 "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
@@ -155,6 +157,8 @@ def is_array(x: Any, /) -> bool:
 def _plain(tape: Tape, x: Any, /) -> Any:
     """Return an array of a tape's level as the level below has it; whatever is no array stays as it is."""
     if type(x) is Traced and x._namespace.depth == tape.depth:
+        if x._index >= 0 and x._tape is not tape:
+            refuse_two_tapes()
         return x._value
     return x
 

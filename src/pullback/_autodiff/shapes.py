@@ -7,6 +7,7 @@ from array_api_compat import device
 
 from pullback._autodiff.rules.accurate import sum_axes
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import real_like
 from pullback._core.reductions import sum_all, sum_rows
 from pullback._core.typing import DType, Namespace
 
@@ -65,9 +66,7 @@ def cast(xp: Namespace, g: Array, dtype: DType, /) -> Array:
     """Cast a cotangent to the dtype of its primal: to the real part where that is real."""
     if g.dtype == dtype:
         return g
-    if xp.isdtype(g.dtype, "complex floating") and not xp.isdtype(dtype, "complex floating"):
-        g = xp.real(g)
-    return xp.astype(g, dtype, copy=False)
+    return xp.astype(real_like(xp, g, dtype), dtype, copy=False)
 
 
 def unbroadcast(xp: Namespace, g: Array, spec: Like, /) -> Array:

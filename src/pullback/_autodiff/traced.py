@@ -14,7 +14,7 @@ from pullback._autodiff.callers import calling_function
 from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.shapes import cast, fit, fit_small, full, like
-from pullback._autodiff.tape import LostGradientError
+from pullback._autodiff.tape import LostGradientError, refuse_two_tapes
 from pullback._core.typing import Namespace
 
 SCALARS = frozenset({bool, int, float, complex})
@@ -200,16 +200,10 @@ def binary(rule: Arithmetic, /) -> tuple[Operator, Operator]:
     return _forward(rule, record), _reflected(rule, record)
 
 
-def _operators(rule: Arithmetic, /) -> tuple[Operator, Operator, Operator]:
+def _operators(rule: Arithmetic, name: str, /) -> tuple[Operator, Operator, Operator]:
     """Return the operator, the reflected one and the one in place."""
     forward, reflected = binary(rule)
-
-    def in_place(self: Traced, other: Any, /) -> Any:
-        ns = self._namespace
-        out = forward(self, other)
-        return ns.assign(self, out) if type(out) is Traced and ns.mutable(self) else out
-
-    return forward, reflected, in_place
+    return forward, reflected, _in_place(forward, name)
 
 
 def _recorder(rule: Arithmetic, /) -> Operator:
@@ -223,6 +217,8 @@ def _recorder(rule: Arithmetic, /) -> Operator:
         if i < 0 and j < 0:
             return Traced(out, None, -1, ns)
         tape = self._tape if i >= 0 else other._tape
+        if j >= 0 and other._tape is not tape:
+            refuse_two_tapes()
         dtype, shape = x.dtype, out.shape
         plain = dtype == y.dtype and dtype in ns.real_dtypes
         edges = []
@@ -320,8 +316,9 @@ def _adapted_complex(xp: Namespace, g: Any, pull: Callable[..., Any], out: Any, 
     return fit(xp, xp.conj(pull(xp, xp.conj(g), *saved)), x)
 
 
-def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return an operator whose result is constant, and the reflected one."""
+def _without_derivative(name: str, /) -> tuple[Operator, Operator, Operator]:
+    """Return an operator whose result is constant, the reflected one and the one in place."""
+    op = getattr(operator, name)
 
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
@@ -342,10 +339,21 @@ def _without_derivative(op: Callable[..., Any], /) -> tuple[Callable[..., Any], 
             other = other._value
         return Traced(op(other, self._value), None, -1, self._namespace)
 
-    return forward, reflected
+    return forward, reflected, _in_place(forward, name.strip("_"))
 
 
-def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _in_place(forward: Operator, name: str, /) -> Operator:
+    """Return the operator in place, which leaves its result in the array where the library's arrays have it."""
+
+    def in_place(self: Traced, other: Any, /) -> Any:
+        out = forward(self, other)
+        ns = self._namespace
+        return ns.assign(self, out) if type(out) is Traced and ns.changes_by(name, self) else out
+
+    return in_place
+
+
+def _by_function(name: str, /) -> tuple[Operator, Operator, Operator]:
     """Return an operator that is a function of the namespace, the reflected one and the one in place."""
 
     def forward(self: Traced, other: Any, /) -> Any:
@@ -362,13 +370,7 @@ def _by_function(name: str, /) -> tuple[Callable[..., Any], Callable[..., Any], 
             return NotImplemented
         return getattr(self._namespace, name)(other, self)
 
-    def in_place(self: Traced, other: Any, /) -> Any:
-        out = forward(self, other)
-        if out is NotImplemented or not self._namespace.mutable(self):
-            return out
-        return self._namespace.assign(self, out)
-
-    return forward, reflected, in_place
+    return forward, reflected, _in_place(forward, name.removeprefix("operator."))
 
 
 def _unary(name: str, /) -> Callable[[Traced], Traced]:
@@ -381,7 +383,7 @@ def _unary(name: str, /) -> Callable[[Traced], Traced]:
 def _install() -> None:
     """Give `Traced` the operators of the standard."""
     for name, rule in arithmetic.OPERATORS.items():
-        forward, reflected, in_place = _operators(rule)
+        forward, reflected, in_place = _operators(rule, name)
         for prefix, method in (("", forward), ("r", reflected), ("i", in_place)):
             setattr(Traced, f"__{prefix}{name}__", method)
     by_name = ("matmul", "matmul"), *((name, f"operator.{name}") for name in ("pow", "floordiv", "mod"))
@@ -389,11 +391,10 @@ def _install() -> None:
         for prefix, method in zip(("", "r", "i"), _by_function(function), strict=True):
             setattr(Traced, f"__{prefix}{name}__", method)
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-        setattr(Traced, f"__{name}__", _without_derivative(getattr(operator, name))[0])
+        setattr(Traced, f"__{name}__", _without_derivative(name)[0])
     for name in ("and_", "or_", "xor", "lshift", "rshift"):
-        forward, reflected = _without_derivative(getattr(operator, name))
-        setattr(Traced, f"__{name.strip('_')}__", forward)
-        setattr(Traced, f"__r{name.strip('_')}__", reflected)
+        for prefix, method in zip(("", "r", "i"), _without_derivative(name), strict=True):
+            setattr(Traced, f"__{prefix}{name.strip('_')}__", method)
     for name, function in (("neg", "negative"), ("pos", "positive"), ("abs", "abs")):
         setattr(Traced, f"__{name}__", _unary(function))
 

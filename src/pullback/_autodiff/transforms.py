@@ -225,20 +225,33 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     array([2., 2.])
     """
     recorded = Recorded("linearize", function, primals)
-    space = recorded.namespace.base
+    level = recorded.namespace
+    still = [_zero(level.base, x, recorded.inputs[0]) for x in trees.leaves(recorded.out)]
+    # An output of integers does not move: its tangent is zero.
+    moving = [i for i, x in enumerate(still) if level.is_floating(x.dtype)]
 
     def pull(*seeds: Any) -> list[Any]:
-        return recorded.pull(list(seeds), last=False)
+        by_output = dict(zip(moving, seeds, strict=True))
+        return recorded.pull([by_output.get(i) for i in range(len(still))], last=False)
 
-    transposed = Recorded("linearize", pull, [space.zeros_like(x) for x in trees.leaves(recorded.out)])
+    transposed = Recorded("linearize", pull, [still[i] for i in moving]) if moving else None
 
     def push(*tangents: Any) -> Any:
         given = _matching(
             "linearize", "a tangent must have the structure and shapes of its argument", primals, tangents
         )
-        return trees.fill(recorded.out, transposed.pull(given, last=False))
+        moved = [] if transposed is None else transposed.pull(given, last=False)
+        by_output = dict(zip(moving, moved, strict=True))
+        return trees.fill(recorded.out, (by_output.get(i, x) for i, x in enumerate(still)))
 
     return recorded.out, push
+
+
+def _zero(xp: Any, x: Any, like: Any, /) -> Any:
+    """Return a tangent of zero; of a Python float, in the dtype of an argument."""
+    if is_array(x):
+        return xp.zeros_like(x)
+    return xp.asarray(0 * x, dtype=like.dtype if type(x) is float else None)
 
 
 def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -62,7 +62,7 @@ def arrays(
 
 def number_of(dtypes: Sequence[str], /) -> Any:
     """Return a strategy of Python numbers of the kinds of some dtypes."""
-    kinds = []
+    kinds: list[Any] = []
     if "bool" in dtypes:
         kinds.append(st.booleans())
     if "int64" in dtypes:
@@ -93,7 +93,7 @@ def some_axes(draw: Draw, ndim: int) -> Any:
 
 
 @st.composite
-def options(draw: Draw, **choices: Any) -> Any:
+def options(draw: Draw, /, **choices: Any) -> Any:
     """Draw some of the keywords of a function."""
     return {name: draw(choice) for name, choice in choices.items() if draw(st.booleans())}
 
@@ -299,37 +299,36 @@ def _join(draw: Draw, name: str) -> Call:
     return Call((several,), {"axis": None} if flat else {"axis": axis} if draw(st.booleans()) or axis else {})
 
 
-@_calls("expand_dims", "squeeze", "flip", "roll", "moveaxis", "permute_dims", "matrix_transpose", "tril", "triu")
-def _move(draw: Draw, name: str) -> Call:
+@_calls("expand_dims", "flip", "matrix_transpose", "roll", "tril", "triu")
+def _change(draw: Draw, name: str) -> Call:
     least = 2 if name in {"matrix_transpose", "tril", "triu"} else 1
-    x = draw(
-        arrays(ALL, xps.array_shapes(min_dims=least, max_dims=3, min_side=0 if name != "squeeze" else 1, max_side=3))
-    )
+    x = draw(arrays(ALL, xps.array_shapes(min_dims=least, max_dims=3, min_side=0, max_side=3)))
     if name == "expand_dims":
         return Call((x,), {"axis": draw(axes_of(x.ndim + 1))})
-    if name == "squeeze":
-        axis = draw(axes_of(x.ndim))
-        several = tuple(
-            {a for a in range(x.ndim) if x.shape[a] == 1} | ({axis % x.ndim} if draw(st.booleans()) else set())
-        )
-        return Call((x, draw(st.sampled_from([axis, several]))), {})
     if name == "flip":
         return Call((x,), draw(options(axis=some_axes(x.ndim))))
     if name == "roll":
-        axis = draw(some_axes(x.ndim))
-        several = isinstance(axis, tuple)
-        shift = tuple(draw(st.integers(-4, 4)) for _ in axis) if several else draw(st.integers(-4, 4))
+        axis, one = draw(some_axes(x.ndim)), st.integers(-4, 4)
+        shift = draw(st.tuples(*(one for _ in axis)) if isinstance(axis, tuple) else one)
         return Call((x, shift), {} if axis is None else {"axis": axis})
+    return Call((x,), draw(options(k=st.integers(-3, 3))) if name in {"tril", "triu"} else {})
+
+
+@_calls("moveaxis", "permute_dims", "squeeze")
+def _move(draw: Draw, name: str) -> Call:
+    x = draw(arrays(ALL, FILLED))
+    if name == "squeeze":
+        axis = draw(axes_of(x.ndim))
+        ones = {a for a in range(x.ndim) if x.shape[a] == 1}
+        return Call((x, draw(st.sampled_from([axis, tuple(ones), (*(ones - {axis % x.ndim}), axis)]))), {})
     if name == "moveaxis":
         if draw(st.booleans()):
             return Call((x, draw(axes_of(x.ndim)), draw(axes_of(x.ndim))), {})
         ends = st.permutations(range(x.ndim))
         count = draw(st.integers(1, x.ndim))
         return Call((x, tuple(draw(ends)[:count]), tuple(draw(ends)[:count])), {})
-    if name == "permute_dims":
-        axes = tuple(draw(st.permutations(range(x.ndim))))
-        return draw(st.sampled_from([Call((x, axes), {}), Call((x,), {"axes": axes})]))
-    return Call((x,), draw(options(k=st.integers(-3, 3)) if name in {"tril", "triu"} else st.just({})))
+    axes = tuple(draw(st.permutations(range(x.ndim))))
+    return draw(st.sampled_from([Call((x, axes), {}), Call((x,), {"axes": axes})]))
 
 
 @_calls("repeat")
@@ -398,7 +397,7 @@ def _numbers(draw: Draw, name: str) -> Call:
 @_calls("empty", "ones", "zeros", "full", "empty_like", "ones_like", "zeros_like", "full_like")
 def _filled(draw: Draw, name: str) -> Call:
     dtype = draw(options(dtype=st.sampled_from(ALL)))
-    fill = ()
+    fill: tuple[Any, ...] = ()
     if name.startswith("full"):
         dtype = draw(options(dtype=st.sampled_from(FLOATING)))
         fill = (draw(st.sampled_from([1, 2.5, -0.5])),)

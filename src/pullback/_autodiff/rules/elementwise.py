@@ -9,6 +9,7 @@ from pullback._autodiff.rules.arithmetic import identity
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule, unary
 from pullback._autodiff.rules.strong import (
     conj,
+    is_complex,
     strong_divide,
     strong_log,
     strong_multiply,
@@ -129,10 +130,10 @@ def _atan2_x2(xp: Namespace, g: Array, x1: Any, x2: Any, /) -> Array:
 
 
 def _over_square(xp: Namespace, g: Array, x: Any, y: Any, /) -> Array:
-    """Return ``x / (x² + y²)``, and 0 for 0."""
+    """Return ``x / (x² + y²)``, and 0 at 0 and at infinity."""
     x = _array(xp, x, g)
     length = _not_zero(xp, xp.hypot(x, _array(xp, y, g)))
-    return x / length / length
+    return xp.where(xp.isinf(length), 0, x) / length / length
 
 
 @unary
@@ -218,11 +219,19 @@ def _pow_x2(xp: Namespace, g: Array, x1: Any, x2: Array, out: Array, /) -> Array
 @rule
 def hypot(xp: Namespace, x1: Any, x2: Any, /) -> Any:
     out = xp.hypot(x1, x2)
-    return out, (_hypot, x1, out), (_hypot, x2, out)
+    return out, (_hypot, x1, x2, out), (_hypot, x2, x1, out)
 
 
-def _hypot(xp: Namespace, g: Array, x: Array, out: Array, /) -> Array:
-    return strong_multiply(xp, g, x / _not_zero(xp, out))
+def _hypot(xp: Namespace, g: Array, x: Any, y: Any, out: Array, /) -> Array:
+    # At infinity the direction counts alone: that of an infinite entry, or of the diagonal between two.
+    far = xp.isinf(out)
+    x, y = (xp.where(far, _at_infinity(xp, part), part) for part in (_array(xp, x, out), _array(xp, y, out)))
+    return strong_multiply(xp, g, x / _not_zero(xp, xp.where(far, xp.hypot(x, y), out)))
+
+
+def _at_infinity(xp: Namespace, x: Array, /) -> Array:
+    """Return the sign of what is infinite, and 0 for what is finite."""
+    return xp.where(xp.isinf(x), xp.sign(x), 0)
 
 
 # Signs and parts.
@@ -250,7 +259,7 @@ def abs_(xp: Namespace, g: Array, x: Array, /) -> Array:
 @rule
 def sign(xp: Namespace, x: Array, /) -> Any:
     out = xp.sign(x)
-    return out, (_complex_sign, x, out) if xp.isdtype(x.dtype, "complex floating") else None
+    return out, (_complex_sign, x, out) if is_complex(xp, x.dtype) else None
 
 
 def _complex_sign(xp: Namespace, g: Array, x: Array, out: Array, /) -> Array:
@@ -286,7 +295,7 @@ def real(xp: Namespace, x: Array, /) -> Any:
 
 @rule
 def imag(xp: Namespace, x: Array, /) -> Any:
-    return xp.imag(x), (_imag, x.dtype) if xp.isdtype(x.dtype, "complex floating") else None
+    return xp.imag(x), (_imag, x.dtype) if is_complex(xp, x.dtype) else None
 
 
 def _imag(xp: Namespace, g: Array, dtype: DType, /) -> Array:

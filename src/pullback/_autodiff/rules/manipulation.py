@@ -11,6 +11,7 @@ from pullback._autodiff.rules.registry import rule
 from pullback._autodiff.rules.scatter import add_at
 from pullback._autodiff.shapes import Like, keep_dims, like, normalized_axes
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Namespace
 
 
@@ -264,7 +265,7 @@ def _tile(xp: Namespace, g: Array, repetitions: tuple[int, ...], spec: Like, /) 
 
 @rule
 def astype(xp: Namespace, x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
-    floating = xp.isdtype(dtype, ("real floating", "complex floating"))
+    floating = is_dtype(xp, dtype, "real floating", "complex floating")
     if device is None:
         return xp.astype(x, dtype, copy=copy), (same,) if floating else None
     out = xp.astype(x, dtype, copy=copy, device=device)

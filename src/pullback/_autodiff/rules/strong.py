@@ -7,6 +7,7 @@ Each function is linear in its first argument, also where that is 0, and so are 
 from typing import Any
 
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import is_dtype
 from pullback._core.typing import DType, Namespace
 
 
@@ -126,5 +127,5 @@ def is_complex(xp: Namespace, dtype: DType, /) -> bool:
     key = (type(dtype), dtype)
     found = _complex.get(key)
     if found is None:
-        found = _complex[key] = bool(xp.isdtype(dtype, "complex floating"))
+        found = _complex[key] = is_dtype(xp, dtype, "complex floating")
     return found
