@@ -41,9 +41,9 @@ def test_odd_containers() -> None:
 
 @pytest.mark.parametrize("nothing", [None, [], {}, (), {"a": None}])
 def test_nothing_to_differentiate(nothing: Any) -> None:
-    with pytest.raises(TypeError, match=r"^grad: there must be an array to differentiate; got"):
+    with pytest.raises(TypeError, match=r"^grad: there is no array to differentiate; got"):
         pb.grad(lambda _: 1.0)(nothing)
-    with pytest.raises(TypeError, match=r"^grad: there must be an array to differentiate; got none"):
+    with pytest.raises(TypeError, match=r"^grad: there is no array to differentiate; got \(\)"):
         pb.grad(lambda _: 1.0, argnums=())(nothing)
 
 
@@ -317,7 +317,7 @@ def test_writing_into_plain_arrays() -> None:
         np.add.at(x, [0, 0], 1.0)
         return x @ x
 
-    with pytest.raises(TypeError, match=r"^numpy\.add\.at is not followed by gradients"):
+    with pytest.raises(TypeError, match=r"numpy\.add\.at is not followed by gradients"):
         pb.grad(add_at)(X)
 
 

@@ -34,10 +34,14 @@ def test_every_function_is_called() -> None:
 
 def checked(backend: Backend, calls: Any, check: Callable[[Any], None], times: int = 1, /) -> None:
     """Check calls that are drawn, as many as the backend's or some times that."""
-    profile: Any = settings(PROFILE, max_examples=times * EXAMPLES[backend.library])
-    run: Any = given(calls)(check)
+
+    @settings(PROFILE, max_examples=times * EXAMPLES[backend.library])
+    @given(calls)
+    def run(call: Any) -> None:
+        check(call)
+
     with np.errstate(all="ignore"):
-        profile(run)()
+        run()
 
 
 def is_array(x: Any, /) -> bool:
