@@ -45,6 +45,10 @@ extensions = [
     "results",
 ]
 autosummary_generate = False
+# Outputs have no button, and prompts are not copied.
+copybutton_selector = "div:not(.highlight-text) > div.highlight pre"
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 # Committed inventories of the names that the pages mention: a build downloads nothing.
 intersphinx_mapping = {
     project: (address, f"inventories/{project}.txt")

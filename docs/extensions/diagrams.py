@@ -1,4 +1,4 @@
-"""Diagrams: what a pair saves, the tasks of `accumulate`, and the levels of the package."""
+"""Diagrams: what a pair saves, the record of a function, the tasks of `accumulate`, the levels of the package."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,6 +29,22 @@ def pair(figure: Figure) -> None:
     # What the backward needs of the forward's inputs goes from one to the other.
     arrow(axes, (left + 58, 22), (right - 66, 68), linestyle="--")
     code(axes, (272, 26), "z, w")
+
+
+def record(figure: Figure) -> None:
+    """Draw the record of mean((tanh(z w) - y)**2): values to the right above, gradients to the left below."""
+    axes = canvas(figure, 500, 120)
+    places = [20, 110, 210, 300, 390, 480]
+    code(axes, (places[0], 60), "w")
+    for x, name in zip(places[1:-1], ("z @ w", "tanh", "- y", "**2"), strict=True):
+        box(axes, (x, 60), (62, 40), name)
+    code(axes, (places[-1], 60), "mean")
+    edges = [10, *(31 for _ in places[1:-1]), 22]
+    for before, after, right, left in zip(places, places[1:], edges, edges[1:], strict=False):
+        arrow(axes, (before + right + 3, 50), (after - left - 3, 50))
+        arrow(axes, (after - left - 3, 70), (before + right + 3, 70), linestyle="--")
+    axes.text(250, 18, "values, recorded", ha="center", va="center")
+    axes.text(250, 104, "gradients, by the chain rule", ha="center", va="center")
 
 
 def accumulate(figure: Figure) -> None:

@@ -15,7 +15,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
 from charts import accuracy, graph, growth, pool, speed
-from diagrams import accumulate, levels, pair
+from diagrams import accumulate, levels, pair, record
 from drawing import svg
 from saved import Table, read
 
@@ -23,6 +23,7 @@ from saved import Table, read
 PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...], float]] = {
     "pair": (pair, (), (), 3.67),
     "accumulate": (accumulate, (), (), 3.44),
+    "record": (record, (), (), 1.5),
     "levels": (levels, (), (), 3.67),
     "pool": (pool, ("pool",), (), 3.6),
     "graph": (graph, ("graph",), (), 3.6),
