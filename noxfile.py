@@ -1,5 +1,6 @@
 """The matrix: a test session for each file in backends/, and what surrounds it. `nox -l` lists all of it."""
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
 nox.options.tags = ["cpu"]
 
@@ -24,9 +25,15 @@ APART = {
     "peers": ["tests/peers"],
 }
 # Every pair, every law and every transform once: what the lowest versions are held to.
+FAMILIES = ("affine", "matmul", "forms", "quadratic", "activations", "losses", "per_example", "moments")
 CORE = [
-    *("tests/core", "tests/testing/test_check.py", "tests/ops/test_affine.py", "tests/ops/test_pairs.py"),
-    *("tests/ops/test_losses.py", "tests/ops/test_activations.py", "tests/ops/test_per_example.py"),
+    *(f"tests/ops/test_{family}.py::test_dtypes" for family in FAMILIES),
+    *(
+        "tests/ops/test_pairs.py",
+        "tests/core/test_dtypes.py",
+        "tests/core/test_stable.py",
+        "tests/testing/test_check.py",
+    ),
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
@@ -44,26 +51,62 @@ def interpreter(name: str) -> str | None:
     return None if f"{sys.version_info.major}.{sys.version_info.minor}" in versions else versions[-1]
 
 
-def laws(session: nox.Session, name: str, *more: str) -> None:
-    """Run the laws on one backend, and save their coverage."""
-    environment = {"COVERAGE_FILE": f".coverage.{session.name}.{name}", **BACKENDS[name].get("environment", {})}
+def tested(name: str) -> list[str]:
+    """Return what the tests install of a backend."""
+    versions: list[str] = BACKENDS[name].get("pinned", BACKENDS[name]["requires"])
+    return versions
+
+
+def install(session: nox.Session, package: str, *requirements: str) -> None:
+    """Install requirements, and this package from the checkout: an old copy of it is never tested, not even by -R."""
+    session.install(package, *requirements)
+    session.run("python", "-m", "pip", "install", "--quiet", "--no-deps", ".")
+
+
+def run_in_dev(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command in the environment of the session `dev`, which has this package in editable form."""
+    place = session.cache_dir.parent / "dev" / "bin"
+    path = {"PATH": os.pathsep.join([str(place), os.environ["PATH"]])}
+    session.run(str(place / command[0]), *command[1:], env={**path, **(env or {})}, external=True)
+
+
+def laws(name: str, session: str, *more: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment that run the laws on one backend and save their coverage."""
+    environment = {"COVERAGE_FILE": f".coverage.{session}.{name}", **BACKENDS[name].get("environment", {})}
     # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
     options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", "--cov", "--cov-report=", *more]
-    session.run("pytest", *options, *LAWS, *session.posargs, env=environment)
+    return ["pytest", *options, *LAWS], environment
 
 
 def add_tests(name: str, backend: dict[str, Any]) -> None:
-    """Make the session `tests(name)`."""
+    """Make the session `tests(name)`. NumPy has an environment of its own, which proves that nothing else is needed."""
+    alone = name == "numpy" or "cpu" not in backend["tags"]
 
     def tests(session: nox.Session) -> None:
-        session.install(".", *backend["requires"], *group("test"))
-        laws(session, name)
+        command, environment = laws(name, session.name)
+        if alone:
+            install(session, ".", *tested(name), *group("test"))
+            session.run(*command, *session.posargs, env=environment)
+        else:
+            run_in_dev(session, *command, *session.posargs, env=environment)
 
     tests.__doc__ = f"Run the laws on {backend['title']}."
-    python, installer = interpreter(name), backend.get("installer")
     tags = [*backend["tags"], *(["quick"] if name == "numpy" else [])]
-    nox.session(name=f"tests({name})", python=python, venv_backend=installer, tags=tags)(tests)
+    place: dict[str, Any] = {"python": interpreter(name)} if alone else IN_DEV
+    nox.session(name=f"tests({name})", tags=tags, **place)(tests)
 
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv", reuse_venv=True, default=False)
+def dev(session: nox.Session) -> None:
+    """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
+    libraries = [x for name in CPU for x in tested(name)]
+    tools = [x for name in ("test", "peers", "lint", "types", "guard") for x in group(name)]
+    session.install("--editable", ".[cluster,examples]", *libraries, *tools)
+    # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
+    session.install("--no-deps", *group("backpack"))
+
+
+IN_DEV: dict[str, Any] = {"python": False, "requires": ["dev"]}
 
 for entry in BACKENDS.items():
     add_tests(*entry)
@@ -73,70 +116,71 @@ for entry in BACKENDS.items():
 def minimums(session: nox.Session) -> None:
     """Run the core of the laws on the lowest versions allowed, in one mode of each library."""
     lowest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
-    tested = [name for name in CPU if "minimums" in BACKENDS[name]]
-    pins = {pin for name in tested for pin in BACKENDS[name]["minimums"]}
-    session.install(".", *lowest, *sorted(pins), *group("test"))
-    for name in tested:
-        laws(session, name, "--one-mode", *CORE)
+    chosen = [name for name in CPU if "minimums" in BACKENDS[name]]
+    pins = {pin for name in chosen for pin in BACKENDS[name]["minimums"]}
+    install(session, ".", *lowest, *sorted(pins), *group("test"))
+    for name in chosen:
+        command, environment = laws(name, session.name, "--one-mode", *CORE)
+        session.run(*command, env=environment)
+
+
+@nox.session(name="dask-newest", venv_backend="virtualenv", default=False)
+def dask_newest(session: nox.Session) -> None:
+    """Run the laws and the tests of large batches on the newest Dask, release candidates included."""
+    newest = ["--pre", "--upgrade", "dask[array]", "distributed"]
+    session.install(".[cli,cluster]", *group("test"))
+    install(session, ".", *newest)
+    command, environment = laws("dask", session.name)
+    session.run(*command, *session.posargs, env=environment)
+    session.run("pytest", "--deselect=tests/dask/test_array_types.py", "tests/dask", *session.posargs)
 
 
 @nox.session(name="cupy-dry", tags=["cpu"])
 def cupy_dry(session: nox.Session) -> None:
     """Bind every call of the laws to CuPy's signatures; needs no GPU."""
-    session.install(".", *BACKENDS["cupy"]["requires"], *group("test"))
-    session.run(
-        "pytest", "--backend=strict", "-p", "tests.harness.cupy_dry", "--ignore=tests/autodiff", *LAWS, *session.posargs
-    )
+    install(session, ".", *BACKENDS["cupy"]["requires"], *group("test"))
+    options = ["--backend=strict", "-p", "tests.harness.cupy_dry", "--numprocesses=auto", "--one-mode"]
+    session.run("pytest", *options, "--ignore=tests/autodiff", *LAWS, *session.posargs)
 
 
-# pip, because PyTorch is among them: see backends/torch.toml.
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
-    session.install(".[demo]", *(x for name in CPU for x in BACKENDS[name]["requires"]), *group("test"))
-    session.run("pytest", "--cov", "--cov-report=", *APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
-    session.run("pullback", "demo")
+    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
+    run_in_dev(session, "pullback", "demo")
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def examples(session: nox.Session) -> None:
     """Run the scripts of examples/, which check what they find; they draw their pictures for the docs."""
-    session.install(".[examples]", *(x for name in CPU for x in BACKENDS[name]["requires"]))
     for path in sorted(Path("examples").glob("*.py")):
-        session.run("python", str(path), f"--output={session.create_tmp()}/{path.stem}.svg")
+        run_in_dev(session, "python", str(path), f"--output={session.create_tmp()}/{path.stem}.svg")
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    blocks = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"]]
-    session.install(".[cli,cluster]", *blocks, *group("test"))
-    session.run("pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
+    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv", tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
-    needed = [*BACKENDS["torch"]["requires"], *BACKENDS["jax"]["requires"], *group("peers"), *group("test")]
-    needed += group("types")
-    session.install(".", *needed)
-    # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
-    session.install("--no-deps", *group("backpack"))
-    session.run("pytest", *APART["peers"])
-    session.run("mypy", "--config-file=tests/peers/mypy.ini")
+    run_in_dev(session, "pytest", *APART["peers"])
+    run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 
 @nox.session(tags=["cpu", "quick"])
 def doctest(session: nox.Session) -> None:
     """Run the examples of the docstrings."""
-    session.install(".[demo,cluster]", *group("test"))
+    install(session, ".[demo,cluster]", *group("test"))
     session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *session.posargs)
 
 
 @nox.session(tags=["cpu"])
 def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html, open its pages, and run its code and the README's."""
-    session.install(".[cluster,examples]", *group("docs"), *group("test"))
+    install(session, ".[cluster,examples]", *group("docs"), *group("test"))
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for make in ("clean", "html"):
         session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
@@ -154,23 +198,21 @@ def lint(session: nox.Session) -> None:
 @nox.session(tags=["cpu", "quick"])
 def types(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
-    session.install(".[demo]", *group("types"), *group("test"))
+    install(session, ".[demo]", *group("types"), *group("test"))
     session.run("mypy")
 
 
-@nox.session(tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def coverage(session: nox.Session) -> None:
     """Fail where a branch of src was run by no session before."""
-    session.install(*group("test"))
-    session.run("coverage", "combine")
-    session.run("coverage", "report", "--fail-under=100")
+    run_in_dev(session, "coverage", "combine")
+    run_in_dev(session, "coverage", "report", "--fail-under=100")
 
 
-@nox.session(tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def guard(session: nox.Session) -> None:
     """Fail where the speed relative to plain NumPy is half of that in the committed run of the benchmarks."""
-    session.install(".", *group("guard"))
-    session.run("python", "-m", "benchmarks", "--only=guard", *session.posargs)
+    run_in_dev(session, "python", "-m", "benchmarks", "--only=guard", *session.posargs)
 
 
 # No Python has wheels of all peers: PyTorch's own is where backends/torch.toml says, and advect needs a newer one.
@@ -178,9 +220,9 @@ def guard(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed, accuracy and memory of this package and others, an hour long; --save=FOLDER saves the results."""
     if session.python == "3.12":
-        session.install(".", *group("bench-advect"))
+        install(session, ".", *group("bench-advect"))
         parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory"]
     else:
-        session.install(".[demo,cluster]", *group("bench"))
+        install(session, ".[demo,cluster]", *group("bench"))
         parts = []
     session.run("python", "-m", "benchmarks", *parts, *session.posargs)

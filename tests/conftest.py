@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness.backend import TRACED, Backend, deviations, load
+from tests.harness.backend import Backend, deviations, load
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
 
@@ -17,24 +17,24 @@ def pytest_configure(config: pytest.Config) -> None:
     """Import the library; one that was asked for and is not there is an error."""
     backends = load(config.getoption("--backend"))
     first = backends[0].mode
-    config.stash[_BACKENDS] = [x for x in backends if x.mode == first or not config.getoption("--one-mode")]
+    config.stash[_BACKENDS] = [x for x in backends if x.mode == first or x.rules or not config.getoption("--one-mode")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize `backend` (each mode and device), `backend_one_device` (untraced, one device), and `dtype`.
+    """Parametrize `backend` (each mode and device), `backend_one_device` (no brief mode, one device), and `dtype`.
 
-    `backend_one_chunking` is `backend_one_device` with many chunks alone, where there are chunks; `backend_one_mode`
-    is the first mode alone.
+    `backend_one_chunking` is the single mode in which derivative rules are tested: the one that has all functions.
+    `backend_one_mode` is the first mode alone.
     """
     fixtures = {"backend", "backend_one_device", "backend_one_chunking", "backend_one_mode"}
     for fixture in fixtures & set(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
         if fixture == "backend_one_mode":
             backends = backends[:1]
+        if fixture == "backend_one_device":
+            backends = [x for x in backends if not x.brief and x.device == backends[0].device]
         if fixture == "backend_one_chunking":
-            backends = [x for x in backends if x.mode not in {"one chunk", "unknown rows"}]
-        if fixture != "backend":
-            backends = [x for x in backends if x.mode not in TRACED and x.device == backends[0].device]
+            backends = [x for x in backends if x.rules]
         if "dtype" in metafunc.fixturenames:
             pairs = [(x, dtype) for x in backends for dtype in x.dtypes]
             metafunc.parametrize((fixture, "dtype"), pairs, ids=[f"{x}-{dtype}" for x, dtype in pairs])

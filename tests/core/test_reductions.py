@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pullback import affine_backward, affine_forward, matmul_backward
-from tests.harness.backend import Backend
+from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
 # Around the limits of one block, a few, and blocks with a rest; of a narrow product and of a wide one.
@@ -16,7 +16,7 @@ SIZES += [(300, 70, 70)]
 SIZES += [(rows, 3, 200) for rows in (300, 1280, 3000)]
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("sizes", sampled(SIZES), ids=str)
 @pytest.mark.parametrize("of", ["float32", "complex64"])
 def test_blocks(backend_one_device: Backend, sizes: tuple[int, int, int], of: str) -> None:
     rows, k, n = sizes

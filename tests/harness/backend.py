@@ -5,7 +5,7 @@ import importlib
 import os
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,9 @@ from array_api_compat import array_namespace, to_device
 
 FOLDER = Path(__file__).parents[2] / "backends"
 
-# These modes compile each function for each shape, which takes far longer than the product: they get fewer shapes, and
-# like a library's second device, the two dtypes that all libraries and devices have.
+# These modes compile each function for each shape, which takes far longer than the product.
 TRACED = ("jit", "compile")
+# The dtypes that all libraries and devices have: what brief modes and a library's second device get.
 FEW = ("float32", "complex64")
 
 
@@ -35,6 +35,8 @@ class Backend:
     device_name: str
     lazy: bool
     dtypes: tuple[str, ...]
+    brief: bool  # whether the mode gets the fixture `backend` alone
+    rules: bool  # whether derivative rules are tested here
 
     def __str__(self) -> str:
         """Name the backend as the tests' ids do."""
@@ -122,6 +124,8 @@ def load(name: str) -> list[Backend]:
     except Exception as error:
         msg = f"--backend {name}: {spec['import']} cannot be used here: {error!r}. Install {spec['requires']}"
         raise pytest.UsageError(msg) from error
+    modes = {mode: mode in spec.get("brief_modes", []) for mode in [*spec["modes"], *spec.get("brief_modes", [])]}
+    rules_mode = spec.get("rules_mode", spec["modes"][0])
     return [
         Backend(
             library=name,
@@ -130,11 +134,22 @@ def load(name: str) -> list[Backend]:
             device=_device(devices, wanted),
             device_name=wanted,
             lazy=spec["lazy"],
-            dtypes=FEW if mode in TRACED or wanted != spec["devices"][0] else tuple(spec["dtypes"]),
+            dtypes=FEW if (brief and mode != rules_mode) or i > 0 else tuple(spec["dtypes"]),
+            brief=brief,
+            rules=mode == rules_mode and i == 0,
         )
-        for mode in spec["modes"]
-        for wanted in spec["devices"]
+        for mode, brief in modes.items()
+        for i, wanted in enumerate(spec["devices"][:1] if brief else spec["devices"])
     ]
+
+
+def sampled(cases: Iterable[Any], every: int = 4) -> list[Any]:
+    """Return parameters: NumPy and array-api-strict get all cases, libraries that are slow to call each fourth.
+
+    It is for what the library under test does not decide, such as second orders of a rule or shapes of a product.
+    """
+    everywhere, references = (), (pytest.mark.backends("numpy", "strict"),)
+    return [pytest.param(case, marks=references if i % every else everywhere) for i, case in enumerate(cases)]
 
 
 def deviations(name: str) -> list[dict[str, str]]:

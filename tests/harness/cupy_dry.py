@@ -2,18 +2,23 @@
 
 The library gets namespaces that record the calls made of them. When the tests are over, each recorded form of call is
 bound to the signature of the same function in `array_api_compat.cupy`, and each attribute that the library asks of an
-array is looked up on CuPy's. What is missing there, or does not bind, fails the run.
+array is looked up on CuPy's. What is missing there, or does not bind, fails the run, and so does a function that the
+library calls by name and that no law has reached. Workers of pytest-xdist send their forms to the main process.
 """
 
+import ast
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import array_api_compat.cupy
+import array_api_strict
 import cupy
 import pytest
 
+import pullback
 from pullback._autodiff import namespace
 from pullback._core import arguments
 from pullback._core.typing import Array
@@ -94,21 +99,47 @@ def failures() -> list[str]:
     ]
 
 
+def called() -> set[str]:
+    """Return the functions of a namespace that the source of the pairs calls by name: each is to have a form."""
+    names = set()
+    for folder in ("_core", "_ops"):
+        for path in (Path(pullback.__file__).parent / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    owner = node.func.value
+                    # What the standard does not have is called where a library has it, and strict has not.
+                    if isinstance(owner, ast.Name) and owner.id == "xp" and hasattr(array_api_strict, node.func.attr):
+                        names.add(node.func.attr)
+    return names
+
+
+def unreached() -> list[str]:
+    """Return the functions that the source calls by name and no law has called."""
+    return sorted(called() - {name for name, *_ in forms})
+
+
 def pytest_configure() -> None:
     vars(arguments)["array_namespace"] = recorded_namespace
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add the forms that a worker has seen."""
+    forms.update((name, count, tuple(keywords)) for name, count, keywords in node.workeroutput["forms"])
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if not forms or failures():
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["forms"] = [[name, count, [*keywords]] for name, count, keywords in forms]
+    elif unreached() or failures():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"CuPy {cupy.__version__}, no GPU used")
-    for line in failures():
+    for line in [*failures(), *(f"{name}: no law has called it" for name in unreached())]:
         terminalreporter.line(f"FAILED {line}", red=True)
     functions = sorted({name for name, *_ in forms})
-    terminalreporter.line(
-        f"{len(functions)} functions in {len(forms)} forms of call, {len(failures())} of them do not bind:"
-    )
+    bound = len(forms) - sum(why_not(form) is not None for form in forms)
+    terminalreporter.line(f"{bound} of {len(forms)} forms of call, of {len(functions)} functions, bind:")
     terminalreporter.line(", ".join(functions))

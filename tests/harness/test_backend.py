@@ -20,7 +20,11 @@ def test_file(name: str) -> None:
         assert file[key], f"{key} of {name}"
         assert all(isinstance(x, str) for x in file[key]), f"{key} of {name}"
     assert set(file["tags"]) <= {"cpu", "gpu"}
-    assert set(file["modes"]) <= MODES
+    modes = [*file["modes"], *file.get("brief_modes", [])]
+    assert set(modes) <= MODES
+    assert len(set(modes)) == len(modes)
+    assert file.get("rules_mode", modes[0]) in modes
+    assert all("==" in x for x in file.get("pinned", [])), "an exact version"
     for deviation in file.get("deviations", []):
         assert set(deviation) == {"test", "reason", "issue"}
     assert all(isinstance(x, str) for x in file.get("environment", {}).values())

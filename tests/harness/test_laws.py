@@ -89,6 +89,8 @@ BROKEN: dict[str, tuple[str, Callable[..., dict[str, Any]], str, str]] = {
 }
 
 
+# The laws read NumPy arrays, whatever library computed them: that they can fail is no matter of the library.
+@pytest.mark.backends("numpy", "strict")
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_gradient(backend_one_device: Backend, case: str) -> None:
     law, change, of, told = BROKEN[case]
@@ -121,7 +123,8 @@ def test_writing() -> None:
         z *= 2
         return gradients
 
-    pair, numpy = replace(FIRST_ORDER, backward=backward), load("numpy")[0]
+    pair = replace(FIRST_ORDER, backward=backward)
+    numpy = next(x for x in load("numpy") if x.mode == "plain")  # whose arrays can be written to
     with pytest.raises(AssertionError, match=r"BROKEN purity of z: .* became .*, expected as it was\n"):
         LAWS["check"](numpy, pair, given(numpy, pair, SQUARE, "float32"))
 

@@ -46,6 +46,7 @@ BROKEN: dict[str, tuple[str, ReferencedPair, str]] = {
 }
 
 
+@pytest.mark.backends("numpy", "strict")
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken(backend_one_device: Backend, case: str) -> None:
     law, broken, words = BROKEN[case]
@@ -65,6 +66,6 @@ def test_writing() -> None:
         tangents["z_tangent"] *= 2
         return a
 
-    numpy = load("numpy")[0]
+    numpy = next(x for x in load("numpy") if x.mode == "plain")  # whose arrays can be written to
     with pytest.raises(AssertionError, match=r"BROKEN purity of the tangent of z: .* became "):
         LAWS["check"](numpy, replace(AFFINE, jvp=jvp), given(numpy, AFFINE, SQUARE, "float32"))

@@ -9,7 +9,7 @@ import pytest
 from array_api_compat import array_namespace, device
 
 from pullback import softmax_cross_entropy, softmax_cross_entropy_hessian_product
-from tests.harness.backend import Backend
+from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
 
@@ -207,7 +207,7 @@ def test_nan_stays_in_its_example(backend: Backend) -> None:
     assert np.isnan(da).any(axis=1).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 2, 3)], ids=str)
+@pytest.mark.parametrize("shape", sampled([(0, 3), (2, 0, 3), (0, 2, 3)]), ids=str)
 def test_no_examples(backend: Backend, shape: tuple[int, ...]) -> None:
     """The sum over no examples is 0, their mean NaN, and neither warns."""
     for y in (np.zeros(shape[:-1], dtype="int64"), np.zeros(shape)):

@@ -16,13 +16,13 @@ from pullback import (
     softmax_cross_entropy_hessian_product,
     squared_error_hessian_product,
 )
-from tests.harness.backend import Backend
+from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, LAYOUTS, C, wide
 from tests.harness.per_example_cases import FISHER, SHAPES, check, draw
 
 
 @pytest.mark.parametrize("of", FISHER)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", sampled(SHAPES, 2))
 def test_fisher_shapes(backend_one_device: Backend, shape: str, of: str) -> None:
     da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
     check(backend_one_device, FISHER[of], da, z, "float32")
@@ -52,7 +52,7 @@ def check_factors(backend: Backend, da: Any, z: Any, dtype: str, *, without: boo
             assert np.all((np.abs(got - exact) <= tolerance) | (np.isnan(got) & np.isnan(exact)))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", sampled(SHAPES, 2))
 def test_factors_shapes(backend_one_device: Backend, shape: str) -> None:
     da, z = (backend_one_device.rows(x, "float32") for x in draw(SHAPES[shape], "float32"))
     check_factors(backend_one_device, da, z, "float32", without=True)

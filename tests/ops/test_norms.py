@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pullback import clipped_gradients, per_example_norms
-from tests.harness.backend import Backend
+from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
 # The way to a norm: by rows, by Gram matrices over the positions, or by the gradients themselves.
@@ -52,7 +52,7 @@ def close(got: Any, exact: Any, size: Any, dtype: str, terms: int) -> None:
     assert np.all(np.abs(ratio**2 - wanted**2) <= C * np.sqrt(terms) * EPS[dtype])
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", sampled(ROUTES, 2))
 def test_powers_of_two_factor_out(backend_one_device: Backend, route: str) -> None:
     """The norm of a product does not depend on which factor is large and which is small."""
     for dtype in set(LARGEST) & set(backend_one_device.dtypes):
@@ -79,7 +79,7 @@ def test_powers_of_two_of_positions_factor_out(backend_one_device: Backend, rout
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", sampled(ROUTES, 2))
 def test_any_exponents(backend_one_device: Backend, route: str, *, bias: bool) -> None:
     """Beside float64, which holds the products of float32 numbers of any exponents."""
     call = per_example_norms if bias else norms_without_bias

@@ -23,15 +23,18 @@ from tests.autodiff.rules.laws import (
 from tests.autodiff.rules.table import CASES
 from tests.harness.backend import Backend
 
+# Second orders consist of first orders of rules: libraries that are slow to call get a sample of them.
+SECOND = list(CASES)[::8]
 
-def derivatives(function: Callable[..., Any], xs: Any, ws: Any, vs: Any) -> Any:
+
+def derivatives(function: Callable[..., Any], xs: Any, ws: Any, vs: Any, *, second: bool) -> Any:
     """Return values, plain, traced and of constants, and all first and second derivatives."""
     out, pull = vjp(function, *xs)
     _, _, constants = vjp(with_constants(function, xs), xs[0], has_aux=True)
     return (
         (function(*xs), out, constants),
         (pull(tuple(ws)), jvp(function, tuple(xs), tuple(vs))[1]),
-        (second_by_grad(function, xs, ws, vs), second_by_jvp(function, xs, ws, vs)),
+        (second_by_grad(function, xs, ws, vs), second_by_jvp(function, xs, ws, vs)) if second else (),
     )
 
 
@@ -55,7 +58,8 @@ def test_laws(backend_one_chunking: Backend, name: str) -> None:
     arrays = [put(x, str(np.asarray(x).dtype)) for x in case.arrays]
     xs, function = [arrays[i] for i in floats(case.arrays)], function_of(case, arrays)
     ws, vs = ([put(x, str(x.dtype)) for x in directions] for directions in (ref.ws, ref.vs))
-    values, first, second = b.call(derivatives, function, xs, ws, vs)
+    twice = b.library in {"numpy", "strict"} or name in SECOND
+    values, first, second = b.call(derivatives, function, xs, ws, vs, second=twice)
     for kind, value in zip(("plain", "active", "constant"), values, strict=True):
         assert type(value) is type(values[0])
         assert all(map(same_values, map(b.numpy, value), map(b.numpy, values[0]))), f"values of {kind} arrays"
@@ -67,5 +71,5 @@ def test_laws(backend_one_chunking: Backend, name: str) -> None:
     assert_close("jvp", tangents, ref.tangents, DIFFERENCE)
     scale = max(1.0, float(inner(list(map(np.abs, tangents)), list(map(np.abs, ref.ws)))))
     assert abs(inner(tangents, ref.ws) - inner(gradients, ref.vs)) <= C * np.finfo(float).eps * scale, "adjoint"
-    assert_close("grad of grad", list(map(b.numpy, second[0])), ref.second, DIFFERENCE)
-    assert_close("jvp of grad", list(map(b.numpy, second[1])), ref.second, DIFFERENCE)
+    for law, found in zip(("grad of grad", "jvp of grad"), second, strict=False):
+        assert_close(law, list(map(b.numpy, found)), ref.second, DIFFERENCE)
