@@ -19,6 +19,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 }
 # The tests that have a session of their own.
 APART = {
+    "consumers": ["tests/consumers"],
     "demo": ["tests/cli/test_app.py"],
     "docs": ["tests/test_readme.py", "tests/test_docs.py"],
     "large": ["tests/dask", "tests/cli/gradient", "tests/cli/test_streams.py"],
@@ -168,6 +169,25 @@ def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
     run_in_dev(session, "pytest", *APART["peers"])
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
+
+
+@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
+@nox.parametrize(
+    "libraries",
+    [
+        nox.param(("numpy", "dask"), id="core", tags=["cpu"]),
+        nox.param(("numpy", "strict", "torch", "dask"), id="all"),
+    ],
+)
+def consumers(session: nox.Session, libraries: tuple[str, ...]) -> None:
+    """Differentiate what SciPy, scikit-learn, array_api_extra and einops do with arrays, call by call."""
+    needed = [x for name in libraries for x in BACKENDS[name]["requires"]]
+    session.install(".", *needed, *group("consumers"), *group("test"))
+    for name in libraries:
+        # Set before SciPy is imported: without it SciPy converts all arrays to NumPy's.
+        mode = [] if BACKENDS[name]["lazy"] else ["--one-mode"]
+        options = [f"--backend={name}", *mode, *APART["consumers"], *session.posargs]
+        session.run("pytest", *options, env={"SCIPY_ARRAY_API": "1"})
 
 
 @nox.session(tags=["cpu", "quick"])

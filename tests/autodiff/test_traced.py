@@ -140,6 +140,15 @@ def test_dask_does_not_tokenize_active_arrays(x: Any) -> None:
         record(lambda x: x.__dask_tokenize__(), x)
 
 
+@pytest.mark.backends("dask")
+def test_lazy_constants_are_not_computed_by_a_conversion(backend_one_device: Backend, x: Any) -> None:
+    """A library that converts its arguments, or counts with them, would compute the graph."""
+    with pytest.raises(TypeError, match=r"numpy\.asarray of a lazy array would compute it"):
+        record(lambda y: y * np.asarray(pb.constant(x)), x)
+    with pytest.raises(NotImplementedError, match="its length depends on its arguments"):
+        record(lambda y: backend_one_device.call(array_namespace(y).arange, pb.constant(x)[0]) + y, x)
+
+
 def test_float(backend_one_device: Backend, x: Any) -> None:
     if backend_one_device.lazy:
         with pytest.raises(TypeError, match="float of a lazy array would compute it"):

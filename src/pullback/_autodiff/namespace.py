@@ -402,9 +402,11 @@ def inspecting_function(plain: Callable[..., Any], /) -> Callable[..., Any]:
 
 def refusing_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function that cannot be differentiated: right for constants, and an error for active arrays."""
+    of_lazy_length = ns.lazy and name == "arange"
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if any(x._index >= 0 for x in _traced(args, kwargs)):
+        # Dask computes the length of a range of lazy arrays.
+        if any(x._index >= 0 or of_lazy_length for x in _traced(args, kwargs)):
             advice = REFUSED.get(name, "it has no rule. Give it a derivative with custom_vjp")
             msg = f"{name} cannot be differentiated: {advice}"
             raise NotImplementedError(msg)

@@ -127,7 +127,7 @@ class Traced:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         if self._index >= 0:
             self._lost("numpy.asarray")
-        return self._value.__array__(*args, **kwargs)
+        return self._concrete("numpy.asarray").__array__(*args, **kwargs)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self._index >= 0:
