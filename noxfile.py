@@ -241,7 +241,7 @@ def bench(session: nox.Session) -> None:
     """Measure speed, accuracy and memory of this package and others, an hour long; --save=FOLDER saves the results."""
     if session.python == "3.12":
         install(session, ".", *group("bench-advect"))
-        parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory"]
+        parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory", "--only=tape"]
     else:
         install(session, ".[demo,cluster]", *group("bench"))
         parts = []

@@ -8,25 +8,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = (
-    "affine",
-    "parts",
-    "gradients",
-    "growth",
-    "accuracy",
-    "digits",
-    "memory",
-    "layers",
-    "plan",
-    "pool",
-    "scale",
-    "tape",
-)
-# Compares with what is saved, and is a part of what is run before each change.
+PARTS = ("affine", "accuracy", "digits", "memory", "plan", "pool", "scale", "tape")
+# Compares with the saved run; run before each change.
 GUARD = "guard"
-# What the peers are measured in; the others need none of them.
-COMPARING = {"affine", "parts", "gradients", "growth", "accuracy", "memory", "layers", "tape"}
-PEERS = ("torch", "jax", "autograd", "sklearn", "dask")
+# The parts that measure peers.
+COMPARING = {"affine", "accuracy", "memory", "tape"}
+PEERS = ("torch", "jax", "autograd", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
@@ -103,7 +90,7 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
         for section in import_module(f"benchmarks.{part}").sections(peers, quick=quick):
             rows = show(section, console)
             tables[section.name + beside] = as_table(section, rows)
-            held += [row.holds for row in rows]
+            held += [row.holds for row in rows if row.holds is not None]
         if save:
             name = "-".join((part, *named_after))
             written = json.dumps({"machine": described, "tables": tables}, indent=1, ensure_ascii=False)

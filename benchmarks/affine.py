@@ -130,7 +130,7 @@ def _row(shape: Shape, direction: str, times: Times, bounds: list[Bound], ratios
         kept.append(far.median <= NEAR)
         written.append(f"limit ≤ {NEAR}")
     cells = (sizes(*shape), direction, duration(times.median(OURS)), f"{far.median:.2f} ({limit})")
-    return Row((*cells, *map(str, beside.values()), "; ".join(written) or "none"), holds=all(kept))
+    return Row((*cells, *map(str, beside.values()), "; ".join(written) or "none"), holds=all(kept) if kept else None)
 
 
 def _limits(direction: str, da: Floats, z: Floats, w: Floats) -> dict[str, Call]:
@@ -157,7 +157,7 @@ def _means(ratios: Ratios, bounds: dict[str, float]) -> Iterator[Row]:
         bound = bounds.get(name)
         numbers = (mean, geometric_mean(larger), min(medians), max(medians))
         cells = (name, *(f"{x:.2f}" for x in numbers), f"≥ {bound}" if bound else "none")
-        yield Row(cells, holds=bound is None or mean >= bound)
+        yield Row(cells, holds=None if bound is None else mean >= bound)
 
 
 def _small(peers: Collection[str], *, quick: bool) -> Iterator[Row]:
@@ -171,7 +171,7 @@ def _small(peers: Collection[str], *, quick: bool) -> Iterator[Row]:
             continue
         ratio, bound = times.ratio(name, OURS), SMALL_BOUNDS.get(name)
         cells = (name, *(f"{x:.2f}" for x in ratio), f"≥ {bound:.2f}" if bound else "none")
-        yield Row(cells, holds=bound is None or ratio.median >= bound)
+        yield Row(cells, holds=None if bound is None else ratio.median >= bound)
 
 
 def _nd_rows(*, quick: bool) -> Iterator[Row]:

@@ -57,9 +57,8 @@ def _resident(peers: Collection[str]) -> Iterator[Row]:
     size = 4 * (ROWS * (K + N) + K * N + N)
     for name in makers(peers):
         peak = resident.peak(_both, peers, name)
-        bound = f"≤ {MOST}" if name == OURS else "none"
-        cells = (name, f"{peak / 2**20:.0f}", f"{peak / size:.2f}", bound)
-        yield Row(cells, holds=name != OURS or peak <= MOST * size)
+        bound, holds = (f"≤ {MOST}", peak <= MOST * size) if name == OURS else ("none", None)
+        yield Row((name, f"{peak / 2**20:.0f}", f"{peak / size:.2f}", bound), holds=holds)
 
 
 def _both(peers: Collection[str], name: str) -> Call:

@@ -10,15 +10,15 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table, and whether its number keeps the bound beside it."""
+    """A line of a table, and whether its number meets the bound in it; None where there is no bound."""
 
     cells: tuple[str, ...]
-    holds: bool
+    holds: bool | None
 
     @property
     def written(self) -> tuple[str, ...]:
-        """The cells, and in the last column, `holds`, whether the number does."""
-        return *self.cells, "yes" if self.holds else "NO"
+        """The cells, and in the last column, `holds`, whether the number meets its bound."""
+        return *self.cells, {True: "yes", False: "NO", None: "–"}[self.holds]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def show(section: Section, console: Console) -> list[Row]:
     rows = []
     progress = Console(stderr=True)
     for row in track(section.rows, section.title.split(":")[0], section.length, console=progress, transient=True):
-        table.add_row(*row.written, style="" if row.holds else "bold red")
+        table.add_row(*row.written, style="bold red" if row.holds is False else "")
         rows.append(row)
     console.print(table)
     console.print()

@@ -1,4 +1,4 @@
-"""Gradients of functions, recorded: beside NumPy written by hand and the tapes of other libraries."""
+"""Gradients of functions, recorded: compared with NumPy written by hand and with the tapes of other libraries."""
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from benchmarks.peers import OURS, Call, Floats, chosen
+from benchmarks.peers import OURS, Call, Floats, apart, chosen
 from benchmarks.report import Row, Section
 from benchmarks.timing import Bound, interleave
 from pullback import constant, value_and_grad
@@ -122,6 +122,8 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         rows=_programs(makers, quick=quick),
         length=len(CASES) * (1 + len(makers)),
     )
+    if apart(peers):
+        return
     yield Section(
         name="general",
         title="An operation that is recorded by a general rule, and its pull: μs more than the plain operation",
@@ -160,7 +162,7 @@ def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
         for name in makers:
             ratio, least = times.ratio(name, OURS), others.get(name)
             cells = (*(f"{x:.2f}" for x in ratio), "none" if least is None else f"≥ {least}")
-            yield Row((title, f"{name} / {OURS}", *cells), holds=least is None or ratio.median >= least)
+            yield Row((title, f"{name} / {OURS}", *cells), holds=None if least is None else ratio.median >= least)
 
 
 def _general(*, quick: bool) -> Iterator[Row]:
@@ -224,6 +226,13 @@ def _autograd(program: Program, arguments: list[Floats], count: int) -> Call:
     return partial(autograd.value_and_grad(function), tuple(arguments[:count]), *arguments[count:])
 
 
+def _advect(program: Program, arguments: list[Floats], count: int) -> Call:
+    """Return advect's."""
+    import advect  # noqa: PLC0415
+
+    return partial(advect.value_and_grad(partial(program, np), argnums=tuple(range(count))), *arguments)
+
+
 def _jax(program: Program, arguments: list[Floats], count: int, *, jit: bool) -> Call:
     """Return JAX's, as it is or compiled."""
     import jax  # noqa: PLC0415
@@ -244,4 +253,5 @@ LIBRARIES: dict[str, dict[str, Maker]] = {
     "torch": {"PyTorch": _torch},
     "autograd": {"HIPS autograd": _autograd},
     "jax": {"JAX": partial(_jax, jit=False), "JAX, jit": partial(_jax, jit=True)},
+    "advect": {"advect": _advect},
 }

@@ -60,7 +60,7 @@ def _rows(size: int) -> Iterator[Row]:
             if title == "ours":
                 yield Row((*cells, f"≤ {MOVED}; 0"), holds=moved <= MOVED and lost == 0)
             else:
-                yield Row((*cells, "none"), holds=True)
+                yield Row((*cells, "none"), holds=None)
 
 
 def _received(dask_worker: Any) -> int:

@@ -49,7 +49,7 @@ def _rows(*, quick: bool) -> Iterator[Row]:
     total = [y + (y - x) * 9 * many / (many - few) for x, y in ((few * fewer[i], many * more[i]) for i in (1, 2, 3))]
     build, size, threads = (x / (10 * many) for x in total)
     cells = (f"{10 * many:,} (extrapolated)", "", f"{build:.0f}", f"{size:.0f}", f"{threads:.0f}", "", "none")
-    yield Row(cells, holds=True)
+    yield Row(cells, holds=None)
 
 
 def _graph(blocks: int) -> tuple[float, float, float, float, float]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from drawing import ACCENT, INK, written
-from saved import Table, is_number, numbers, seconds
+from saved import Table, is_number, numbers
 
 # A library looks the same in every chart, and is told apart without colours too.
 LOOKS = {
@@ -75,22 +75,6 @@ def graph(figure: Figure, table: Table) -> None:
     figure.legend(loc="outside upper right", ncols=3)
 
 
-def growth(figure: Figure, table: Table) -> None:
-    """Draw the time of each library over the size that grows."""
-    letter = table.columns[0]
-    # The last row holds exponents.
-    rows = [i for i, cell in enumerate(table.column(letter)) if is_number(cell)]
-    sizes = numbers([table.column(letter)[i] for i in rows])
-    lines = {
-        name: (sizes, [seconds(table.column(name)[i]) for i in rows])
-        for name in table.columns
-        if name in LOOKS and name != "bound"
-    }
-    axes = compare(figure, lines)
-    axes.set(xlabel=letter, ylabel="time")
-    axes.yaxis.set_major_formatter(written(duration))
-
-
 def accuracy(figure: Figure, table: Table, gradient: str) -> None:
     """Draw the error of each library's dw or db over the number of rows."""
     m = numbers(table.column("m"))
@@ -142,11 +126,3 @@ def compare(figure: Figure, lines: Lines) -> Axes:
     axes.minorticks_off()
     figure.legend(loc="outside right upper")
     return axes
-
-
-def duration(time: float) -> str:
-    """Write a time in the largest unit of which there is one."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if time >= 0.999 * size or unit == "µs":
-            return f"{time / size:,.3g} {unit}"
-    raise AssertionError

@@ -14,7 +14,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 
-from charts import accuracy, graph, growth, pool, speed
+from charts import accuracy, graph, pool, speed
 from diagrams import accumulate, levels, pair, record
 from drawing import svg
 from saved import Table, read
@@ -34,7 +34,6 @@ PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...],
         (),
         3.2,
     ),
-    **{f"growth {letter}": (growth, (f"growth {letter}",), (), 3.8) for letter in "mkn"},
     **{f"accuracy of {name}": (accuracy, ("accuracy 64 x 64",), (name,), 3.8) for name in ("dw", "db")},
 }
 

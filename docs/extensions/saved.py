@@ -50,9 +50,3 @@ def numbers(cells: Sequence[str]) -> list[float]:
 def is_number(cell: str) -> bool:
     """Return whether a cell is a number."""
     return cell.replace(",", "").replace(".", "", 1).isdigit()
-
-
-def seconds(cell: str) -> float:
-    """Return the time that a cell says: "17.5 µs"."""
-    number, unit = cell.split()
-    return float(number) * {"µs": 1e-6, "ms": 1e-3, "s": 1.0}[unit]

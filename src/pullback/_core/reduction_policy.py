@@ -1,8 +1,8 @@
 """Where sums over rows are cut: the measured limits, and the choices that follow from sizes alone.
 
-Measured by `python -m benchmarks --only=accuracy` (the error at each number of rows), `--only=affine` (the time of each
-shape) and `--only=parts` (the time of the bias and of short rows); docs/development/reductions.md tells why each value
-was chosen. The *size* of a product is its number of multiplications for each row, k n.
+Measured by `python -m benchmarks --only=accuracy` (the error at each number of rows) and `--only=affine` (the time of
+each shape); docs/development/reductions.md tells why each value was chosen. The *size* of a product is its number of
+multiplications for each row, k n.
 
 ==============  =====  ===================================================================================
 limit           value  meaning
