@@ -350,7 +350,7 @@ def test_interrupted_while_a_process_is_frozen(tmp_path: Path, frozen: str) -> N
         thread.join()
     (note,) = info.value.__notes__
     assert note.startswith(
-        "compute: the cluster did not answer within 3 s; its tasks may go on and write, and the BLAS"
+        "compute: the cluster did not answer within 2 s; its tasks may go on and write, and the BLAS"
     )
     assert not (tmp_path / "rows").exists()
 

@@ -206,7 +206,7 @@ def compute(
     asked for or are computed further, by tasks of their own, for which blocks are cut and joined.
 
     A cluster may lose workers and get others during a run: the results are the same. If it has none, the run waits for
-    one, and says so in the log. After an interruption, running tasks have 3 seconds to end. The memory check counts
+    one, and says so in the log. After an interruption, running tasks have 2 seconds to end. The memory check counts
     80 % of a worker's limit, less 160 MiB for its libraries, whatever it holds at the time.
 
     Examples

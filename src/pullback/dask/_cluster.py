@@ -30,8 +30,9 @@ _USABLE = 0.8
 _BASE_BYTES = 160 * 2**20
 # A worker that was killed is asked again, until the scheduler has noticed.
 _ATTEMPTS, _PAUSE_SECONDS = 20, 0.1
-# After an interruption, and to a scheduler that may be gone: how long to wait for an answer.
-_PATIENCE_SECONDS = 3.0
+# After an interruption, and to a scheduler that may be gone: how long to wait for an answer. With the time that the
+# watch and the command's client wait for one, Ctrl-C ends within 5 seconds although nobody answers.
+_PATIENCE_SECONDS = 2.0
 # How long a cluster has no worker before it is said.
 _WITHOUT_WORKERS_SECONDS = 5.0
 _LEFT = {"waiting", "no-worker", "queued", "processing"}
@@ -226,7 +227,7 @@ def watch(client: Client, blocks: Sequence[Blocks], show: Show, /) -> Iterator[N
         yield
     finally:
         stop.set()
-        thread.join(_PATIENCE_SECONDS / 3)
+        thread.join(POLL_SECONDS)
 
 
 def _state(names: Sequence[str], dask_scheduler: Scheduler) -> tuple[int, int, int]:
