@@ -58,8 +58,10 @@ from pullback._ops.losses.cross_entropy import softmax_cross_entropy, softmax_cr
 from pullback._ops.losses.huber import huber, huber_hessian_product
 from pullback._ops.losses.logistic import logistic, logistic_hessian_product
 from pullback._ops.losses.poisson import poisson, poisson_hessian_product
+from pullback._ops.losses.quantile import absolute_error, quantile
 from pullback._ops.losses.reduction import Loss
 from pullback._ops.losses.squared_error import squared_error, squared_error_hessian_product
+from pullback._ops.losses.tweedie import gamma, gamma_hessian_product, tweedie, tweedie_hessian_product
 from pullback._ops.matmul import (
     MatmulDoubleGradients,
     MatmulGradients,
@@ -124,6 +126,7 @@ __all__ = [
     "StackGradients",
     "StackOutput",
     "TraceOfProductGradients",
+    "absolute_error",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
@@ -137,6 +140,8 @@ __all__ = [
     "fisher_diagonal",
     "frobenius_inner",
     "frobenius_inner_backward",
+    "gamma",
+    "gamma_hessian_product",
     "gauss_newton_product",
     "gelu_backward",
     "gelu_forward",
@@ -169,6 +174,7 @@ __all__ = [
     "poisson_hessian_product",
     "quadratic_form",
     "quadratic_form_backward",
+    "quantile",
     "ravel_tree",
     "relu_backward",
     "relu_forward",
@@ -192,6 +198,8 @@ __all__ = [
     "tanh_forward",
     "trace_of_product",
     "trace_of_product_backward",
+    "tweedie",
+    "tweedie_hessian_product",
     "value_and_grad",
     "vjp",
     "weight_jacobian_slice",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import pullback
+from pullback._ops import PAIRS
 from tests.harness.backend import Backend
 from tests.harness.pair_laws import EPS, C
 
@@ -28,6 +29,7 @@ class Case:
     size: Callable[[Any, Any], Any]
     targets: Callable[[np.random.Generator, tuple[int, ...]], Any]
     rowwise: bool = False  # whether the outputs of an example belong together
+    kinked: bool = False  # whether zeros and ties of outputs and targets lie on kinks
     bounded: bool = False  # whether the gradient has a limit where an output is infinite
 
     def draw(self, seed: int, *shape: int) -> tuple[Any, Any, Any, Any]:
@@ -64,6 +66,20 @@ def _huber_gradient(delta: float, a: Any, y: Any) -> Any:
     return np.where(abs(r.real) <= delta, r, delta * np.sign(r.real))
 
 
+def _quantile_value(above: float, below: float, a: Any, y: Any) -> Any:
+    return np.sum((a - y) * _quantile_gradient(above, below, a, y).real, axis=-1)
+
+
+def _quantile_gradient(above: float, below: float, a: Any, y: Any) -> Any:
+    r = (a - y).real
+    return above * (r > 0) - below * (r < 0) + 0j * r
+
+
+def _product(name: str) -> Any:
+    """Return the Hessian product of a loss whose product is not public: it is 0."""
+    return next(pair.hessian_product for pair in PAIRS if pair.name == name)
+
+
 def _softmax(a: Any) -> Any:
     return np.exp(a) / np.sum(np.exp(a), axis=-1, keepdims=True)
 
@@ -74,6 +90,29 @@ def _distances(a: Any, y: Any) -> Any:
 
 def _logits(a: Any, y: Any) -> Any:
     return 1 + abs(a) * (1 + abs(y))
+
+
+def _tweedie(power: float) -> tuple[Any, Any, Any]:
+    """Return the value, the gradient and the size of Tweedie's loss."""
+
+    def terms(a: Any, y: Any) -> tuple[Any, Any]:
+        up = a if power == 2 else np.exp((2 - power) * a) / (2 - power)
+        down = a if power == 1 else np.exp((1 - power) * a) / (1 - power)
+        return up, y * down
+
+    def value(a: Any, y: Any) -> Any:
+        up, down = terms(a, y)
+        return np.sum(up - down, axis=-1)
+
+    def gradient(a: Any, y: Any) -> Any:
+        return np.exp((2 - power) * a) - y * np.exp((1 - power) * a)
+
+    def size(a: Any, y: Any) -> Any:
+        up, down = terms(a, y)
+        exponentials = np.exp((2 - power) * a) + abs(y) * np.exp((1 - power) * a)
+        return abs(up) + abs(down) + (1 + abs(power - 1) * abs(a)) * exponentials
+
+    return value, gradient, size
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
@@ -97,6 +136,7 @@ CASES = {
         _distances,
         _normal,
         bounded=True,
+        kinked=True,
     ),
     "huber of 0.3": Case(
         partial(pullback.huber, delta=0.3),
@@ -106,6 +146,37 @@ CASES = {
         _distances,
         _normal,
         bounded=True,
+        kinked=True,
+    ),
+    "absolute_error": Case(
+        pullback.absolute_error,
+        _product("absolute_error"),
+        partial(_quantile_value, 1.0, 1.0),
+        partial(_quantile_gradient, 1.0, 1.0),
+        _distances,
+        _normal,
+        bounded=True,
+        kinked=True,
+    ),
+    "quantile": Case(
+        pullback.quantile,
+        _product("quantile"),
+        partial(_quantile_value, 0.5, 0.5),
+        partial(_quantile_gradient, 0.5, 0.5),
+        _distances,
+        _normal,
+        bounded=True,
+        kinked=True,
+    ),
+    "quantile of 0.9": Case(
+        partial(pullback.quantile, q=0.9),
+        partial(_product("quantile"), q=0.9),
+        partial(_quantile_value, 1 - 0.9, 0.9),
+        partial(_quantile_gradient, 1 - 0.9, 0.9),
+        _distances,
+        _normal,
+        bounded=True,
+        kinked=True,
     ),
     "logistic": Case(
         pullback.logistic,
@@ -123,6 +194,31 @@ CASES = {
         lambda a, y: np.exp(a) - y,
         lambda a, y: np.exp(a) + abs(y * a) + abs(y),
         lambda rng, shape: rng.poisson(2.0, shape).astype("float64"),
+    ),
+    "gamma": Case(
+        pullback.gamma,
+        pullback.gamma_hessian_product,
+        *_tweedie(2.0),
+        lambda rng, shape: rng.gamma(2.0, size=shape),
+        bounded=True,
+    ),
+    "tweedie": Case(
+        pullback.tweedie,
+        pullback.tweedie_hessian_product,
+        *_tweedie(1.5),
+        lambda rng, shape: rng.poisson(1.0, shape) * rng.gamma(2.0, size=shape),
+    ),
+    "tweedie of 1": Case(
+        partial(pullback.tweedie, power=1),
+        partial(pullback.tweedie_hessian_product, power=1),
+        *_tweedie(1.0),
+        lambda rng, shape: rng.poisson(2.0, shape).astype("float64"),
+    ),
+    "tweedie of 3": Case(
+        partial(pullback.tweedie, power=3),
+        partial(pullback.tweedie_hessian_product, power=3),
+        *_tweedie(3.0),
+        lambda rng, shape: rng.gamma(2.0, size=shape),
     ),
     "softmax_cross_entropy": Case(
         pullback.softmax_cross_entropy,

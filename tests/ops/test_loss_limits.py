@@ -104,7 +104,8 @@ def test_nan(backend_one_device: Backend, name: str, place: str) -> None:
     only = [False, False, True, False]
     assert np.isnan(value).tolist() == ([False] * 4 if place == "v" else only)
     assert np.isnan(da[:, 0]).tolist() == ([False] * 4 if place == "v" else only)
-    constant = {"a": {"squared_error"}, "y": {"squared_error", "logistic", "poisson"}}.get(place, set())
+    flat = {"absolute_error", "quantile", "quantile of 0.9"}  # their Hessian is 0
+    constant = {"a": {"squared_error"} | flat, "y": {"squared_error", "logistic", "poisson"} | flat}.get(place, set())
     assert np.isnan(backend_one_device.numpy(product)[:, 0]).tolist() == ([False] * 4 if name in constant else only)
 
 
@@ -127,6 +128,40 @@ def test_largest_means(backend_one_device: Backend) -> None:
         a = backend_one_device.asarray(np.full((1, 1), 1.75 * error), dtype)
         value, _ = backend_one_device.numpy(squared_error(a, a * 0, reduction="sum"))
         np.testing.assert_allclose(value, (1.75 * error) * (1.75 * error / 2), rtol=8 * EPS[dtype])
+
+
+# The power, the logarithm of the mean, the target, and the limits of the loss, its gradient and its Hessian.
+ENDS = [
+    *[(1.0, -INF, 0.0, 0.0, 0.0, 0.0), (1.0, -INF, 2.0, INF, -2.0, 0.0), (1.0, INF, 2.0, INF, INF, INF)],
+    *[(1.5, -INF, 0.0, 0.0, 0.0, 0.0), (1.5, -INF, 2.0, INF, -INF, INF), (1.5, INF, 2.0, INF, INF, INF)],
+    *[(2.0, -INF, 0.0, -INF, 1.0, 0.0), (2.0, -INF, 2.0, INF, -INF, INF), (2.0, INF, 2.0, INF, 1.0, 0.0)],
+    *[(3.0, -INF, 2.0, INF, -INF, INF), (3.0, INF, 2.0, 0.0, 0.0, 0.0)],
+]
+
+
+@pytest.mark.parametrize(("power", "a", "y", "value", "gradient", "curvature"), ENDS)
+def test_ends_of_tweedie(  # noqa: PLR0913, PLR0917
+    backend_one_device: Backend, power: float, a: float, y: float, value: float, gradient: float, curvature: float
+) -> None:
+    """Infinite logarithms, and finite ones whose exponentials are infinite, have the limits of the loss."""
+    mean, target = (backend_one_device.rows(np.asarray([x])) for x in (a, y))
+    with np.errstate(over="ignore"):
+        loss = backend_one_device.numpy(pullback.tweedie(mean, target, power=power, reduction="none"))
+        product = pullback.tweedie_hessian_product(target * 0 + 1, mean, target, power=power)
+    assert loss[0].tolist() == [value]
+    assert loss[1].tolist() == [gradient]
+    assert backend_one_device.numpy(product).tolist() == [curvature]
+    if power == 2.0:
+        loss = backend_one_device.numpy(pullback.gamma(mean, target, reduction="none"))
+        assert loss[0].tolist() == [value]
+
+
+def test_target_of_zero_and_a_vanishing_mean(backend_one_device: Backend) -> None:
+    """0 times an exponential that overflows is 0."""
+    mean, target = (backend_one_device.rows(np.asarray([x])) for x in (-2000.0, 0.0))
+    with np.errstate(over="ignore"):
+        value, da = backend_one_device.numpy(pullback.tweedie(mean, target, reduction="none"))
+    assert value.tolist() == da.tolist() == [0.0]
 
 
 @pytest.mark.parametrize("name", CASES)

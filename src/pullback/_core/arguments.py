@@ -180,19 +180,24 @@ def float_option(  # noqa: PLR0913 - the option, its range and advice on it
     /,
     *,
     above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
     most: float = _LARGEST,
     advice: str = "",
 ) -> float:
     """Return a scalar option as a Python float, which changes no dtype that it meets.
 
-    A value outside ``above < value <= most`` is a ValueError, NaN included; so is infinity unless `most` is infinite.
-    Anything but one real number whose value is known, such as a traced or a lazy array, is a TypeError.
+    A value outside ``above < value <= most`` or ``least <= value < below`` is a ValueError, NaN included; so is
+    infinity unless `most` is infinite. Anything but one real number whose value is known, such as a traced or a lazy
+    array, is a TypeError.
     """
     number = value if type(value) is float else _number(function, name, value)
-    if above < number <= most:
+    if above < number <= most and (least <= number < below or number == most):
         return number
     rules = ["finite"] if most == _LARGEST else []
     rules += [f"above {above:g}"] if above > -math.inf else []
+    rules += [f"at least {least:g}"] if least > -math.inf else []
+    rules += [f"below {below:g}"] if below < math.inf else []
     rules += [f"at most {most:g}"] if most < _LARGEST else []
     msg = f"{function}: {name} must be {' and '.join(rules)}; got {number!r}{advice and f'. {advice}'}"
     raise ValueError(msg)

@@ -2,7 +2,7 @@
 
 from pullback._ops import affine, forms, matmul
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
-from pullback._ops.losses import cross_entropy, huber, logistic, poisson, squared_error
+from pullback._ops.losses import cross_entropy, huber, logistic, poisson, quantile, squared_error, tweedie
 
 PAIRS = (
     affine.AFFINE,
@@ -12,8 +12,12 @@ PAIRS = (
     forms.QUADRATIC_FORM,
     squared_error.SQUARED_ERROR,
     huber.HUBER,
+    quantile.ABSOLUTE_ERROR,
+    quantile.QUANTILE,
     logistic.LOGISTIC,
     poisson.POISSON,
+    tweedie.GAMMA,
+    tweedie.TWEEDIE,
     cross_entropy.SOFTMAX_CROSS_ENTROPY,
     rectifiers.RELU,
     rectifiers.LEAKY_RELU,

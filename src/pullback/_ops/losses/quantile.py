@@ -1,0 +1,190 @@
+"""Absolute errors: alike on both sides, and the quantile loss, whose sides differ."""
+
+from pullback._core.arguments import float_option
+from pullback._core.memory import multiply, subtract
+from pullback._core.pair import Pair
+from pullback._core.stable import is_positive, step
+from pullback._core.tracing import record
+from pullback._core.typing import Array, ArrayT
+from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+
+
+def absolute_error(
+    a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss[ArrayT]:
+    """Compute the absolute error and its gradient, for targets of any size.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n) or (m,)
+        Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
+        one output each.
+    y : Array, shape (..., n) or (m,)
+        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
+        label is NaN.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Reduction over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does.
+
+    See Also
+    --------
+    quantile : The quantile loss; half the absolute error for the median.
+    huber : A loss that is smooth for small errors.
+
+    Notes
+    -----
+    An example's loss is ``Σ_j |a_j - y_j|`` and its gradient ``sign(a - y)``, with 0 for an error of 0. It is
+    scikit-learn's ``AbsoluteError``, whose gradient for an error of 0 is -1, and PyTorch's ``l1_loss``, whose mean runs
+    over all outputs. Its least mean is at the median of the targets. Its Hessian is 0, so that Newton's method does not
+    apply.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import absolute_error
+    >>> value, da = absolute_error(np.asarray([1.0, 2.0, 3.0]), np.asarray([3.0, 2.0, 2.5]), reduction="sum")
+    >>> float(value)
+    2.5
+    >>> da
+    array([-1.,  0.,  1.])
+    """
+    recorded = record(ABSOLUTE_ERROR, (a, y), weights=weights, reduction=reduction)
+    if recorded is not None:
+        return recorded
+    return _loss("absolute_error", 1.0, 1.0, a, y, weights, reduction)
+
+
+def quantile(
+    a: ArrayT, y: Array, /, *, q: float = 0.5, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Loss[ArrayT]:
+    """Compute the quantile loss (pinball loss) and its gradient, for targets of any size.
+
+    Parameters
+    ----------
+    a : Array, shape (..., n) or (m,)
+        Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
+        one output each.
+    y : Array, shape (..., n) or (m,)
+        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+    q : float, default 0.5
+        Share of the targets that should lie below the outputs: above 0 and below 1. A number that is known during the
+        call.
+    weights : Array, shape (...) or (..., n), optional
+        A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
+        label is NaN.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        Reduction over the examples, as in `squared_error`.
+
+    Returns
+    -------
+    Loss
+        ``(value, da)``, with dtypes as in `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error` does; TypeError also if `q` is no number that is known during the call, and ValueError if it
+        is not between 0 and 1.
+
+    See Also
+    --------
+    absolute_error : Twice the loss of the median.
+
+    Notes
+    -----
+    With the error ``r = a - y``, an output's loss is ``(1 - q) r`` for ``r > 0`` and ``-q r`` for ``r < 0``, and its
+    gradient ``1 - q`` or ``-q``, with 0 for an error of 0 [1]_. It is scikit-learn's ``PinballLoss`` and
+    ``mean_pinball_loss``. Its least mean is at the q-quantile of the targets. Its Hessian is 0, so that Newton's method
+    does not apply.
+
+    References
+    ----------
+    .. [1] R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46, 1978.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import quantile
+    >>> value, da = quantile(np.asarray([1.0, 2.0]), np.asarray([3.0, 0.0]), q=0.75, reduction="none")
+    >>> value
+    array([1.5, 0.5])
+    >>> da
+    array([-0.75,  0.25])
+    """
+    recorded = record(QUANTILE, (a, y), weights=weights, reduction=reduction, q=q)
+    if recorded is not None:
+        return recorded
+    q = _share("quantile", q)
+    return _loss("quantile", 1.0 - q, q, a, y, weights, reduction)
+
+
+def _loss(  # noqa: PLR0913, PLR0917 - the arguments of the loss
+    function: str, above: float, below: float, a: ArrayT, y: Array, weights: Array | None, reduction: Reduction, /
+) -> Loss[ArrayT]:
+    """Return the absolute errors times a factor for outputs above and below their targets."""
+    xp, cast_output, reducer, ready = read_outputs(function, weights, reduction, a=a, y=y)
+    error = ready[0] - ready[1]
+    # A constant to autodiff.
+    da = subtract(multiply(step(xp, error), above), multiply(is_positive(xp, -error), below))
+    value = reducer.total_of_outputs(multiply(error, da))
+    return Loss(cast_output(value), cast_output(reducer.scaled(da), a.dtype))
+
+
+def _absolute_error_product(
+    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
+    """Return the Hessian product of `absolute_error`: 0."""
+    return _product("absolute_error", v, a, y, weights, reduction)
+
+
+def _quantile_product(  # noqa: PLR0913 - the options of the loss
+    v: ArrayT, a: ArrayT, y: Array, /, *, q: float = 0.5, weights: Array | None = None, reduction: Reduction = "mean"
+) -> ArrayT:
+    """Return the Hessian product of `quantile`: 0."""
+    _share("quantile", q)
+    return _product("quantile", v, a, y, weights, reduction)
+
+
+def _product(  # noqa: PLR0913, PLR0917 - the arguments of the product
+    function: str, v: ArrayT, a: ArrayT, y: Array, weights: Array | None, reduction: Reduction, /
+) -> ArrayT:
+    """Return 0 for each output, NaN where it has no value."""
+    _, cast_output, reducer, ready = read_outputs(function, weights, reduction, v=v, a=a, y=y)
+    return cast_output(reducer.scaled(ready[0] * 0), a.dtype)
+
+
+def _share(function: str, q: float, /) -> float:
+    """Return the share of the targets that should lie below the outputs."""
+    return float_option(function, "q", q, above=0.0, below=1.0)
+
+
+# The targets leave errors on both sides of the kink, none on it.
+ABSOLUTE_ERROR = Pair(
+    "absolute_error",
+    absolute_error,
+    None,
+    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    needs=("a", "y"),
+    hessian_product=_absolute_error_product,
+    real=True,
+)
+QUANTILE = Pair(
+    "quantile",
+    quantile,
+    None,
+    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    needs=("a", "y"),
+    hessian_product=_quantile_product,
+    real=True,
+)
