@@ -1,12 +1,12 @@
 """Indexing: ``x[key]``, ``x[key] = v``, `take` and `take_along_axis`."""
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 from array_api_compat import device
 
 from pullback._autodiff.rules.registry import rule
-from pullback._autodiff.rules.scatter import add_at
+from pullback._autodiff.rules.scatter import add_at, put_rows
 from pullback._autodiff.shapes import Like, like, zeros
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
@@ -89,13 +89,23 @@ def _record_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /)
 
 def _set_mask(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
     """Return zeros with `g` where a mask is true."""
-    if not all(type(size) is int for size in g.shape):
-        msg = (
-            "x[mask]: a selection of unknown size cannot be pulled back. Use where(mask, x, 0) in place of x[mask], or "
-            "compute the sizes first"
-        )
-        raise NotImplementedError(msg)
+    if hasattr(g, "chunks"):
+        mask, *rest = key
+        if type(mask) in _PLACES or any(not (item is Ellipsis or item == _WHOLE) for item in rest):
+            _refuse_mask("the mask must be the first index, and others whole slices")
+        flat = xp.reshape(mask, (-1,)) if mask.ndim > 1 else mask
+        if len(flat.chunks[0]) != len(g.chunks[0]):
+            _refuse_mask("the chunks of the result must be left as they are")
+        return xp.reshape(put_rows(xp, g, flat), spec.shape) if mask.ndim > 1 else put_rows(xp, g, flat)
     return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), key if len(key) > 1 else key[0], g)
+
+
+def _refuse_mask(rule: str, /) -> NoReturn:
+    msg = (
+        f"x[mask]: of chunked arrays, whose selections have unknown sizes, {rule}. Use where(mask, x, 0) in place of "
+        "x[mask], or compute the sizes first"
+    )
+    raise NotImplementedError(msg)
 
 
 def _add_along(xp: Namespace, g: Array, spec: Like, axis: int, indices: Array, /) -> Array:

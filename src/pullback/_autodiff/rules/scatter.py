@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
@@ -52,6 +52,30 @@ def _fold(xp: Namespace, rows: Array, places: Array, n: int, /) -> Array:
     first = xp.where(first < m, first, m - 1)
     found = xp.take(places, first, axis=0) == wanted
     return xp.where(xp.reshape(found, (n, *ones)), xp.take(rows, first, axis=0), 0)
+
+
+def put_rows(xp: Namespace, g: Array, mask: Array, /) -> Array:
+    """Return zeros with the rows of `g` where a mask is true, chunk by chunk: how many there are is unknown."""
+    record = getattr(xp, "call_internal", None)
+    if record is not None:
+        return record(_put_rows, g, mask)
+    rows = mask[(..., *(None,) * (g.ndim - 1))]
+    return g.map_blocks(_put_in_block, rows, dtype=g.dtype, chunks=(mask.chunks[0], *g.chunks[1:]))
+
+
+def _put_in_block(g: Array, mask: Array, /) -> Array:
+    xp = array_namespace(g)
+    out = xp.zeros((mask.shape[0], *g.shape[1:]), dtype=g.dtype, device=device(g))
+    out[xp.reshape(mask, (-1,))] = g
+    return out
+
+
+def _put_rows(xp: Namespace, g: Array, mask: Array, /) -> Any:
+    return put_rows(xp, g, mask), (_take_rows, mask)
+
+
+def _take_rows(_: Namespace, h: Array, mask: Array, /) -> Array:
+    return h[mask]
 
 
 def unsort(xp: Namespace, g: Array, order: Array, axis: int, /) -> Array:
