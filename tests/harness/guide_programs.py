@@ -40,7 +40,7 @@ def _quantile(put: Put, /) -> Program:
 
 
 def _flat(put: Put, /) -> Program:
-    parameters = {"w": _W, "b": np.asarray([0.5])}
+    parameters = {"w": _W[:, 0], "b": np.asarray(0.5)}
     _, unravel = ravel_tree({key: put(x) for key, x in parameters.items()})
     names = functions(PAGE, "Optimization with SciPy", unravel=unravel, z=put(_Z), y=put((_Y > 0) * 1.0))
     return names["loss"], (ravel_tree(parameters)[0],)
