@@ -20,7 +20,7 @@ Put = Callable[[Any], Any]
 def _first(put: Put, /) -> Program:
     z, y = put(_Z), put(_Y)
     loss = functions(PAGE, "Gradients of functions")["loss"]
-    return lambda w: loss(w, z, y), (_W[:, 0],)
+    return lambda w: loss(w, constant(z), constant(y)), (_W[:, 0],)
 
 
 def _network(put: Put, /) -> Program:
@@ -36,7 +36,7 @@ def _network(put: Put, /) -> Program:
 def _quantile(put: Put, /) -> Program:
     z, y = put(_Z), put(_Y)
     loss = functions(PAGE, "Custom losses")["quantile_loss"]
-    return lambda w: loss(w, z, y), (np.concatenate([_W[:2, 0], np.zeros(2)]),)
+    return lambda w: loss(w, constant(z), constant(y)), (np.concatenate([_W[:2, 0], np.zeros(2)]),)
 
 
 def _flat(put: Put, /) -> Program:
