@@ -22,6 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "": {"_ops", "_autodiff", "_testing"},
 }
 
+# A call of `accumulate` is an operation of the tape, which only the batch's package can carry out.
+EXCEPTIONS = {Path("dask/_derivative.py"): {"_autodiff"}}
+
 
 def imported_parts(code: str) -> set[str]:
     """Return the parts of this package that a module imports anywhere in it."""
@@ -44,7 +47,9 @@ def test_finds_imports_everywhere() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_go_one_way(module: Path) -> None:
     part = module.parts[0] if len(module.parts) > 1 else ""
-    assert imported_parts((SOURCE / module).read_text(encoding="utf-8")) <= ALLOWED[part] | {part}
+    assert imported_parts((SOURCE / module).read_text(encoding="utf-8")) <= ALLOWED[part] | EXCEPTIONS.get(
+        module, set()
+    ) | {part}
 
 
 def test_every_module_is_documented() -> None:

@@ -9,7 +9,7 @@ from pullback._autodiff.namespace import TracedNamespace
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.shapes import Like, cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint, refuse_two_tapes
-from pullback._autodiff.traced import Traced
+from pullback._autodiff.traced import Traced, value_of
 from pullback._core import trees
 from pullback._core.typing import Namespace
 
@@ -177,9 +177,11 @@ def custom_vjp(
 
     @functools.wraps(forward)
     def call(*inputs: Any, **options: Any) -> Any:
+        # What is constant at one level may be active at a level below.
+        inputs = tuple(map(value_of, inputs))
         ns = deepest(list(inputs))
         if ns is None:
-            return forward(*(_constant_value(x) for x in inputs), **options)
+            return forward(*inputs, **options)
         values = tuple(map(ns.lower, inputs))
         out = call(*values, **options)
         active = tuple(i for i, x in enumerate(inputs) if type(x) is Traced and x._index >= 0 and x._namespace is ns)
@@ -192,13 +194,6 @@ def custom_vjp(
         )
 
     return call
-
-
-def _constant_value(x: Any, /) -> Any:
-    """Return the plain array of a constant."""
-    while type(x) is Traced:
-        x = x._value
-    return x
 
 
 def _pull_custom(

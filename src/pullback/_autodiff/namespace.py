@@ -320,6 +320,11 @@ def library(x: Array, /) -> Namespace:
     return found
 
 
+def namespace_for(x: Array, depth: int, /) -> TracedNamespace:
+    """Return the traced namespace of the library of a plain or traced array at a level."""
+    return namespace_of_level(x._namespace.raw if type(x) is Traced else library(x), depth)
+
+
 def unary_function(ns: TracedNamespace, name: str, plain: Callable[..., Any], entry: Unary, /) -> Callable[..., Any]:
     """Return an elementwise function of one array."""
     real = ns.real_dtypes

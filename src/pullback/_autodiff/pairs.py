@@ -7,7 +7,7 @@ from pullback._autodiff.namespace import TracedNamespace, space_of
 from pullback._autodiff.rules.accurate import record_sum
 from pullback._autodiff.shapes import cast, fit, full, like
 from pullback._autodiff.tape import Joint
-from pullback._autodiff.traced import Traced
+from pullback._autodiff.traced import Traced, value_of
 from pullback._core import tracing
 from pullback._core.pair import Pair
 from pullback._core.typing import Namespace
@@ -79,3 +79,4 @@ def _lift_all(arrays: tuple[Any, ...], /) -> tuple[Any, ...]:
 tracing.recorders[Traced] = record_pair
 tracing.sums[Traced] = record_sum
 tracing.lifters[Traced] = _lift_all
+tracing.constants[Traced] = value_of

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_of_level
+from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_for
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back, refuse_two_tapes
 from pullback._autodiff.traced import Traced
@@ -18,6 +18,7 @@ class Recorded:
 
     def __init__(self, name: str, function: Function, primals: Sequence[Any], /, *, has_aux: bool = False) -> None:
         self.name = name
+        self.namespace: TracedNamespace
         tape = Tape()
         with tape:
             # The arrays among the arguments, as the level below has them.
@@ -36,6 +37,7 @@ class Recorded:
             if tape.floats:
                 self._check_floats(tape)
             self.nodes = tape.nodes
+            self.mixed = tape.mixed
         if not self.inputs:
             msg = f"{name}: there is no array to differentiate; got {primals!r}"
             raise TypeError(msg)
@@ -62,7 +64,7 @@ class Recorded:
             raise TypeError(msg)
         if type(x) is Traced and x._namespace.depth >= tape.depth:
             refuse_two_tapes()
-        ns = namespace_of_level(x._namespace.raw if type(x) is Traced else library(x), tape.depth)
+        ns = namespace_for(x, tape.depth)
         if not ns.is_floating(x.dtype):
             msg = (
                 f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
@@ -70,6 +72,8 @@ class Recorded:
             )
             raise TypeError(msg)
         value = ns.lower(x) if tape.depth > 1 or type(x) is Traced else x
+        if self.inputs and ns.raw is not self.namespace.raw:
+            tape.mixed = True
         self.namespace = ns
         self.inputs.append(value)
         nodes = tape.nodes
@@ -98,17 +102,21 @@ class Recorded:
     def pull(self, cotangents: list[Any], *, last: bool) -> list[Any]:
         """Pull cotangents of the outputs back to the arguments; the nodes are freed if this was the `last` time."""
         xp, lift = self._namespace_of(cotangents)
+        space = _space_at(getattr(xp, "depth", 0)) if self.mixed else None
         places: list[Any] = [None] * len(self.nodes)
         for (index, dtype), seed in zip(self.outputs, cotangents, strict=True):
             if index >= 0 and seed is not None:
                 g = seed if lift is None else lift(seed)
-                g = g if dtype is None or g.dtype == dtype else cast(xp, g, dtype)
+                g = g if dtype is None or g.dtype == dtype else cast(xp if space is None else space(g), g, dtype)
                 places[index] = g if places[index] is None else places[index] + g
-        pull_back(xp, self.nodes, places, len(self.inputs), lift)
+        pull_back(xp, self.nodes, places, len(self.inputs), lift, space)
         if last:
             self.nodes = []
         taken = set(map(id, cotangents))
-        return [_owned(xp, g, value, taken) for value, g in zip(self.inputs, places, strict=False)]
+        return [
+            _owned(xp if space is None else space(value), g, value, taken)
+            for value, g in zip(self.inputs, places, strict=False)
+        ]
 
     def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
         """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
@@ -117,7 +125,7 @@ class Recorded:
         for g in cotangents:
             if type(g) is Traced and g._namespace.depth > depth:
                 deepest, depth = g._namespace, g._namespace.depth
-        return deepest, None if depth == 0 else _lifter(deepest)
+        return deepest, None if depth == 0 else _lifter(depth)
 
 
 def _owned(xp: Any, g: Any, value: Any, taken: set[int], /) -> Any:
@@ -132,14 +140,24 @@ def _owned(xp: Any, g: Any, value: Any, taken: set[int], /) -> Any:
     return g if g.dtype == value.dtype else cast(xp, g, value.dtype)
 
 
-def _lifter(ns: TracedNamespace, /) -> Callable[[Any], Any]:
+def _space_at(depth: int, /) -> Callable[[Any], Any]:
+    """Return what gives the namespace of an array, or of the first of several, at a level; 0 is that of the library."""
+
+    def space(g: Any) -> Any:
+        x = next(part for part in g if part is not None) if isinstance(g, tuple) else g
+        return library(x) if depth == 0 else namespace_for(x, depth)
+
+    return space
+
+
+def _lifter(depth: int, /) -> Callable[[Any], Any]:
     """Return what lifts the arrays among the things that a node saved."""
 
     def lift(x: Any) -> Any:
-        if type(x) is Traced or ns.holds(x):
-            return ns.lift(x)
+        if is_array(x):
+            return namespace_for(x, depth).lift(x)
         if isinstance(x, Like):
-            return x if x.array is None else x._replace(array=ns.lift(x.array))
+            return x if x.array is None else x._replace(array=lift(x.array))
         if isinstance(x, tuple | list) and not isinstance(x, Like):
             items = [lift(item) for item in x]
             return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)

@@ -68,11 +68,13 @@ def open_depth() -> int:
 class Tape:
     """Records the operations of one call of a function. As a context manager it is open for recording."""
 
-    __slots__ = ("depth", "floats", "nodes")
+    __slots__ = ("depth", "floats", "mixed", "nodes")
 
     def __init__(self) -> None:
         self.depth = _depth.value + 1
         self.nodes: Any = []
+        # Whether arrays of several libraries are recorded.
+        self.mixed = False
         # Python floats that were made of active arrays: (float, node, where), since a function may return one.
         self.floats: list[tuple[float, Any, str]] = []
 
@@ -88,11 +90,17 @@ class Tape:
 
 
 def pull_back(
-    xp: Any, nodes: Sequence[Any], cotangents: list[Any], inputs: int, lift: Callable[..., Any] | None
+    xp: Any,
+    nodes: Sequence[Any],
+    cotangents: list[Any],
+    inputs: int,
+    lift: Callable[..., Any] | None,
+    space: Callable[..., Any] | None,
 ) -> None:
     """Pull cotangents back, from the last node to those of the first `inputs`; `cotangents` has one place a node.
 
-    `lift` lifts what the nodes saved to the level of the cotangents, where that is deeper.
+    `lift` lifts what the nodes saved to the level of the cotangents, where that is deeper. `space` returns the
+    namespace of a cotangent, where that is not `xp` for all of them.
     """
     for k in range(len(nodes) - 1, inputs - 1, -1):
         node = nodes[k]
@@ -107,6 +115,8 @@ def pull_back(
             if g is None or not node:
                 continue
             cotangents[k] = None
+        if space is not None:
+            xp = space(g)
         for i, pull, saved in node:
             v = pull(xp, g, *saved) if lift is None else pull(xp, g, *map(lift, saved))
             if type(i) is int:

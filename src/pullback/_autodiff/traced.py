@@ -178,6 +178,13 @@ class Traced:
         return self
 
 
+def value_of(x: Any, /) -> Any:
+    """Return the array that a constant holds; an active array stays as it is, as does whatever is not traced."""
+    while type(x) is Traced and x._index < 0:
+        x = x._value
+    return x
+
+
 def _caller() -> str:
     """Say where the code stands that called into this package."""
     frame: Any = sys._getframe(2)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff.namespace import library, namespace_of_level
+from pullback._autodiff.namespace import namespace_for
 from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
@@ -401,14 +401,9 @@ def constant(x: Any, /) -> Any:
         return x
 
     def lift(leaf: Any) -> Any:
-        return leaf if not is_array(leaf) else namespace_of_level(_library(leaf), depth).lift(leaf)
+        return leaf if not is_array(leaf) else namespace_for(leaf, depth).lift(leaf)
 
     return trees.rebuild(x, lift)
-
-
-def _library(x: Any, /) -> Any:
-    """Return the namespace of the library of a plain or traced array."""
-    return x._namespace.raw if type(x) is Traced else library(x)
 
 
 def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:

@@ -16,6 +16,19 @@ sums: dict[type, Callable[..., Any]] = {}
 lifters: dict[type, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {}
 """By array type: what lifts all arrays of a call to the level of the deepest one."""
 
+constants: dict[type, Callable[[Any], Any]] = {}
+"""By array type: what returns the plain array that a constant holds, and an active array as it is."""
+
+
+def is_traced(x: Any, /) -> bool:
+    """Whether an array is recorded by a tape, active or constant."""
+    return type(x) in constants
+
+
+def plain(x: Any, /) -> Any:
+    """Return the array that a constant holds; anything else stays as it is."""
+    return constants[type(x)](x) if type(x) in constants else x
+
 
 def lifted(arrays: tuple[Any, ...], /) -> tuple[Any, ...]:
     """Lift plain arrays in a call with traced ones; return them unchanged where none is traced."""

@@ -15,9 +15,9 @@ from typing import Any, TypeVar, cast
 import dask.array as da
 from dask.base import tokenize
 
-from pullback._core import trees
+from pullback._core import tracing, trees
 from pullback._core.typing import Computed, DaskArray, Sizes, ZarrArray
-from pullback.dask import _cluster, _graph, _plan, _threads, _zarr
+from pullback.dask import _cluster, _derivative, _graph, _plan, _threads, _zarr
 from pullback.dask._inputs import learn, names_of, own, widen
 from pullback.dask._progress import bar
 
@@ -57,8 +57,8 @@ def accumulate(
     Raises
     ------
     TypeError
-        If an array of the batch is not a Dask array, `shared` is no tuple or list, or the step returns something else
-        than arrays.
+        If an array of the batch is not a Dask array, `shared` is no tuple or list, the step returns something else
+        than arrays, or it holds an array that is differentiated.
     ValueError
         If the arrays of the batch do not have the same rows, the step fails on zero rows, `rows` does not fit what it
         returns, or a result that should be a sum is not 0 on zero rows, as a mean is not. In `compute`, if a chunk has
@@ -67,6 +67,7 @@ def accumulate(
     See Also
     --------
     compute : Compute the results in one pass, and write rows to Zarr.
+    pullback.value_and_grad : Makes a step of a loss that is a sum over the rows; takes a loss that couples them.
     pullback.affine_backward : A step.
 
     Notes
@@ -95,6 +96,15 @@ def accumulate(
     `compute`, as an optimizer does, does not change the results. A larger array is not: give ``w.copy()`` if it will
     change. The arrays of the batch and those that the step holds itself are never copied.
 
+    **Derivatives.** Inside a function that is differentiated, the call is one operation. Its pull is a second pass that
+    runs the step on each block again and pulls the cotangents of its sums back. A loss that couples all rows has its
+    exact gradient in two reads of each block, and in the memory of a few blocks. `jvp` takes two passes, too, and `hvp`
+    four. A gradient has its primal's library. With lazy parameters all results are lazy. With parameters of NumPy,
+    PyTorch or JAX, **sums are computed at once, one pass for each call**, and so is the gradient: the rest of the
+    function is eager, where a lazy sum could not be used. Results that keep rows stay lazy, and their cotangents have
+    their chunks; each pass that reads such rows computes them again. Arrays that are differentiated belong into
+    `shared`: a step that holds one itself raises.
+
     **Errors.** An exception in a step carries a note with the rows on which it was raised.
 
     Examples
@@ -112,6 +122,15 @@ def accumulate(
     (array([[500000., 500000.],
            [500000., 500000.],
            [500000., 500000.]]), array([500000., 500000.]))
+
+    A loss that is no sum over the rows, the logarithm of one, and its gradient in two passes:
+
+    >>> from pullback import value_and_grad
+    >>> def scores(z, w):
+    ...     return np.sum(np.exp(z @ w))
+    >>> value, gradient = value_and_grad(lambda w: np.log(accumulate(scores, z, shared=(w,))))(np.zeros(3))
+    >>> float(value.round(6)), gradient.round(6)
+    (13.815511, array([1., 1., 1.]))
     """
     if not isinstance(shared, tuple | list):
         msg = (
@@ -119,6 +138,9 @@ def accumulate(
             f"{type(shared).__name__}. Write shared=(x,) for one argument x"
         )
         raise TypeError(msg)
+    if any(map(tracing.is_traced, (*batch, *trees.leaves(tuple(shared))))):
+        run = _derivative.Runner(accumulate, compute)
+        return cast("Results", _derivative.record(run, step, batch, tuple(shared), rows))
     if not batch:
         msg = "accumulate: there must be a batch; got no array"
         raise ValueError(msg)
@@ -227,7 +249,7 @@ def compute(
     array([[2., 2., 2.],
            [2., 2., 2.]])
     """
-    pairs = _pairs(store)
+    results, pairs = tuple(map(tracing.plain, results)), _pairs(store)
     for x in (*(x for x in results if x is not None), *(x for x, _ in pairs)):
         if not isinstance(x, da.Array):
             msg = f"compute: results and what is stored must be Dask arrays; got {type(x).__name__}"

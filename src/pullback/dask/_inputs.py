@@ -121,12 +121,13 @@ def learn(
 
 def entries(out: Any, /) -> Outputs:  # noqa: ANN401 - as above
     """Check that a step returned arrays, or nested containers of arrays; return the arrays."""
-    arrays = trees.leaves(out)
+    # Where a task runs in the thread of a function that is differentiated, results of gradients are its constants.
+    arrays = [tracing.plain(x) for x in trees.leaves(out)]
     if out is None:
         msg = "accumulate: step must return arrays, or nested containers of arrays; got None"
         raise TypeError(msg)
     for i, x in enumerate(arrays):
-        if type(x) in tracing.recorders:
+        if tracing.is_traced(x):
             msg = (
                 f"accumulate: an array that is differentiated reached {names_of(out)[i]} from outside of step. Give it "
                 "to step in shared"

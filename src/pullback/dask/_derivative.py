@@ -1,0 +1,173 @@
+"""`accumulate` as one operation of the tape, whose pull is an `accumulate` that runs the step on each block again.
+
+This module alone imports `_autodiff`, a package of its own level, and registers nothing: `accumulate` calls it when one
+of its arrays is traced.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import dask.array as da
+from array_api_compat import array_namespace, device
+
+from pullback._autodiff.namespace import namespace_for, space_of
+from pullback._autodiff.recorded import Recorded
+from pullback._autodiff.shapes import Like, cast, full, like
+from pullback._autodiff.tape import Joint, refuse_two_tapes
+from pullback._autodiff.traced import Traced, value_of
+from pullback._autodiff.transforms import constant
+from pullback._core import trees
+from pullback._core.typing import Array, Namespace, Step
+from pullback.dask._compat import empty_block
+from pullback.dask._inputs import rows_named
+
+Tree = Any
+
+
+class Runner(NamedTuple):
+    """The public functions, which call this module, as it calls them."""
+
+    accumulate: Callable[..., Tree]
+    compute: Callable[..., tuple[Any, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """A call that was recorded. It is no tuple, in which the tape would look for arrays to lift."""
+
+    run: Runner
+    step: Step
+    batch: int
+    """The number of arrays in the batch."""
+    shared: tuple[Tree, ...]
+    """The shared arguments, for their structure."""
+    rows: set[int]
+    """The outputs that keep rows."""
+    active: tuple[int, ...]
+    """The arrays to pull back to, among those of the batch and then the leaves of `shared`."""
+    outputs: tuple[Like, ...]
+
+
+class _Pull(NamedTuple):
+    """The step of a pull: it runs a step on a block again, and pulls cotangents of its results back."""
+
+    step: Step
+    batch: int
+    active: tuple[int, ...]
+    rows: tuple[int, ...]
+    """The results that keep rows and have a cotangent, whose blocks follow those of the batch."""
+    sums: tuple[int, ...]
+    """The sums that have a cotangent: those are the last of the shared arguments."""
+
+    def __call__(self, *arguments: Any) -> tuple[Array, ...]:
+        *blocks, shared, of_sums = arguments
+        primals = [*blocks[: self.batch], *trees.leaves(shared)]
+
+        def of_active(*chosen: Array) -> list[Array]:
+            given = [constant(x) for x in primals]
+            for i, x in zip(self.active, chosen, strict=True):
+                given[i] = x
+            results = trees.leaves(self.step(*given[: self.batch], *trees.fill(shared, given[self.batch :])))
+            return [results[i] for i in (*self.rows, *self.sums)]
+
+        recorded = Recorded("accumulate", of_active, [primals[i] for i in self.active])
+        return tuple(recorded.pull([*blocks[self.batch :], *of_sums], last=True))
+
+
+def record(run: Runner, step: Step, batch: Sequence[Any], shared: tuple[Tree, ...], rows: Any, /) -> Tree:
+    """Accumulate the values of traced arrays, and record that as one operation."""
+    rows = tuple(rows) if isinstance(rows, Iterable) and not isinstance(rows, str) else rows
+    arguments = [*batch, *trees.leaves(shared)]
+    traced = [x for x in arguments if type(x) is Traced]
+    # A function of eager parameters is eager, also where only rows that were made of them reach this call.
+    eager = any(not x._namespace.lazy or (x._index >= 0 and x._tape.mixed) for x in traced)
+    arguments = [value_of(x) for x in arguments]
+    level = max((x._namespace.depth for x in arguments if type(x) is Traced), default=0)
+    active = tuple(i for i, x in enumerate(arguments) if type(x) is Traced and x._namespace.depth == level)
+    values = [x._value if i in active else x for i, x in enumerate(arguments)]
+    n = len(batch)
+    out = run.accumulate(step, *values[:n], shared=tuple(trees.fill(shared, values[n:])), rows=rows)
+    named = rows_named(rows, out)
+    if eager:
+        sums = [i for i in range(len(trees.leaves(out))) if i not in named]
+        of_sums = values[len(values) - len(step.sums) :] if isinstance(step, _Pull) and not step.rows else None
+        out = trees.fill(out, _computed(run, trees.leaves(out), sums, of_sums))
+    if active:
+        inputs = [arguments[i] for i in active]
+        below = [namespace_for(x, level).lower(x) for x in trees.leaves(out)]
+        call = _Call(run, step, n, shared, named, active, tuple(map(like, below)))
+        out = trees.fill(out, _node(call, inputs, values, below))
+    depth = max(x._namespace.depth for x in traced)
+    return trees.rebuild(out, lambda x: namespace_for(x, depth).lift(x))
+
+
+def _computed(run: Runner, results: list[Any], sums: Sequence[int], cotangents: Sequence[Any] | None, /) -> list[Any]:
+    """Return the results, with those sums computed that are lazy, in one pass."""
+    results = list(results)
+    lazy = [i for i in sums if isinstance(results[i], da.Array)]
+    if lazy and cotangents is not None and not any(map(_may_count, cotangents)):
+        # As `linearize` records a pull, at cotangents of zero: what is linear in them needs no pass.
+        found: Sequence[Any] = [_zeros(results[i]) for i in lazy]
+    else:
+        found = run.compute(*(results[i] for i in lazy)) if lazy else ()
+    for i, x in zip(lazy, found, strict=True):
+        results[i] = x
+    return results
+
+
+def _may_count(g: Any, /) -> bool:
+    """Whether a cotangent is not known to be zero."""
+    g = _innermost(g)
+    return isinstance(g, da.Array) or bool(array_namespace(g).any(g != 0))
+
+
+def _zeros(x: Any, /) -> Array:
+    """Return zeros of the shape and kind of a lazy array."""
+    meta = empty_block(x)
+    return array_namespace(meta).zeros(x.shape, dtype=x.dtype, device=device(meta))
+
+
+def _node(call: _Call, inputs: list[Traced], values: list[Any], results: list[Any], /) -> list[Traced]:
+    """Add a node for a call to the tape; return its results, arrays of the level below, as traced ones."""
+    tape, level = inputs[0]._tape, inputs[0]._namespace.depth
+    if any(x._tape is not tape for x in inputs):
+        refuse_two_tapes()
+    spaces = [namespace_for(x, level) for x in results]
+    tape.mixed = tape.mixed or len({ns.raw for ns in (*spaces, *(x._namespace for x in inputs))}) > 1
+    first = len(tape.nodes)
+    tape.nodes.append(Joint(len(results), ((tuple(x._index for x in inputs), _pull, (call, *values)),)))
+    tape.nodes.extend([()] * (len(results) - 1))
+    return [
+        Traced(x, tape, first + i, ns) if x.dtype in ns.floating else Traced(x, None, -1, ns)
+        for i, (x, ns) in enumerate(zip(results, spaces, strict=True))
+    ]
+
+
+def _pull(xp: Namespace, gs: tuple[Any, ...], call: _Call, /, *values: Any) -> list[Any]:
+    """Pull cotangents of the results back to the active arrays, in a second pass."""
+    del xp
+    given = {}
+    for i, (g, spec) in enumerate(zip(gs, call.outputs, strict=True)):
+        if g is not None:
+            space = space_of([g])
+            given[i] = cast(space, full(space, g, spec), spec.dtype)
+    of_rows, sums = (tuple(i for i in given if (i in call.rows) == keeps) for keeps in (True, False))
+    n = call.batch
+    shared = tuple(trees.fill(call.shared, values[n:])), tuple(given[i] for i in sums)
+    found = call.run.accumulate(
+        _Pull(call.step, n, call.active, of_rows, sums),
+        *values[:n],
+        *(given[i] for i in of_rows),
+        shared=shared,
+        rows=tuple(k for k, i in enumerate(call.active) if i < n),
+    )
+    eager = [k for k, i in enumerate(call.active) if i >= n and not hasattr(_innermost(values[i]), "chunks")]
+    return _computed(call.run, list(found), eager, None)
+
+
+def _innermost(x: Any, /) -> Any:
+    """Return the array of the library that a traced array holds."""
+    while type(x) is Traced:
+        x = x._value
+    return x
