@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from charts import accuracy, graph, pool, speed
 from diagrams import accumulate, levels, pair, record
 from drawing import svg
+from fits import deconvolution, threshold
 from saved import Table, read
 
 # Each picture: its function, the tables that it draws, other arguments, and its height in inches.
@@ -25,6 +26,8 @@ PICTURES: dict[str, tuple[Callable[..., None], tuple[str, ...], tuple[str, ...],
     "accumulate": (accumulate, (), (), 3.44),
     "record": (record, (), (), 1.5),
     "levels": (levels, (), (), 3.67),
+    "threshold": (threshold, (), (), 3.4),
+    "deconvolution": (deconvolution, (), (), 3.4),
     "pool": (pool, ("pool",), (), 3.6),
     "graph": (graph, ("graph",), (), 3.6),
     "speed": (speed, ("affine float32", "affine float64", "means"), (), 4.6),

@@ -5,6 +5,7 @@ and is not fails, and so does one that is listed as refused and has become right
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 import scipy.spatial
 
 import pullback as pb
-from tests.consumers.lists import BACKENDS, LISTS, Call, calls
+from tests.consumers.lists import BACKENDS, LISTS, Call, calls, table
 from tests.consumers.runner import ACTIVE, outcome, quietly, scalar_function
 from tests.harness.backend import Backend
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "scipy.md"
 CALLS = [pytest.param(call, id=call.expression) for library in LISTS for call in calls(library)]
 EAGER = pytest.mark.backends(*BACKENDS)
 
@@ -78,3 +80,8 @@ def test_shares(library: str) -> None:
     found = [call.outcome("numpy") for call in calls(library)]
     least = {"scipy": 0.8, "scikit_learn": 0.8, "array_api_extra": 1.0, "einops": 1.0}[library]
     assert found.count("right") >= least * (len(found) - found.count("missing"))
+
+
+@pytest.mark.backends("numpy")
+def test_the_guide_has_the_table() -> None:
+    assert table() in GUIDE.read_text(encoding="utf-8"), "paste what `tests.consumers.lists.table()` returns"
