@@ -308,7 +308,7 @@ def test_writing_into_plain_arrays() -> None:
         return total(a)
 
     for wrong in (add, multiply):
-        with pytest.raises(TypeError, match=r"Write a = a \+ x in place of a \+= x"):
+        with pytest.raises(TypeError, match=r"Write a = a \+ x in place of a \+= x, or write into constant\(a\)"):
             pb.grad(wrong)(X)
     with pytest.raises(LostGradientError):
         pb.grad(put)(X)

@@ -59,13 +59,18 @@ def _refuse(library: str, name: str, /) -> NoReturn:
     raise TypeError(msg)
 
 
+def _in_place(library: str, name: str, /) -> str:
+    """Say why the library's own arrays are not written into."""
+    return (
+        f"{calling_function()}{library}.{name}: a result that is differentiated is not written into an array of "
+        f"{library} itself, by out= or an operation in place. Write a = a + x in place of a += x, or write into "
+        "constant(a)"
+    )
+
+
 def _call(library: str, name: str, args: Any, kwargs: dict[str, Any], /) -> Any:
     if kwargs.get("out") is not None:
-        msg = (
-            f"{library}.{name}: a result that is differentiated is not written into an array of {library} itself, by "
-            "out= or an operation in place. Write a = a + x in place of a += x"
-        )
-        raise TypeError(msg)
+        raise TypeError(_in_place(library, name))
     ns = _level((*args, *kwargs.values()))
     function = getattr(ns, _NAMES.get(name, name), None) or getattr(ns.special, name.lstrip("_"), None)
     if function is None:
@@ -91,6 +96,9 @@ def torch_function(cls: type, func: Any, types: Any, args: Any = (), kwargs: Any
     """Answer PyTorch's functions and the methods of its tensors."""
     del cls, types
     name = func.__name__
+    if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+        # After a TypeError, Python would go on with a = a + x, of which other names of the tensor know nothing.
+        raise RuntimeError(_in_place("torch", name))
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
         if name.startswith("r") and name[1:] in ("add", "sub", "mul", "truediv", "pow", "matmul", "div"):

@@ -147,7 +147,12 @@ def put(xp: Namespace, x: Array, key: Any, value: Any, /) -> Array:
     at = getattr(x, "at", None)
     if at is not None:  # arrays that do not change in place, as JAX's
         return at[key].set(value)
-    x[key] = value
+    try:
+        x[key] = value
+    except RuntimeError:
+        # An array that torch.func.vmap maps over is not written into one that it does not map over.
+        x = x + xp.zeros_like(xp.sum(xp.asarray(value)), dtype=x.dtype)
+        x[key] = value
     return x
 
 
