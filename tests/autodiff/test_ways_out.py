@@ -152,21 +152,20 @@ PLAIN: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 @pytest.mark.parametrize("way", PLAIN)
 def test_functions_of_the_plain_library(backend_one_chunking: Backend, way: str) -> None:
-    b = backend_one_chunking
-    x, call = b.asarray(X), PLAIN[way]
+    b, call = backend_one_chunking, PLAIN[way]
 
-    def through(xp: Any, lift: Callable[[Any], Any], x: Any) -> Any:
-        return total(call(array_namespace(x) if xp is None else xp, x, lift(b.asarray(X + 1))))
+    def right(x: Any) -> Any:
+        return total(call(array_namespace(x), x, pb.constant(X + 1)))
 
-    right: Any = (
-        np.asarray(b.numpy(pb.grad(lambda x: through(None, pb.constant, x))(x))) if way != "from_dlpack" else 0.0
-    )
+    def plain(x: Any) -> Any:
+        return total(call(b.xp, x, b.asarray(X + 1)))
+
     found: Any
     try:
-        found = b.numpy(pb.grad(lambda x: through(b.xp, lambda y: y, x))(x))
-    except (TypeError, AttributeError, ValueError, RuntimeError):
+        found = b.numpy(pb.grad(plain)(b.asarray(X)))
+    except (TypeError, AttributeError, ValueError, RuntimeError, IndexError, FutureWarning):
         found = None
-    assert found is None or np.allclose(found, right)
+    assert found is None or np.allclose(found, pb.grad(right)(X))
 
 
 @pytest.mark.backends("torch")
