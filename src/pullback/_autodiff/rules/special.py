@@ -19,7 +19,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from pullback._autodiff.rules.registry import RULES, UNARY, WITHOUT_DERIVATIVE, Unary, in_extension
-from pullback._autodiff.rules.strong import conj, strong_divide, strong_log, strong_multiply
+from pullback._autodiff.rules.strong import conj, is_complex, strong_divide, strong_log, strong_multiply
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
@@ -48,16 +48,16 @@ class LibrarySpecial:
 
 def _checked(raw: Namespace, plain: Callable[..., Any], name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Call a function of SciPy, which returns NumPy arrays for those of other libraries unless it is told not to."""
-    cause = None
     try:
         out = plain(*args, **kwargs)
         if not hasattr(out, "dtype") or array_namespace(out) is raw:
             return out
+        cause: Any = TypeError(f"it returned {type(out).__name__}")
     except TypeError as error:
         cause = error
     msg = (
-        f"scipy.special.{name} does not take arrays of {raw.__name__} here. Set the environment variable "
-        "SCIPY_ARRAY_API=1 before SciPy is imported"
+        f"scipy.special.{name} does not take these arrays of {raw.__name__}: {cause}. For arrays of other libraries "
+        "than NumPy, set the environment variable SCIPY_ARRAY_API=1 before SciPy is imported"
     )
     raise TypeError(msg) from cause
 
@@ -131,8 +131,11 @@ def _unknown(_: Namespace, g: Array, what: str, /) -> Array:
 
 
 def _array(xp: Namespace, x: Any, g: Array, /) -> Array:
-    """Return an argument in the dtype of the cotangent; a number as an array of its own size, which broadcasts."""
-    if isinstance(x, int | float):
+    """Return an argument in the precision of the cotangent, real if it is real; a number as an array of that shape."""
+    number = isinstance(x, int | float)
+    if is_complex(xp, g.dtype) and (number or not is_complex(xp, x.dtype)):
+        g = xp.real(g)
+    if number:
         return xp.full_like(g, x)
     return x if x.dtype == g.dtype else xp.astype(x, g.dtype)
 
@@ -202,11 +205,11 @@ def xlogy(xp: Namespace, x: Any, y: Any, /) -> Any:
 
 
 def _xlogy_x(xp: Namespace, g: Array, y: Any, /) -> Array:
-    return strong_log(xp, g, _array(xp, y, g))
+    return strong_log(xp, g, conj(xp, _array(xp, y, g)))
 
 
 def _xlogy_y(xp: Namespace, g: Array, x: Any, y: Array, /) -> Array:
-    return strong_divide(xp, g * _array(xp, x, g), y)
+    return strong_divide(xp, g * conj(xp, _array(xp, x, g)), conj(xp, y))
 
 
 @in_extension("special")
@@ -215,11 +218,11 @@ def xlog1py(xp: Namespace, x: Any, y: Any, /) -> Any:
 
 
 def _xlog1py_x(xp: Namespace, g: Array, y: Any, /) -> Array:
-    return strong_multiply(xp, g, xp.log1p(_array(xp, y, g)))
+    return strong_multiply(xp, g, conj(xp, xp.log1p(_array(xp, y, g))))
 
 
 def _xlog1py_y(xp: Namespace, g: Array, x: Any, y: Array, /) -> Array:
-    return strong_divide(xp, g * _array(xp, x, g), 1 + y)
+    return strong_divide(xp, g * conj(xp, _array(xp, x, g)), 1 + conj(xp, y))
 
 
 _nary("rel_entr", lambda xp, _, x, y: xp.log(x / y) + 1, lambda xp, _, x, y: -x / y)
@@ -511,7 +514,8 @@ def hyp1f1(xp: Namespace, a: Any, b: Any, x: Array, /) -> Any:
 
 
 def _hyp1f1(xp: Namespace, g: Array, a: Any, b: Any, x: Array, /) -> Array:
-    return strong_multiply(xp, g, special(xp).hyp1f1(a + 1, b + 1, x) * (_array(xp, a, x) / _array(xp, b, x)))
+    derivative = special(xp).hyp1f1(a + 1, b + 1, x) * (_array(xp, a, g) / _array(xp, b, g))
+    return strong_multiply(xp, g, conj(xp, derivative))
 
 
 @in_extension("special")
