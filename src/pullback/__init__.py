@@ -58,7 +58,12 @@ from pullback._ops.losses.cross_entropy import softmax_cross_entropy, softmax_cr
 from pullback._ops.losses.huber import huber, huber_hessian_product
 from pullback._ops.losses.logistic import logistic, logistic_hessian_product
 from pullback._ops.losses.poisson import poisson, poisson_hessian_product
-from pullback._ops.losses.quantile import absolute_error, quantile
+from pullback._ops.losses.quantile import (
+    absolute_error,
+    absolute_error_hessian_product,
+    quantile,
+    quantile_hessian_product,
+)
 from pullback._ops.losses.reduction import Loss
 from pullback._ops.losses.squared_error import squared_error, squared_error_hessian_product
 from pullback._ops.losses.tweedie import gamma, gamma_hessian_product, tweedie, tweedie_hessian_product
@@ -127,6 +132,7 @@ __all__ = [
     "StackOutput",
     "TraceOfProductGradients",
     "absolute_error",
+    "absolute_error_hessian_product",
     "affine_backward",
     "affine_double_backward",
     "affine_forward",
@@ -175,6 +181,7 @@ __all__ = [
     "quadratic_form",
     "quadratic_form_backward",
     "quantile",
+    "quantile_hessian_product",
     "ravel_tree",
     "relu_backward",
     "relu_forward",

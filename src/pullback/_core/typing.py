@@ -17,6 +17,9 @@ Cast: TypeAlias = "Callable[..., Any]"
 """Takes an array and, optionally, a dtype; returns an array of the same library."""
 
 
+Matrix: TypeAlias = Any
+"""A sparse matrix or a linear operator: `shape`, `dtype`, ``@`` and ``.T``."""
+
 DaskArray: TypeAlias = Any
 """A lazy array of Dask, which has no types."""
 

@@ -1,7 +1,7 @@
 """The affine map ``a = z w + b``: forward, backward, tangent and double backward."""
 
 from collections.abc import Collection
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from pullback._core.arguments import (
     check_bias,
@@ -14,9 +14,10 @@ from pullback._core.arguments import (
 )
 from pullback._core.dtypes import real_like
 from pullback._core.memory import add
+from pullback._core.operators import ARRAYS, Operator, is_operator
 from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
-from pullback._core.typing import ArrayT
+from pullback._core.typing import ArrayT, Matrix
 
 _INPUTS = ("z", "w", "b")
 
@@ -63,7 +64,8 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     Parameters
     ----------
     z : Array, shape (..., k)
-        Input batch: any number of leading batch axes, none for a single example.
+        Input batch: any number of leading batch axes, none for a single example. Or a sparse matrix or a linear
+        operator of shape (m, k), see Notes.
     w : Array, shape (k, n) or (k,)
         Weights. A vector is the weights of a single output.
     b : Array, shape (n,) or (), optional
@@ -90,6 +92,10 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
 
     Notes
     -----
+    A sparse batch is anything with `shape`, `dtype`, ``@`` and ``.T`` that is no array of the standard: SciPy's and
+    CuPy's sparse arrays, PyTorch's sparse tensors, ``scipy.sparse.linalg.LinearOperator``. It is a constant of the
+    model; the output is dense, in the library of `w`.
+
     In indices, ``a_ij = Σ_l z_il w_lj + b_j``. The bias is added to the product in place where the array is plain
     memory, as NumPy's and CuPy's are: the output is then the only array of its size.
 
@@ -108,6 +114,8 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     >>> affine_forward(z, w[:, 0], np.asarray(0.5))
     array([19.5, 43.5])
     """
+    if type(z) not in ARRAYS and is_operator(z):
+        return _forward_of_operator(z, w, b)
     if b is None:
         xp, _, cast_output, (z, w) = validate_arrays("affine_forward", _INPUTS[:2], z, w)
     else:
@@ -132,11 +140,12 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     da : Array, shape (..., n), or (...) with a vector of weights
         Upstream gradient ``∂L/∂a`` of a real loss L, of the shape of the output.
     z : Array, shape (..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse one.
     w : Array, shape (k, n) or (k,)
         Weights of the forward.
     wrt : collection of str, default ("z", "w", "b")
-        The inputs to differentiate for. The gradients of the others are not computed.
+        The inputs to differentiate for. The gradients of the others are not computed. A sparse batch has no gradient:
+        pass ``("w", "b")``.
 
     Returns
     -------
@@ -149,7 +158,8 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     TypeError
         If an argument is not an array, has no floating dtype, or comes from another library than the others.
     ValueError
-        If the shapes do not fit, the arrays lie on different devices, or `wrt` names something else.
+        If the shapes do not fit, the arrays lie on different devices, or `wrt` names something else, or
+        ``"z"`` where that is sparse.
 
     See Also
     --------
@@ -188,6 +198,8 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     >>> db
     array([ 101., 1010.])
     """
+    if type(z) not in ARRAYS and is_operator(z):
+        return _backward_of_operator(da, z, w, wrt)
     xp, conj, cast_output, ready = validate_arrays("affine_backward", ("da", "z", "w"), da, z, w)
     if wrt is not _INPUTS:
         check_wrt("affine_backward", wrt, _INPUTS)
@@ -383,6 +395,38 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     if ddz is not None:
         dw = affine_backward(da, ddz, w, wrt=("w",)).dw
     return AffineDoubleGradients(dda, dz, dw)
+
+
+def _forward_of_operator(z: Matrix, w: ArrayT, b: ArrayT | None, /) -> ArrayT:
+    """Return ``z w + b`` for a sparse batch or an operator."""
+    arrays: dict[str, Any] = {"w": w} if b is None else {"w": w, "b": b}
+    xp, _, _, ready = validate_arrays("affine_forward", tuple(arrays), *arrays.values())
+    operator: Any = Operator("affine_forward", xp, z)
+    check_factors("affine_forward", operator, w, vector=True)
+    check_bias("affine_forward", "b", b, w)
+    a: Any = operator.product(xp, ready[0])
+    return a if b is None else a + ready[1]
+
+
+def _backward_of_operator(da: ArrayT, z: Matrix, w: ArrayT, wrt: Collection[str], /) -> AffineGradients[ArrayT]:
+    """Return the gradients for the weights and the bias with a sparse batch or an operator."""
+    xp, _, _, (upstream, _) = validate_arrays("affine_backward", ("da", "w"), da, w)
+    check_wrt("affine_backward", wrt, _INPUTS)
+    if "z" in wrt:
+        msg = (
+            "affine_backward: wrt must not name 'z' where z is sparse or an operator, since the gradient is dense; "
+            f"got {tuple(wrt)}. Pass wrt=('w', 'b')"
+        )
+        raise ValueError(msg)
+    operator: Any = Operator("affine_backward", xp, z)
+    check_factors("affine_backward", operator, w, vector=True)
+    check_upstream("affine_backward", da, operator, w)
+    dw: Any = operator.adjoint(xp).product(xp, upstream) if "w" in wrt else None
+    db: Any = None
+    if "b" in wrt:
+        db = sum_rows(xp, upstream) if w.ndim == 2 else sum_rows(xp, upstream[:, None])[..., 0]
+    dw, db = (None if x is None else xp.astype(real_like(xp, x, w.dtype), w.dtype, copy=False) for x in (dw, db))
+    return AffineGradients(None, dw, db)
 
 
 AFFINE = Pair(

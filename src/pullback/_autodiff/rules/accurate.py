@@ -6,6 +6,7 @@ from pullback._autodiff.rules.arithmetic import identity
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.typing import Array
 from pullback._core import tracing
+from pullback._core.operators import Operator
 from pullback._core.reductions import (
     accumulation_dtype,
     contract_rows,
@@ -62,6 +63,14 @@ def _product_w(xp: Namespace, g: Array, x: Array, /) -> Array:
     return contract_rows(xp, conj(xp, x), g)
 
 
+def _operator(xp: Namespace, x: Array, operator: Operator, /) -> Any:
+    return operator.product(xp, x), (_adjoint, operator)
+
+
+def _adjoint(xp: Namespace, g: Array, operator: Operator, /) -> Array:
+    return operator.adjoint(xp).product(xp, g)
+
+
 def _sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Any:
     return sum_axes(xp, x, axes), (identity,)
 
@@ -77,6 +86,7 @@ def sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Array:
 _RULES = {
     "contract_rows": _contract_rows,
     "dot_last": _dot_last,
+    "operator": _operator,
     "product": _product,
     "sum_all": _sum_all,
     "sum_last": _sum_last,
@@ -84,6 +94,6 @@ _RULES = {
 }
 
 
-def record_sum(name: str, xp: Any, *arrays: Array) -> Array:
-    """Record a function of `reductions` as one operation."""
-    return xp.call_internal(_RULES[name], *arrays)
+def record_sum(name: str, xp: Any, *arguments: Any) -> Array:
+    """Record a function of `reductions`, or the product with an operator, as one operation."""
+    return xp.call_internal(_RULES[name], *arguments)

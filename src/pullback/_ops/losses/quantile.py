@@ -141,19 +141,101 @@ def _loss(  # noqa: PLR0913, PLR0917 - the arguments of the loss
     return Loss(cast_output(value), cast_output(reducer.scaled(da), a.dtype))
 
 
-def _absolute_error_product(
+def absolute_error_hessian_product(
     v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> ArrayT:
-    """Return the Hessian product of `absolute_error`: 0."""
-    return _product("absolute_error", v, a, y, weights, reduction)
+    """Compute the product of the Hessian of `absolute_error` with a vector, which is 0.
+
+    Parameters
+    ----------
+    v : Array, shape (..., n) or (m,)
+        Vector of the shape of `a`, usually a tangent of the outputs.
+    a : Array, shape (..., n) or (m,)
+        Outputs of `absolute_error`.
+    y : Array, shape (..., n) or (m,)
+        Targets of `absolute_error`.
+    weights : Array, shape (...) or (..., n), optional
+        Weights of `absolute_error`, as in `squared_error_hessian_product`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As in `squared_error_hessian_product`.
+
+    Returns
+    -------
+    Array, shape (..., n) or (m,)
+        ``H v``, zeros in the dtype and on the device of `a`: the gradient is constant on either side of an error of 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error_hessian_product` does.
+
+    See Also
+    --------
+    absolute_error : The loss.
+
+    Notes
+    -----
+    scikit-learn has ones in place of this Hessian, so that its Newton solvers take a step. Newton's method with this
+    product does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import absolute_error_hessian_product
+    >>> absolute_error_hessian_product(np.asarray([3.0]), np.asarray([1.0]), np.asarray([2.0]))
+    array([0.])
+    """
+    return _product("absolute_error_hessian_product", v, a, y, weights, reduction)
 
 
-def _quantile_product(  # noqa: PLR0913 - the options of the loss
+def quantile_hessian_product(  # noqa: PLR0913 - the options of the loss
     v: ArrayT, a: ArrayT, y: Array, /, *, q: float = 0.5, weights: Array | None = None, reduction: Reduction = "mean"
 ) -> ArrayT:
-    """Return the Hessian product of `quantile`: 0."""
-    _share("quantile", q)
-    return _product("quantile", v, a, y, weights, reduction)
+    """Compute the product of the Hessian of `quantile` with a vector, which is 0.
+
+    Parameters
+    ----------
+    v : Array, shape (..., n) or (m,)
+        Vector of the shape of `a`, usually a tangent of the outputs.
+    a : Array, shape (..., n) or (m,)
+        Outputs of `quantile`.
+    y : Array, shape (..., n) or (m,)
+        Targets of `quantile`.
+    q : float, default 0.5
+        Share of `quantile`.
+    weights : Array, shape (...) or (..., n), optional
+        Weights of `quantile`, as in `squared_error_hessian_product`.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        As in `squared_error_hessian_product`.
+
+    Returns
+    -------
+    Array, shape (..., n) or (m,)
+        ``H v``, zeros in the dtype and on the device of `a`: the gradient is constant on either side of an error of 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `squared_error_hessian_product` and, for `q`, `quantile` do.
+
+    See Also
+    --------
+    quantile : The loss.
+
+    Notes
+    -----
+    scikit-learn has ones in place of this Hessian, so that its Newton solvers take a step. Newton's method with this
+    product does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import quantile_hessian_product
+    >>> quantile_hessian_product(np.asarray([3.0]), np.asarray([1.0]), np.asarray([2.0]))
+    array([0.])
+    """
+    _share("quantile_hessian_product", q)
+    return _product("quantile_hessian_product", v, a, y, weights, reduction)
 
 
 def _product(  # noqa: PLR0913, PLR0917 - the arguments of the product
@@ -176,7 +258,7 @@ ABSOLUTE_ERROR = Pair(
     None,
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
-    hessian_product=_absolute_error_product,
+    hessian_product=absolute_error_hessian_product,
     real=True,
 )
 QUANTILE = Pair(
@@ -185,6 +267,6 @@ QUANTILE = Pair(
     None,
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
-    hessian_product=_quantile_product,
+    hessian_product=quantile_hessian_product,
     real=True,
 )

@@ -1,0 +1,89 @@
+"""Batches that multiply without being arrays of the standard: sparse matrices and linear operators.
+
+Such a batch is a constant. It has a shape, a dtype, `@` and `.T`, as SciPy's and CuPy's sparse arrays, PyTorch's sparse
+tensors and ``scipy.sparse.linalg.LinearOperator`` do.
+"""
+
+from typing import Any
+
+from array_api_compat import array_namespace, is_array_api_obj
+
+from pullback._core import tracing
+from pullback._core.dtypes import is_dtype
+from pullback._core.reductions import accumulation_dtype
+from pullback._core.typing import Array, DType, Matrix, Namespace
+
+ARRAYS: set[type] = set()
+"""Types whose objects are arrays of the standard: looking here takes less time than asking an object."""
+
+
+def is_operator(z: Matrix, /) -> bool:
+    """Whether `z` multiplies arrays, but is no dense array of the standard."""
+    if hasattr(z, "is_sparse_csr"):  # of PyTorch, whose sparse and dense tensors have one type
+        return bool(z.is_sparse or z.is_sparse_csr)
+    if is_array_api_obj(z):
+        ARRAYS.add(type(z))
+        return False
+    # Tables and NumPy's matrices have all of these, too.
+    needed = all(hasattr(z, name) for name in ("dtype", "T", "__matmul__"))
+    return (
+        needed
+        and len(getattr(z, "shape", ())) == 2
+        and not (hasattr(z, "to_numpy") or hasattr(z, "__array_interface__"))
+    )
+
+
+class Operator:
+    """A matrix that multiplies arrays, or its adjoint."""
+
+    ndim = 2
+
+    def __init__(self, function: str, xp: Namespace, matrix: Matrix, /, *, is_adjoint: bool = False) -> None:
+        self.function, self.matrix, self.is_adjoint = function, matrix, is_adjoint
+        self.shape = tuple(matrix.shape)
+        raw = getattr(xp, "raw", xp)
+        if matrix.dtype is not None and not is_dtype(raw, matrix.dtype, "real floating", "complex floating"):
+            msg = f"{function}: z must have a floating dtype; got {matrix.dtype}. Cast it first"
+            raise TypeError(msg)
+
+    def product(self, xp: Namespace, x: Array, /) -> Array:
+        """Multiply with a dense vector or matrix. The adjoint sums over many rows, in the accumulation dtype."""
+        if type(x) in tracing.sums:
+            return tracing.sums[type(x)]("operator", xp, x, self)
+        if not self.is_adjoint:
+            return self._multiply(xp, self.matrix, x)
+        # PyTorch's compressed sparse rows have no T.
+        transposed = getattr(self.matrix, "mT", None)
+        transposed = self.matrix.T if transposed is None else transposed
+        out = self._multiply(xp, transposed, xp.astype(_conj(xp, x), accumulation_dtype(xp, x), copy=False))
+        return _conj(xp, xp.astype(out, _narrow(xp, out, x), copy=False))
+
+    def adjoint(self, xp: Namespace, /) -> "Operator":
+        """Return the adjoint."""
+        return Operator(self.function, xp, self.matrix, is_adjoint=not self.is_adjoint)
+
+    def _multiply(self, xp: Namespace, matrix: Matrix, x: Array, /) -> Array:
+        """Return ``matrix @ x``, an array of the library of `x`."""
+        if type(matrix) is type(x) and matrix.dtype != x.dtype:  # PyTorch's product does not promote
+            dtype = xp.result_type(matrix.dtype, x.dtype)
+            matrix, x = xp.astype(matrix, dtype), xp.astype(x, dtype)
+        out: Any = matrix @ x
+        if not (is_array_api_obj(out) and array_namespace(out) is xp):
+            msg = (
+                f"{self.function}: z @ w must be a dense array of the library of w, {xp.__name__}; got "
+                f"{type(out).__name__} from {type(matrix).__name__} and {type(x).__name__}"
+            )
+            raise TypeError(msg)
+        return out
+
+
+def _conj(xp: Namespace, x: Array, /) -> Array:
+    """Return the complex conjugate; a real array as it is."""
+    return xp.conj(x) if is_dtype(xp, x.dtype, "complex floating") else x
+
+
+def _narrow(xp: Namespace, out: Array, x: Array, /) -> DType:
+    """Return the dtype of `x`, complex where `out` is."""
+    if not is_dtype(xp, out.dtype, "complex floating"):
+        return x.dtype
+    return xp.complex64 if x.dtype in (xp.float32, xp.complex64) else xp.complex128
