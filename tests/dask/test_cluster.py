@@ -17,10 +17,11 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from array_api_compat import array_namespace
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pullback import affine_backward
+from pullback import affine_backward, value_and_grad
 from pullback.dask import _cluster, _graph, _plan
 from tests.harness.batches import accumulate, check, compute, draw, gradients, reference
 
@@ -314,3 +315,30 @@ def test_transfers(client: Client, tmp_path: Path) -> None:
     _, dw, _ = accumulate(step, da.from_zarr(z), shared=(np.ones((32, 4), "float32"),), rows=("dz",))
     compute(dw)
     assert sum(client.run(sent).values()) - before <= 0.02 * z.nbytes
+
+
+def squares(z: Any, w: Any) -> Any:
+    return array_namespace(w).sum((z @ w) ** 2)
+
+
+def coupled(z: Any) -> Any:
+    return lambda w: array_namespace(w).log(accumulate(squares, z, shared=(w,)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("client")
+def test_same_bits_of_gradients(lone: LocalCluster) -> None:
+    """A gradient by value_and_grad in each block, and that of a loss that couples them, have the bits of threads."""
+    case = draw(4_000, 24, 17, "float32")
+    z = da.from_array(case.z, chunks=(100, -1))
+
+    def evaluate() -> list[bytes]:
+        separable = compute(*accumulate(value_and_grad(squares, argnums=1), z, shared=(case.w,)))
+        return bits([*separable, *value_and_grad(coupled(z))(case.w)])
+
+    far = evaluate()
+    with Client(lone):
+        alone = evaluate()
+    with dask.config.set(scheduler="threads"):
+        near = evaluate()
+    assert far == alone == near

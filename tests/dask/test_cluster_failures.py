@@ -13,12 +13,15 @@ from pathlib import Path
 from threading import Thread, main_thread
 from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from array_api_compat import array_namespace
 from distributed import Client, LocalCluster
 
+from pullback import value_and_grad
 from pullback.dask import _cluster, _plan
 from tests.harness.batches import Case, accumulate, check, compute, draw, gradients
 
@@ -390,3 +393,33 @@ def test_cluster_without_the_package(tmp_path: Path, case: Case, where: str) -> 
         message = rf"^compute: {who} cannot load pullback \(.*\); install the versions there that are installed here$"
         with pytest.raises(ModuleNotFoundError, match=message):
             compute(*gradients(case, 6))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning")  # to compare with
+def test_gradient_of_a_worker_that_is_killed(cluster: Client, tmp_path: Path) -> None:
+    """In each of the two passes of a loss that couples the blocks: the bits are those of threads."""
+    assert cluster
+    (tmp_path / "forward").touch()
+    (tmp_path / "backward").touch()
+
+    def step(z: Any, w: Any) -> Any:
+        in_block = z.shape[0] and bool(z[0, 0] == 18)
+        for kill in sorted(tmp_path.iterdir(), reverse=True)[:1] if in_block else []:
+            # The backward comes second, and runs the step on arrays that are traced.
+            if (kill.name == "forward") == isinstance(z, np.ndarray):
+                kill.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return array_namespace(w).sum((z @ w) ** 2)
+
+    z = da.from_array(np.arange(240.0).reshape(40, 6)[:, ::-1] % 37 + 18, chunks=(4, 6))
+    z = da.concatenate([da.full((4, 6), 18.0, chunks=(4, 6)), z])
+
+    def loss(w: Any) -> Any:
+        return array_namespace(w).log(accumulate(step, z, shared=(w,)))
+
+    far = value_and_grad(loss)(np.ones(6))
+    assert list(tmp_path.iterdir()) == []
+    with dask.config.set(scheduler="threads"):
+        near = value_and_grad(loss)(np.ones(6))
+    assert [x.tobytes() for x in far] == [x.tobytes() for x in near]
