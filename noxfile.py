@@ -101,7 +101,7 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
 def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
     libraries = [x for name in CPU for x in tested(name)]
-    tools = [x for name in ("test", "peers", "lint", "types", "guard") for x in group(name)]
+    tools = [x for name in ("test", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
     session.install("--editable", ".[cluster,examples]", *libraries, *tools)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
     session.install("--no-deps", *group("backpack"))
@@ -171,7 +171,7 @@ def peers(session: nox.Session) -> None:
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 
-@nox.session(python=interpreter("torch"), venv_backend="virtualenv")
+@nox.session(**IN_DEV)
 @nox.parametrize(
     "libraries",
     [
@@ -181,13 +181,11 @@ def peers(session: nox.Session) -> None:
 )
 def consumers(session: nox.Session, libraries: tuple[str, ...]) -> None:
     """Differentiate what SciPy, scikit-learn, array_api_extra and einops do with arrays, call by call."""
-    needed = [x for name in libraries for x in BACKENDS[name]["requires"]]
-    session.install(".", *needed, *group("consumers"), *group("test"))
     for name in libraries:
         # Set before SciPy is imported: without it SciPy converts all arrays to NumPy's.
         mode = [] if BACKENDS[name]["lazy"] else ["--one-mode"]
         options = [f"--backend={name}", *mode, *APART["consumers"], *session.posargs]
-        session.run("pytest", *options, env={"SCIPY_ARRAY_API": "1"})
+        run_in_dev(session, "pytest", *options, env={"SCIPY_ARRAY_API": "1"})
 
 
 @nox.session(tags=["cpu", "quick"])
