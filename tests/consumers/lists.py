@@ -6,6 +6,7 @@ library, the line says so after a bar: ``refused: numpy strict`` where an error 
 ``branch: numpy`` where the call tests its argument for a single value and computes something else there.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,24 @@ def calls(library: str, /) -> list[Call]:
     return found
 
 
+def part(call: Call, /) -> str:
+    """Return the part of its library that a call belongs to, such as ``scipy.signal``."""
+    if call.library != "scipy":
+        return LISTS[call.library]
+    module = re.search(r"[a-z]\w+(?=\.)", call.expression)
+    assert module is not None
+    return f"`scipy.{module[0]}`"
+
+
 def table() -> str:
-    """Return how many calls of each list are differentiated, of those that the library carries out itself."""
+    """Return how many calls of each part are differentiated, of those that the library carries out itself."""
     lines = ["| calls of | " + " | ".join(BACKENDS.values()) + " |", "| --- |" + " --- |" * len(BACKENDS)]
-    for library, title in LISTS.items():
+    every = [call for library in LISTS for call in calls(library)]
+    for name in dict.fromkeys(map(part, every)):
         counts = []
         for backend in BACKENDS:
-            found = [call.outcome(backend) for call in calls(library)]
-            counts.append(f"{found.count('right')} of {len(found) - found.count('missing')}")
-        lines.append(f"| {title} | " + " | ".join(counts) + " |")
+            found = [call.outcome(backend) for call in every if part(call) == name]
+            whole = len(found) - found.count("missing")
+            counts.append(f"{found.count('right')} of {whole}" if whole else "none")
+        lines.append(f"| {name} | " + " | ".join(counts) + " |")
     return "\n".join(lines)

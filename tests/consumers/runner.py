@@ -77,6 +77,9 @@ CONSTANT: dict[str, Any] = {
 }
 
 
+OUTCOMES: list[tuple[Call, str, str]] = []  # of this run, for the table that it prints
+
+
 def _leaves(out: Any) -> list[Any]:
     """Return the floating arrays and floats of a result."""
     if isinstance(out, tuple | list):
@@ -138,13 +141,15 @@ def _number(backend: Backend, x: Any) -> float:
 
 
 def outcome(call: Call, backend: Backend) -> tuple[str, str]:
-    """Return ``right``, ``refused``, ``missing``, ``nan`` or ``branch``, and why."""
+    """Return ``right``, ``refused``, ``missing``, ``nan`` or ``branch``, and why; on arrays of the usual layout."""
     with quietly():
-        return _outcome(call, backend)
+        kind, reason = _outcome(call, backend)
+    OUTCOMES.append((call, kind, reason))
+    return kind, reason
 
 
 def _outcome(call: Call, backend: Backend) -> tuple[str, str]:
-    function, names = scalar_function(call, backend.asarray)
+    function, names = scalar_function(call, backend.blocks)
     arrays = [ACTIVE[name] for name in names]
     rng = np.random.default_rng(5)
     directions = [
@@ -152,7 +157,7 @@ def _outcome(call: Call, backend: Backend) -> tuple[str, str]:
     ]
 
     def put(xs: list[Any]) -> list[Any]:
-        return [backend.asarray(x, str(x.dtype)) for x in xs]
+        return [backend.blocks(x, str(x.dtype)) for x in xs]
 
     def at(t: float) -> float:
         return _number(backend, function(*put([x + t * d for x, d in zip(arrays, directions, strict=True)])))
@@ -163,7 +168,7 @@ def _outcome(call: Call, backend: Backend) -> tuple[str, str]:
     except Exception as error:  # noqa: BLE001 - whatever a library raises
         return "missing", _first_line(error)
     try:
-        value, gradients = pb.value_and_grad(function, argnums=tuple(range(len(arrays))))(*map(backend.asarray, arrays))
+        value, gradients = pb.value_and_grad(function, argnums=tuple(range(len(arrays))))(*map(backend.blocks, arrays))
     except Exception as error:  # noqa: BLE001
         return "refused", _first_line(error)
     found = (float(np.sum(np.real(np.conj(backend.numpy(g)) * d))) for g, d in zip(gradients, directions, strict=True))
