@@ -234,7 +234,7 @@ def test_search_finds(server: str, chromium: Browser, words: str, page: str) -> 
     """The site's own search leads to the page that has it."""
     tab = chromium.new_page()
     tab.goto(f"{server}/search.html?q={words}")
-    tab.wait_for_selector("#search-results li")
+    tab.wait_for_function("document.querySelector('.search-summary')?.innerText.startsWith('Search finished')")
     found = tab.evaluate("[...document.querySelectorAll('#search-results li > a')].map(x => x.getAttribute('href'))")
     tab.close()
     assert page in {link.partition("?")[0].partition("#")[0] for link in found}
