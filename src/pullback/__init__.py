@@ -95,7 +95,9 @@ from pullback._ops.stack import (
     StackGradients,
     StackOutput,
     stack_backward,
+    stack_clipped_gradients,
     stack_forward,
+    stack_norms,
 )
 from pullback._testing.check import check_pair
 from pullback._testing.report import Finding, PairReport
@@ -199,7 +201,9 @@ __all__ = [
     "squared_error",
     "squared_error_hessian_product",
     "stack_backward",
+    "stack_clipped_gradients",
     "stack_forward",
+    "stack_norms",
     "stop_gradient",
     "tanh_backward",
     "tanh_forward",

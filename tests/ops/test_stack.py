@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
 
-from pullback import Activation, Affine, affine_backward, stack_backward, stack_forward
+from pullback import (
+    Activation,
+    Affine,
+    affine_backward,
+    stack_backward,
+    stack_clipped_gradients,
+    stack_forward,
+    stack_norms,
+)
 from tests.harness.backend import Backend
 from tests.harness.pair_laws import EPS, LAYOUTS, C, wide
 
@@ -163,6 +171,54 @@ def test_ends_in_a_vector_of_weights(backend_one_device: Backend) -> None:
     last = {x: (getattr(got.layers[2], x), getattr(right.layers[2], x)[..., 0]) for x in ("w", "b")}
     for x, y in (shaped | last).values():
         np.testing.assert_array_equal(backend_one_device.numpy(x), backend_one_device.numpy(y))
+
+
+@pytest.mark.parametrize("rows", [(7,), (4, 3)], ids=str)
+def test_examples(backend_one_device: Backend, rows: tuple[int, ...]) -> None:
+    """Norms and clipped sums of a network are those of a loop over the examples."""
+    drawn = draw(rows)
+    held = hold(backend_one_device, drawn)
+    norms = backend_one_device.numpy(backend_one_device.call(lambda da, *x: stack_norms(da, forward(*x).saved), *held))
+    limit = float(np.median(norms))
+    clipped = backend_one_device.numpy(
+        backend_one_device.call(lambda da, *x: stack_clipped_gradients(da, forward(*x).saved, limit), *held)
+    )
+    sums = [np.zeros_like(drawn[x]) for x in ("w1", "b1", "w2", "w3", "b3")]
+    for i in range(rows[0]):
+        one = {**drawn, "da": drawn["da"][i : i + 1], "z": drawn["z"][i : i + 1]}
+        first, _, second, _, third = gradients(*one.values()).layers
+        each = [first.w, first.b, second.w, third.w, third.b]
+        norm = np.sqrt(sum(np.sum(x * x) for x in each))
+        tolerance = 64 * EPS[backend_one_device.real]
+        np.testing.assert_allclose(norms[i], norm, rtol=tolerance)
+        sums = [total + x * min(1, limit / norm) for total, x in zip(sums, each, strict=True)]
+    assert clipped[0] is None
+    (w1, b1), none, (w2, no_bias), _, (w3, b3) = clipped[1]
+    assert none is no_bias is None
+    for got, right in zip((w1, b1, w2, w3, b3), sums, strict=True):
+        np.testing.assert_allclose(got, right, rtol=0, atol=1000 * EPS[backend_one_device.real] * np.abs(right).max())
+
+
+def test_norms_of_examples_at_their_ends(backend_one_device: Backend) -> None:
+    """A gradient of 0 has norm 0; squares of the norms may be out of range."""
+    w = backend_one_device.asarray(np.ones((1, 1)), "float32")
+    for size in (0.0, 1e-25, 1e25):
+        z = backend_one_device.rows(np.asarray([[1.0]]), "float32")
+        a, saved = stack_forward([Affine(w), Affine(w)], z)
+        norms = backend_one_device.numpy(stack_norms(a * size, saved))
+        np.testing.assert_allclose(norms, [np.sqrt(2) * size], rtol=1e-6)
+
+
+def test_examples_of_no_parameters(backend_one_device: Backend) -> None:
+    z = backend_one_device.asarray(np.ones((2, 3)))
+    a, saved = stack_forward([TANH], z)
+    with pytest.raises(ValueError, match=r"^stack_norms: at least one layer must be an Affine, .* got none$"):
+        stack_norms(a, saved)
+    with pytest.raises(ValueError, match=r"^stack_clipped_gradients: at least one layer must be an Affine"):
+        stack_clipped_gradients(a, saved, 1.0)
+    _, saved = stack_forward([Affine(z[:, :2].T)], z[:, :2])
+    with pytest.raises(ValueError, match=r"^stack_clipped_gradients: max_norm must be above 0; got 0\.0$"):
+        stack_clipped_gradients(z[:, :2], saved, 0.0)
 
 
 def test_empty_stack(backend_one_device: Backend) -> None:

@@ -1,13 +1,17 @@
 """A stack of layers, affine maps and activations, and its backward: a composition of pairs, without a tape."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, cast
+
+from array_api_compat import array_namespace
 
 from pullback._core.arguments import check_wrt
 from pullback._core.pair import Pair
 from pullback._core.typing import ArrayT
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
 from pullback._ops.affine import affine_backward, affine_forward
+from pullback._ops.per_example.gradients import clip_scale, per_example_norms, read_max_norm
 
 
 class Affine(NamedTuple, Generic[ArrayT]):
@@ -238,6 +242,145 @@ def stack_backward(
         else:
             upstream = layer.backward(upstream, x)
     return StackGradients(upstream if "z" in wrt else None, tuple(gradients) if "layers" in wrt else None)
+
+
+def stack_norms(da: ArrayT, saved: Sequence[Saved[ArrayT]], /) -> ArrayT:
+    """Compute the norm of the gradient of each example for all parameters of a stack, in one backward.
+
+    Parameters
+    ----------
+    da : Array, shape (m, ..., n), or (m, ...) for a last layer with a vector of weights
+        Upstream gradient of the output. Row i is the gradient of the loss of example i alone, as ``reduction="none"``
+        and ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
+        the result. The axes in the middle, if any, are positions inside an example.
+    saved : sequence of Saved
+        The arrays that `stack_forward` saved. Each layer must act on each example by itself.
+
+    Returns
+    -------
+    Array, shape (m,)
+        The norms, not squared, over the weights and biases of all affine layers together.
+
+    Raises
+    ------
+    TypeError
+        If a layer's backward raises it.
+    ValueError
+        If a layer's backward raises it, or no layer is an `Affine`.
+
+    See Also
+    --------
+    stack_clipped_gradients : The sum of the gradients, each clipped to a norm.
+    per_example_norms : The norms of one layer.
+
+    Notes
+    -----
+    The squared norm is the sum of the squared norms of the layers. Each comes from the upstream gradient and the input
+    of its layer, without the gradients themselves, and all upstream gradients come from one backward.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import RELU, Affine, stack_forward, stack_norms
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]])), RELU, Affine(np.asarray([[3.0]]))]
+    >>> a, saved = stack_forward(layers, np.asarray([[4.0, 0.0], [0.0, 1.0]]))
+    >>> stack_norms(np.ones_like(a), saved)
+    array([12.64911064,  0.        ])
+    """
+    return _norms("stack_norms", _upstreams(da, saved))
+
+
+def stack_clipped_gradients(
+    da: ArrayT, saved: Sequence[Saved[ArrayT]], /, max_norm: float | ArrayT
+) -> StackGradients[ArrayT]:
+    """Compute the sum of the gradients of the examples for a stack, each scaled down to a norm of at most `max_norm`.
+
+    Parameters
+    ----------
+    da : Array, shape (m, ..., n), or (m, ...) for a last layer with a vector of weights
+        Upstream gradient of the output. Row i is the gradient of the loss of example i alone, as ``reduction="none"``
+        and ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
+        the norm that is compared with `max_norm`. The axes in the middle, if any, are positions inside an example.
+    saved : sequence of Saved
+        The arrays that `stack_forward` saved. Each layer must act on each example by itself.
+    max_norm : float or Array, shape () or (m,)
+        Largest norm of the gradient of an example, over all parameters of the stack together, as in
+        `clipped_gradients`.
+
+    Returns
+    -------
+    StackGradients
+        ``(None, layers)``: for each layer an `Affine` of sums, or None for an activation.
+
+    Raises
+    ------
+    TypeError
+        If a layer's backward raises it, or `max_norm` is neither a real number nor an array of the library of `da`.
+    ValueError
+        If a layer's backward raises it, no layer is an `Affine`, or `max_norm` is not above 0.
+
+    See Also
+    --------
+    stack_norms : The norms before clipping.
+    clipped_gradients : The same for one layer.
+
+    Notes
+    -----
+    With the norms of `stack_norms`, ``c_i = min(1, max_norm / ‖grad_i‖)`` scales the upstream gradient of each layer:
+    ``dw = zᴴ (c ∘ da)`` and ``db = Σ c ∘ da``. The network is traversed once. The upstream gradients of all affine
+    layers are in memory at a time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pullback import RELU, Affine, stack_clipped_gradients, stack_forward
+    >>> layers = [Affine(np.asarray([[1.0], [-2.0]])), RELU, Affine(np.asarray([3.0]))]
+    >>> a, saved = stack_forward(layers, np.asarray([[4.0, 0.0], [0.0, 1.0]]))
+    >>> first, _, last = stack_clipped_gradients(np.ones_like(a), saved, 1.0).layers
+    >>> first.w, last.w
+    (array([[0.9486833],
+           [0.       ]]), array([0.31622777]))
+    """
+    parts = _upstreams(da, saved)
+    norm: Any = _norms("stack_clipped_gradients", parts)
+    xp: Any = array_namespace(norm)
+    limit = read_max_norm("stack_clipped_gradients", xp, da, max_norm)
+    scale = clip_scale(xp, norm, limit)
+    layers: list[Affine[ArrayT] | None] = [None] * len(saved)
+    for i, layer, upstream, x in parts:
+        clipped: Any = upstream * xp.astype(scale, upstream.dtype, copy=False)[(..., *[None] * (upstream.ndim - 1))]
+        _, dw, db = affine_backward(clipped, x, layer.w, wrt=("w",) if layer.b is None else ("w", "b"))
+        layers[i] = Affine(cast("ArrayT", dw), db)
+    return StackGradients(None, tuple(layers))
+
+
+def _upstreams(da: Any, saved: Sequence[Saved], /) -> list[tuple[int, Affine, Any, Any]]:  # noqa: ANN401
+    """Return the place of each affine layer, the layer, its upstream gradient and its input, the last layer first."""
+    lowest, parts = _lowest(saved, ("layers",)), []
+    for i in range(len(saved) - 1, lowest - 1, -1):
+        layer, x = saved[i]
+        if isinstance(layer, Affine):
+            parts.append((i, layer, da, x))
+            da = affine_backward(da, x, layer.w, wrt=("z",)).dz if i > lowest else None
+        else:
+            da = layer.backward(da, x)
+    return parts
+
+
+def _norms(function: str, parts: list[tuple[int, Affine, Any, Any]], /) -> Any:  # noqa: ANN401
+    """Return the norms over all affine layers."""
+    if not parts:
+        msg = f"{function}: at least one layer must be an Affine, which has parameters; got none"
+        raise ValueError(msg)
+    norms: list[Any] = [per_example_norms(da, x, bias=layer.b is not None) for _, layer, da, x in parts]
+    xp = array_namespace(*norms)
+    top = norms[0]
+    for norm in norms[1:]:
+        top = xp.maximum(top, norm)
+    # Squares of shares of the largest are in range. An infinite norm would be a share of NaN.
+    size = xp.where(xp.logical_and(top > 0, top < math.inf), top, 1.0)
+    total = sum((norm / size) ** 2 for norm in norms)
+    return size * xp.sqrt(total)
 
 
 def _lowest(saved: Sequence[Saved], wrt: Collection[str], /) -> int:

@@ -108,7 +108,7 @@ def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
     The norm is right wherever it is a number of the dtype, also where its square or a factor is not: rows are scaled by
     powers of two. A gradient of zero has norm 0, whose derivative is 0 to `jax.grad` and ``.backward()``.
 
-    The norm over several layers is the root of the sum of the squared norms of the layers.
+    The norm over several layers is the root of the sum of the squared norms of the layers: `stack_norms`.
 
     References
     ----------
@@ -175,8 +175,7 @@ def clipped_gradients(
 
     The norm of a gradient may overflow or underflow in the dtype; the clipped gradient is right all the same.
 
-    To clip the gradient over several layers, compute the root of the sum of the squared `per_example_norms`, then pass
-    ``c ∘ da`` to `affine_backward` for each layer.
+    `stack_clipped_gradients` clips the gradient over several layers.
 
     References
     ----------
@@ -195,39 +194,39 @@ def clipped_gradients(
     array([0.9, 1.2])
     """
     xp, conj, output, (da, z) = read_examples("clipped_gradients", da, z)
-    limit = _read_max_norm(xp, da, max_norm)
+    limit = read_max_norm("clipped_gradients", xp, da, max_norm)
     norm, root = norms(xp, conj, da, z, bias=bias)
     each = (slice(None), *[None] * (da.ndim - 1))
     if root is None:
-        da = da * _scale(xp, norm, limit)[each]
+        da = da * clip_scale(xp, norm, limit)[each]
     else:
         # The norm may be out of range; the root of the norm is not.
-        scale = _scale(xp, norm**0.5 / root, limit**0.5)[each]
+        scale = clip_scale(xp, norm**0.5 / root, limit**0.5)[each]
         da = da * scale * scale
     return output.parameters(contract_rows(xp, conj(z), da), sum_rows(xp, da) if bias else None)
 
 
-def _scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:
+def clip_scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:
     """Return ``min(1, limit / norm)``: 1 for a norm of zero, and NaN for NaN."""
     within = norm <= limit
     return xp.where(within, 1.0, limit / xp.where(within, 1.0, norm))
 
 
-def _read_max_norm(xp: Namespace, da: Array, max_norm: float | Array, /) -> float | Array:
+def read_max_norm(function: str, xp: Namespace, da: Array, max_norm: float | Array, /) -> float | Array:
     """Return max_norm as a Python float, or as an array of the real dtype of `da`, checked where that is free."""
     shape = getattr(max_norm, "shape", ())
     known = not hasattr(max_norm, "dtype") or is_host_memory(max_norm)
     if known and shape == ():
-        return float_option("clipped_gradients", "max_norm", max_norm, above=0.0, most=math.inf)
+        return float_option(function, "max_norm", max_norm, above=0.0, most=math.inf)
     limit: Any = max_norm
-    validate_library_and_device("clipped_gradients", ("da", "max_norm"), da, limit)
+    validate_library_and_device(function, ("da", "max_norm"), da, limit)
     if shape != () and not same_shape(shape, da.shape[:1]):
         msg = (
-            "clipped_gradients: max_norm must be a number, or have one entry for each example, shape (m,); "
+            f"{function}: max_norm must be a number, or have one entry for each example, shape (m,); "
             f"got {shapes(max_norm=limit, da=da)}"
         )
         raise ValueError(msg)
     if known and not xp.all(limit > 0):
-        msg = f"clipped_gradients: every entry of max_norm must be above 0; got {float(xp.min(limit)):g}"
+        msg = f"{function}: every entry of max_norm must be above 0; got {float(xp.min(limit)):g}"
         raise ValueError(msg)
     return xp.astype(limit, real_dtype(xp, da.dtype), copy=False)
