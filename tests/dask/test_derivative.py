@@ -13,7 +13,19 @@ import pytest
 import torch
 from array_api_compat import array_namespace
 
-from pullback import checkpoint, constant, custom_vjp, grad, hessian, hvp, jvp, stop_gradient, value_and_grad, vjp
+from pullback import (
+    checkpoint,
+    constant,
+    custom_vjp,
+    grad,
+    hessian,
+    hvp,
+    jacobian_operator,
+    jvp,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
 from pullback._core import trees
 from pullback.dask import _plan
 from tests.harness.batches import Reader, accumulate, compute
@@ -336,6 +348,20 @@ def test_vjp_with_rows() -> None:
     assert_close(compute(out)[0], right)
     for chunks in (10, 7, M):
         assert_close(pull(lazy(g, chunks)), pull_right(g))
+    assert_close(pull(g), pull_right(g))
+
+
+def test_jacobian_operator_of_rows() -> None:
+    """A Gauss-Newton product, whose vectors of rows may be lazy or in memory."""
+    x, w = rows_of(), parameters()["w"]
+    step: Any = lambda x, w: array_namespace(x, w).tanh(x @ w)  # noqa: E731
+    operator = jacobian_operator(lambda w: accumulate(step, lazy(x), shared=(w,), rows=(0,)), w)
+    right = jacobian_operator(lambda w: step(constant(x), w), w)
+    v = np.cos(np.arange(w.size))
+    pushed = operator.matvec(v)
+    assert isinstance(pushed, da.Array)
+    assert_close(compute(pushed)[0], right.matvec(v))
+    assert_close(operator.rmatvec(compute(pushed)[0]), right.rmatvec(right.matvec(v)))
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])

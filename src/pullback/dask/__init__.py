@@ -103,7 +103,7 @@ def accumulate(
     PyTorch or JAX, **sums are computed at once, one pass for each call**, and so is the gradient: the rest of the
     function is eager, where a lazy sum could not be used. Results that keep rows stay lazy, and their cotangents have
     their chunks; each pass that reads such rows computes them again. Arrays that are differentiated belong into
-    `shared`: a step that holds one itself raises.
+    `shared`: a step that holds one itself raises. So does ``jax.jit`` around it.
 
     **Errors.** An exception in a step carries a note with the rows on which it was raised.
 

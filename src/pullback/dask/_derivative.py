@@ -118,7 +118,6 @@ def _computed(run: Runner, results: list[Any], sums: Sequence[int], cotangents: 
 
 def _may_count(g: Any, /) -> bool:
     """Whether a cotangent is not known to be zero."""
-    g = _innermost(g)
     return isinstance(g, da.Array) or bool(array_namespace(g).any(g != 0))
 
 
@@ -148,10 +147,12 @@ def _pull(xp: Namespace, gs: tuple[Any, ...], call: _Call, /, *values: Any) -> l
     """Pull cotangents of the results back to the active arrays, in a second pass."""
     del xp
     given = {}
-    for i, (g, spec) in enumerate(zip(gs, call.outputs, strict=True)):
-        if g is not None:
-            space = space_of([g])
-            given[i] = cast(space, full(space, g, spec), spec.dtype)
+    for i, (part, spec) in enumerate(zip(gs, call.outputs, strict=True)):
+        if part is not None:
+            space = space_of([part])
+            g = cast(space, full(space, part, spec), spec.dtype)
+            # Who pulls back rows that are lazy may have their cotangent in memory, as SciPy has.
+            given[i] = da.from_array(g, chunks=spec.array.chunks) if i in call.rows and not _is_lazy(g) else g
     of_rows, sums = (tuple(i for i in given if (i in call.rows) == keeps) for keeps in (True, False))
     n = call.batch
     shared = tuple(trees.fill(call.shared, values[n:])), tuple(given[i] for i in sums)
@@ -162,12 +163,10 @@ def _pull(xp: Namespace, gs: tuple[Any, ...], call: _Call, /, *values: Any) -> l
         shared=shared,
         rows=tuple(k for k, i in enumerate(call.active) if i < n),
     )
-    eager = [k for k, i in enumerate(call.active) if i >= n and not hasattr(_innermost(values[i]), "chunks")]
+    eager = [k for k, i in enumerate(call.active) if i >= n and not _is_lazy(values[i])]
     return _computed(call.run, list(found), eager, None)
 
 
-def _innermost(x: Any, /) -> Any:
-    """Return the array of the library that a traced array holds."""
-    while type(x) is Traced:
-        x = x._value
-    return x
+def _is_lazy(x: Any, /) -> bool:
+    """Whether this is an array of Dask, traced or not."""
+    return hasattr(x, "chunks")
