@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
+import pullback
 from pullback._autodiff import grad, hvp, jvp, vjp
 from tests.autodiff.rules.laws import assert_close
 from tests.harness.backend import Backend
@@ -44,6 +45,10 @@ KINKS: dict[str, tuple[Callable[..., Any], list[Any], list[Any]]] = {
     "logaddexp": (lambda xp, x, y: xp.logaddexp(x, y), [[-INF, INF, INF, 0.0], [-INF, INF, 0.0, -INF]],
                   [[0.5, 0.5, 1, 1], [0.5, 0.5, 0, 0]]),
     "hypot": (lambda xp, x, y: xp.hypot(x, y), [[0.0, 3.0], [0.0, 4.0]], [[0, 0.6], [0, 0.8]]),
+    "hypot at infinity": (lambda xp, x, y: xp.hypot(x, y), [[INF, 1.0, INF, -INF, INF], [1.0, -INF, INF, INF, NAN]],
+                          [[1, 0, 0.5**0.5, -(0.5**0.5), 1], [0, -1, 0.5**0.5, 0.5**0.5, 0]]),
+    "atan2 at infinity": (lambda xp, x, y: xp.atan2(x, y), [[INF, 1.0, INF, -INF], [1.0, -INF, INF, 1.0]],
+                          [[0, 0, 0, 0], [0, 0, 0, 0]]),
     "atan2": (lambda xp, x, y: xp.atan2(x, y), [[0.0, 0.0], [0.0, 2.0]], [[0, 0.5], [0, 0]]),
     "where and log": (lambda xp, x: xp.where(x > 0, xp.log(xp.maximum(x, 0.0)), 0.0), [[2.0]], [[0.5]]),
 }  # fmt: skip
@@ -120,6 +125,23 @@ def test_infinite_derivatives(backend_one_chunking: Backend) -> None:
     x = b.asarray(np.zeros(2))
     for f in (lambda x: array_namespace(x).sqrt(x), lambda x: x**0.5):
         assert np.all(np.isposinf(b.numpy(b.call(grad(lambda x, f=f: array_namespace(x).sum(f(x))), x))))
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu", "leaky_relu", "log_softmax", "relu", "sigmoid", "silu", "softmax", "softplus", "tanh"]
+)
+def test_activations_at_infinity(backend_one_chunking: Backend, name: str) -> None:
+    """The derivative at an infinite number is that at a large one."""
+    forward: Callable[[Any], Any] = getattr(pullback, f"{name}_forward")
+    b, weights = backend_one_chunking, np.asarray([[1.0, 2.0, 3.0]])
+
+    def pulled(x: Any) -> Any:
+        _, pull = vjp(forward, x)
+        return pull(b.asarray(weights))[0]
+
+    for sign in (1, -1):
+        infinite, large = (b.asarray(np.asarray([[0.5, sign * size, -1.0]])) for size in (INF, 1e4))
+        assert np.allclose(b.numpy(b.call(pulled, infinite)), b.numpy(b.call(pulled, large)))
 
 
 def test_second_derivatives_at_ties() -> None:
