@@ -161,6 +161,15 @@ def test_second_derivatives_at_ties() -> None:
     assert np.allclose(hessian(lambda x, y: x * y * ns(x).abs(x), 0.0, 1.0), [[0, 0], [0, 0]])
 
 
+def test_powers_of_zero_forwards() -> None:
+    """An infinite logarithm counts for nothing where its factor is 0, in both directions and as a number, too."""
+    for base in (0.0, np.asarray(0.0)):
+        for exponent in (np.asarray(1.25), np.asarray([1.25, 0.0])):
+            with np.errstate(divide="ignore"):
+                _, tangent = jvp(lambda y, base=base: base**y, (exponent,), (exponent + 1,))
+            assert np.array_equal(tangent, np.zeros_like(exponent))
+
+
 def test_sort_is_stable() -> None:
     """Among equal entries, the cotangents go to them in order."""
     x = np.asarray([2.0, 1.0, 2.0, 1.0])

@@ -159,6 +159,8 @@ def _restack(xp: Namespace, gs: tuple[Array, ...], axis: int, /) -> Array:
 def diff(xp: Namespace, x: Array, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
     ends = {name: end for name, end in (("prepend", prepend), ("append", append)) if end is not None}
     out = xp.diff(x, axis=axis, n=n, **ends)
+    if n == 0:  # the array itself, to which nothing is joined
+        return out, (same,)
     a, stop, pulls = axis % x.ndim, 0, []
     for part in (prepend, x, append):
         start, stop = stop, stop + (0 if part is None else part.shape[a])

@@ -45,7 +45,7 @@ def strong_log(xp: Namespace, g: Array, x: Array, /) -> Array:
 
 def strong_product(xp: Namespace, g: Array, h: Any, /) -> Array:
     """Return ``g h`` for an array or a number `h`, and 0 where either is 0: where both may stem from cotangents."""
-    if isinstance(h, int | float | complex):
+    if type(h) in (bool, int, float, complex):  # numbers of NumPy, which are floats too, count as arrays
         return g * h
     record = getattr(xp, "call_internal", None)
     if record is not None:
