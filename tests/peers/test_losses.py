@@ -124,6 +124,39 @@ def test_torch_class_indices() -> None:
         close(loss, right.detach(), a.grad, draw._replace(weights=weights.numpy()))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_torch_class_weights(reduction: Any) -> None:
+    """PyTorch's ``weight``, whose mean is divided by the weights, and its ``label_smoothing``."""
+    rng = np.random.default_rng(3)
+    a = torch.from_numpy(rng.standard_normal((9, 4))).requires_grad_()
+    y, weight = torch.from_numpy(rng.integers(4, size=9)), torch.from_numpy(rng.random(4))
+    for given, options in (
+        ({"class_weights": weight}, {"weight": weight}),
+        ({"label_smoothing": 0.2}, {"label_smoothing": 0.2}),
+    ):
+        right = F.cross_entropy(a, y, reduction=reduction, **options)
+        (da,) = torch.autograd.grad(right.sum(), a)
+        loss = pullback.softmax_cross_entropy(a.detach(), y, reduction=reduction, **given)
+        np.testing.assert_allclose(loss.value, right.detach(), rtol=1e-13)
+        np.testing.assert_allclose(loss.da, da, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_torch_positive_weight(reduction: Any) -> None:
+    rng = np.random.default_rng(4)
+    a, v = (torch.from_numpy(20 * rng.standard_normal(9)) for _ in range(2))
+    y = torch.from_numpy(np.round(2 * rng.random(9)) / 2)
+    a.requires_grad_()
+    right = F.binary_cross_entropy_with_logits(a, y, reduction=reduction, pos_weight=torch.tensor(3.0))
+    (da,) = torch.autograd.grad(right.sum(), a, create_graph=True)
+    (product,) = torch.autograd.grad((da * v).sum(), a)
+    loss = pullback.logistic(a.detach(), y, reduction=reduction, positive_weight=3)
+    near(loss.value, right.detach(), 9 * 3 * float(a.detach().abs().max()), 9)
+    near(loss.da, da.detach(), 3.0, 9)
+    got = pullback.logistic_hessian_product(v, a.detach(), y, reduction=reduction, positive_weight=3)
+    np.testing.assert_allclose(got, product, rtol=1e-9, atol=1e-14)
+
+
 SKLEARN = {
     "squared_error": HalfSquaredError(),
     "huber": HuberLoss(delta=1.0),

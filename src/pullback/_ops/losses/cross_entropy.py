@@ -1,10 +1,12 @@
 """Softmax cross entropy, its gradient and its Hessian product."""
 
+import math
 from typing import Any
 
 from array_api_compat import device
 
-from pullback._core.arguments import same_shape, shapes
+from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
+from pullback._core.dtypes import is_dtype
 from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
@@ -17,8 +19,15 @@ from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
 _FEW_CLASSES = 64
 
 
-def softmax_cross_entropy(
-    a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+def softmax_cross_entropy(  # noqa: PLR0913 - the options of the loss
+    a: ArrayT,
+    y: Array,
+    /,
+    *,
+    weights: Array | None = None,
+    class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
 ) -> Loss[ArrayT]:
     """Compute the softmax cross entropy and its gradient, for class indices or a probability of each class.
 
@@ -36,6 +45,13 @@ def softmax_cross_entropy(
     weights : Array, shape (...), optional
         A weight for each example, as in `squared_error`. An example of weight 0 is absent, also where its class index
         is out of range, as that of padding may be.
+    class_weights : Array, shape (n,), optional
+        A weight for each class, floating or integer, for labels that are class indices: the loss of an example is
+        multiplied by the weight of its class. A weighted mean is ``Σ weights loss / Σ weights``, as with PyTorch's
+        ``weight`` and scikit-learn's ``class_weight``. Multiply probabilities by such weights instead.
+    label_smoothing : float, default 0.0
+        Share of each label that is spread over all classes, at least 0 and below 1. A number that is known during the
+        call.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples, as in `squared_error`.
 
@@ -83,17 +99,36 @@ def softmax_cross_entropy(
     array([[-0.25 ,  0.25 ],
            [ 0.125, -0.125]])
     """
-    recorded = record(SOFTMAX_CROSS_ENTROPY, (a, y), weights=weights, reduction=reduction)
+    recorded = record(
+        SOFTMAX_CROSS_ENTROPY,
+        (a, y),
+        weights=weights,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )
     if recorded is not None:
         return recorded
     name = "softmax_cross_entropy"
+    smoothing = _smoothing(name, label_smoothing)
+    weights = _with_class_weights(name, a, y, weights, class_weights)
     xp, cast_output, reducer, (logits, y) = read_loss(name, weights, reduction, _check_classes, a=a, y=y)
+    if smoothing:
+        y = _smoothed(xp, logits, y, smoothing)
     losses, da = (_of_indices if y.dtype != logits.dtype else _of_probabilities)(xp, logits, y, reducer)
     return Loss(cast_output(reducer.total(losses)), cast_output(da, a.dtype))
 
 
-def softmax_cross_entropy_hessian_product(
-    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+def softmax_cross_entropy_hessian_product(  # noqa: PLR0913 - the options of the loss
+    v: ArrayT,
+    a: ArrayT,
+    y: Array,
+    /,
+    *,
+    weights: Array | None = None,
+    class_weights: Array | None = None,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
 ) -> ArrayT:
     """Compute the product of the Hessian of `softmax_cross_entropy` with a vector.
 
@@ -107,6 +142,10 @@ def softmax_cross_entropy_hessian_product(
         Labels of `softmax_cross_entropy`.
     weights : Array, shape (...), optional
         Weights of `softmax_cross_entropy`. The product is 0 for an example of weight 0.
+    class_weights : Array, shape (n,), optional
+        Weights of the classes of `softmax_cross_entropy`.
+    label_smoothing : float, default 0.0
+        Smoothing of `softmax_cross_entropy`, on which the Hessian does not depend.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction of `softmax_cross_entropy`, as in `squared_error_hessian_product`.
 
@@ -139,6 +178,8 @@ def softmax_cross_entropy_hessian_product(
     array([[ 0.25, -0.25]])
     """
     name = "softmax_cross_entropy_hessian_product"
+    _smoothing(name, label_smoothing)
+    weights = _with_class_weights(name, a, y, weights, class_weights)
     xp, cast_output, reducer, (v, logits, y) = read_loss(name, weights, reduction, _check_classes, v=v, a=a, y=y)
     mass: Any = 1.0
     if y.dtype == logits.dtype:
@@ -198,6 +239,46 @@ def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) ->
     top = multiply(top, scale * rest - rest_y)
     da = subtract(subtract(multiply(da, scale), y), top)
     return losses, reducer.scaled(da)
+
+
+def _smoothing(function: str, label_smoothing: float, /) -> float:
+    """Return the share of each label that is spread over all classes."""
+    return float_option(function, "label_smoothing", label_smoothing, least=0.0, below=1.0)
+
+
+def _smoothed(xp: Namespace, a: Array, y: Array, smoothing: float, /) -> Array:
+    """Return a weight of each class, a share of which is spread over all classes."""
+    if y.dtype != a.dtype:
+        index, inside, classes = _indices(xp, a, y)
+        y = xp.where(index == inside, xp.astype(index == classes, a.dtype), math.nan)
+    return y * (1 - smoothing) + sum_last(xp, y) * (smoothing / a.shape[-1])
+
+
+def _with_class_weights(
+    function: str, a: Array, y: Array, weights: Array | None, class_weights: Array | None, /
+) -> Array | None:
+    """Return the weights of the examples times those of their classes."""
+    if class_weights is None:
+        return weights
+    xp = validate_library_and_device(function, ("a", "y", "class_weights"), a, y, class_weights)
+    if a.ndim == 0 or not same_shape(class_weights.shape, a.shape[-1:]):
+        got = shapes(class_weights=class_weights, a=a)
+        msg = f"{function}: class_weights must have one entry for each class, shape (n,); got {got}"
+        raise ValueError(msg)
+    if not is_dtype(xp, y.dtype, "integral"):
+        msg = (
+            f"{function}: class_weights belong to class indices, y of integers; got y of {y.dtype}. "
+            "Multiply y by class_weights instead"
+        )
+        raise ValueError(msg)
+    if weights is not None and not (hasattr(weights, "shape") and same_shape(weights.shape, y.shape)):
+        return weights  # an error of its own
+    # The loss of an index that is out of range is NaN, whichever weight it has here.
+    classes = xp.arange(a.shape[-1], device=device(a))
+    of_classes = xp.astype(class_weights, a.dtype, copy=False)
+    hit = xp.equal(xp.astype(y, classes.dtype)[..., None] % a.shape[-1], classes)
+    factors = sum_last(xp, xp.where(hit, of_classes, 0.0))[..., 0]
+    return factors if weights is None else factors * xp.astype(weights, factors.dtype)
 
 
 def _check_classes(function: str, a: Array, y: Array, /) -> None:

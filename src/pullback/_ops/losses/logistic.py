@@ -1,5 +1,8 @@
 """Logistic loss: the binary cross entropy of logits."""
 
+from typing import Any
+
+from pullback._core.arguments import float_option
 from pullback._core.memory import add, divide, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
@@ -8,7 +11,15 @@ from pullback._core.typing import Array, ArrayT
 from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
 
 
-def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss[ArrayT]:
+def logistic(
+    a: ArrayT,
+    y: Array,
+    /,
+    *,
+    weights: Array | None = None,
+    positive_weight: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Loss[ArrayT]:
     """Compute the logistic loss and its gradient, for labels of 0 and 1 or probabilities.
 
     The labels are not -1 and +1, for which the loss has no lower bound: convert those with ``y > 0``. The loss is the
@@ -25,6 +36,9 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
         label is NaN.
+    positive_weight : float, default 1.0
+        Factor of the loss of labels of 1, above 0, as PyTorch's ``pos_weight``: the mean is not divided by it. A number
+        that is known during the call.
     reduction : {"mean", "sum", "none"}, default "mean"
         Reduction over the examples, as in `squared_error`.
 
@@ -36,7 +50,7 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     Raises
     ------
     TypeError, ValueError
-        As `squared_error` does.
+        As `squared_error` does; also if `positive_weight` is no number above 0 that is known during the call.
 
     See Also
     --------
@@ -64,12 +78,18 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     >>> da
     array([ 0.25 , -0.125])
     """
-    recorded = record(LOGISTIC, (a, y), weights=weights, reduction=reduction)
+    recorded = record(LOGISTIC, (a, y), weights=weights, positive_weight=positive_weight, reduction=reduction)
     if recorded is not None:
         return recorded
+    factor = float_option("logistic", "positive_weight", positive_weight, above=0.0)
     xp, cast_output, reducer, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
     dtype = a.dtype
     a, y = ready
+    scale: Any = None
+    if factor != 1.0:
+        # The loss of a probability, times the weight of both labels together.
+        scale = y * (factor - 1) + 1
+        y = y * factor / scale
     # In place, since fresh memory costs NumPy more than the arithmetic.
     rest = decay(xp, a)
     losses = xp.log1p(rest)
@@ -81,13 +101,24 @@ def logistic(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction:
     if may_be_infinite(xp, a):
         a = without_infinities(xp, a, xp.equal(da, 0))
     losses = add(losses, a * da)
+    if scale is not None:
+        losses = multiply(losses, scale)
     value = reducer.total_of_outputs(losses)
     da = add(da, rest)
+    if scale is not None:
+        da = multiply(da, scale)
     return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
 
 
-def logistic_hessian_product(
-    v: ArrayT, a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean"
+def logistic_hessian_product(  # noqa: PLR0913 - the options of the loss
+    v: ArrayT,
+    a: ArrayT,
+    y: Array,
+    /,
+    *,
+    weights: Array | None = None,
+    positive_weight: float = 1.0,
+    reduction: Reduction = "mean",
 ) -> ArrayT:
     """Compute the product of the Hessian of `logistic` with a vector: ``p (1 - p) v`` with ``p = sigmoid(a)``.
 
@@ -101,6 +132,8 @@ def logistic_hessian_product(
         Labels of `logistic`.
     weights : Array, shape (...) or (..., n), optional
         Weights of `logistic`, as in `squared_error_hessian_product`.
+    positive_weight : float, default 1.0
+        Factor of the loss of labels of 1, as in `logistic`.
     reduction : {"mean", "sum", "none"}, default "mean"
         As in `squared_error_hessian_product`.
 
@@ -125,13 +158,16 @@ def logistic_hessian_product(
     >>> logistic_hessian_product(np.asarray([[1.0]]), np.asarray([[0.0]]), np.asarray([[1]]))
     array([[0.25]])
     """
+    factor = float_option("logistic_hessian_product", "positive_weight", positive_weight, above=0.0)
     xp, cast_output, reducer, ready = read_outputs("logistic_hessian_product", weights, reduction, v=v, a=a, y=y)
     dtype = a.dtype
-    v, a, _ = ready
+    v, a, y = ready
     # √(p (1 - p)), whose factors stay in range where their product, without v, does not.
     root = decay(xp, a * 0.5)
     root = divide(root, root * root + 1)
     out = multiply(v * root, root)
+    if factor != 1.0:
+        out = multiply(out, y * (factor - 1) + 1)
     return cast_output(reducer.scaled(out), dtype)
 
 
