@@ -115,7 +115,7 @@ def test_extra_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     without(monkeypatch, name)
     with pytest.raises(SystemExit, match="2"):
         app.main()
-    line = f'pullback: {name} is not installed; get it with: pip install "pullback[cli]"\n'
+    line = f'pullback: {name} is not installed; get it with: pip install "typer>=0.15" "rich>=13.7"\n'
     assert capsys.readouterr() == ("", line)
 
 
@@ -127,7 +127,7 @@ def test_import_needs_no_extra() -> None:
         main()
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
-    line = 'pullback: typer is not installed; get it with: pip install "pullback[cli]"\n'
+    line = 'pullback: typer is not installed; get it with: pip install "typer>=0.15" "rich>=13.7"\n'
     assert (result.returncode, result.stdout, result.stderr) == (2, "", line)
 
 
@@ -283,7 +283,7 @@ def test_demo_with_a_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPat
 def test_demo_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "sklearn")
     result = run("demo")
-    line = 'pullback demo: sklearn is not installed; get it with: pip install "pullback[demo]"\n'
+    line = 'pullback demo: sklearn is not installed; get it with: pip install "numpy>=2.1" "scikit-learn>=1.6"\n'
     assert result == (2, "", line)
 
 

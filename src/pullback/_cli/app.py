@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import pullback
 from pullback._cli import commands, console
+from pullback._core.extras import not_installed
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
@@ -35,7 +36,7 @@ def _run() -> None:
     try:
         run = application()
     except ModuleNotFoundError as error:
-        console.fail(f'pullback: {error.name} is not installed; get it with: pip install "pullback[cli]"')
+        console.fail(f"pullback: {not_installed(error.name, 'cli')}")
     try:
         run()
     finally:

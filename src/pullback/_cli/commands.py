@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pullback._cli import backends, check, console, demo
 from pullback._cli.backends import Backend, State
 from pullback._cli.signals import Interrupted, Signals
+from pullback._core.extras import not_installed
 from pullback._ops import PAIRS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     try:
         digits = demo.read_digits()
     except ModuleNotFoundError as error:
-        console.fail(f'pullback demo: {error.name} is not installed; get it with: pip install "pullback[demo]"')
+        console.fail(f"pullback demo: {not_installed(error.name, 'demo')}")
     # NumPy goes first: the others are compared with it.
     states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
     problems = _problems(states)
@@ -137,8 +138,7 @@ def _missing_module(error: ModuleNotFoundError, /) -> str:
     name = (error.name or "").partition(".")[0]
     if not name or name in sys.modules:
         return f"the cluster lacks a module: {error}"
-    extra = "cluster" if name == "distributed" else "dask"
-    return f'{name} is not installed; get it with: pip install "pullback[cli,{extra}]"'
+    return not_installed(name, "cluster" if name == "distributed" else "dask")
 
 
 def _known(command: str, asked: list[str], /) -> dict[str, Backend]:

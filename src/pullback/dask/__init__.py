@@ -12,14 +12,23 @@ from functools import partial
 from math import isnan, nan, prod
 from typing import Any, TypeVar, cast
 
-import dask.array as da
-from dask.base import tokenize
+from pullback._core.extras import not_installed
+
+try:
+    import dask.array as da
+    import threadpoolctl as _  # noqa: F401 - what runs need, said here in one line
+    from dask.base import tokenize
+except ModuleNotFoundError as error:
+    msg = f"pullback.dask: {not_installed(error.name, 'dask')}"
+    raise ModuleNotFoundError(msg, name=error.name) from error
 
 from pullback._core import tracing, trees
 from pullback._core.typing import Computed, DaskArray, Sizes, ZarrArray
 from pullback.dask import _cluster, _derivative, _graph, _plan, _threads, _zarr
 from pullback.dask._inputs import learn, names_of, own, widen
 from pullback.dask._progress import bar
+
+__all__ = ["accumulate", "compute"]
 
 Results = TypeVar("Results")
 

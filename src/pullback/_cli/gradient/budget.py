@@ -22,7 +22,7 @@ class Budget(NamedTuple):
     """The threads of a process."""
 
     def task(self, rows: int, /) -> int:
-        """Predict the memory of a task for a block of so many rows."""
+        """Predict the memory of a task for a block with this number of rows."""
         strip = min(rows, self.plan.run.strip)
         upstream, z = (file.held_bytes(rows, strip) for file in (self.upstream, self.z))
         dz = rows * self.z.row_bytes if self.stores_rows else 0
@@ -37,7 +37,7 @@ class Budget(NamedTuple):
         return 2 * KEPT_BYTES + max(reading_upstream, reading_z, upstream + z + dz + max(step, written))
 
     def process(self, rows: int, /) -> int:
-        """Predict the memory of a process whose threads work on blocks of so many rows."""
+        """Predict the memory of a process whose threads work on blocks of this number of rows."""
         blocks = max(ceil(sum(self.plan.chunks) / rows), 1)
         # Fewer blocks than places for sums take fewer of them.
         held = min(self.plan._replace(blocks=[[]] * blocks).held_bytes(), blocks * self.plan.sum_bytes)

@@ -71,10 +71,10 @@ class File(ABC):
 
     @abstractmethod
     def held_bytes(self, rows: int, strip: int, /) -> int:
-        """Return the memory of a block of so many rows, of which a task handles a strip at a time."""
+        """Return the memory of a block with this number of rows, of which a task handles a strip at a time."""
 
     def reading_bytes(self, rows: int, /) -> int:  # noqa: ARG002 - for arrays that are decoded
-        """Return the memory that reading so many rows takes on top of the block itself."""
+        """Return the memory that reading this number of rows takes on top of the block itself."""
         return 0
 
     def parts(self) -> Iterator[str]:
@@ -96,7 +96,7 @@ class File(ABC):
         return replace(self, stamps=_UNCHECKED)
 
     def lazy(self, rows: int, /) -> DaskArray:
-        """Return the array as one of Dask's, in blocks of so many rows, which may be `DeferredRows`."""
+        """Return the array as one of Dask's, in blocks of this number of rows, which may be `DeferredRows`."""
         return da.from_array(
             self,
             chunks=(rows, *(-1,) * (self.ndim - 1)),
@@ -228,7 +228,7 @@ class ZarrFile(File):
         return files * self.stored_bytes + chunks * _decoded_copies(self.array) * size
 
     def _at_once(self, rows: int, unit: tuple[int, ...], /) -> int:
-        """Return how many chunks or shards of this shape are read at a time, of a block of so many rows."""
+        """Return how many chunks or shards of this shape are read at a time, of a block with this number of rows."""
         across = prod(ceil(size / part) for size, part in zip(self.shape[1:], unit[1:], strict=True))
         return min(ceil(rows / unit[0]) * across, _READ_AT_ONCE)
 

@@ -124,7 +124,7 @@ def _bytes(size: str, /) -> int:
 
 
 def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients, Plan]:
-    """Lay the gradients out on blocks of so many rows."""
+    """Lay the gradients out on blocks of this number of rows."""
     if options.scheduler:
         files = {name: file.unchecked() for name, file in files.items()}
     z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))

@@ -25,7 +25,7 @@ class Team(NamedTuple):
 
 @contextmanager
 def team(workers: int | None, scheduler: str | None, /, *, note: Callable[[str], None]) -> Iterator[Team]:
-    """Let Dask run on so many threads, or on the cluster of a scheduler, while the context lasts.
+    """Let Dask run on this number of threads, or on the cluster of a scheduler, while the context lasts.
 
     If the cluster has no workers, `note` is told, and the first is waited for.
     """
