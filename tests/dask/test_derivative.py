@@ -226,6 +226,23 @@ def test_gradient_of_the_batch(monkeypatch: pytest.MonkeyPatch, task_bytes: int)
     assert_close(compute(lazies)[0], grad(lambda x: log_partition(at_once, x, p))(x))
 
 
+def test_parameters_of_which_one_is_lazy() -> None:
+    """Each gradient and each product with the Hessian has the library of its own parameter."""
+    x, w = rows_of(), np.ones(K)
+
+    def loss(w: Any, v: Any, run: Any, x: Any) -> Any:
+        return run(lambda x, w, v: total((x @ w) ** 2 * (x @ v)), x, shared=(w, v))
+
+    def both(w: Any, v: Any, *others: Any) -> Any:
+        first = grad(lambda w, v: loss(w, v, *others), (0, 1))(w, v)
+        return first, hvp(lambda w, v: loss(w, v, *others), (w, v), (w, v))
+
+    for got, right in zip(both(w, da.from_array(2 * w), accumulate, lazy(x)), both(w, 2 * w, at_once, x), strict=True):
+        assert isinstance(got[0], np.ndarray)
+        assert isinstance(got[1], da.Array)
+        assert_close((got[0], *compute(got[1])), right, SIZE)
+
+
 def test_operations_on_rows() -> None:
     """Rows of NumPy's parameters are lazy: what is done with them is recorded by Dask."""
     x, p = rows_of(), parameters()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff.namespace import namespace_for
+from pullback._autodiff.namespace import namespace_for, space_of
 from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
@@ -444,7 +444,7 @@ def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: A
     if type(out) is float:
         one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype)
     elif is_array(out) and out.ndim == 0 and out.dtype in level.real_dtypes:
-        one = out**0 if level.depth == 1 else level.base.ones_like(out)
+        one = out**0 if level.depth == 1 else space_of([out]).ones_like(out)
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
         msg = f"{name}: the function must return a real scalar, shape (); got {got}. Use vjp for other outputs"
