@@ -300,12 +300,11 @@ def namespace_of_level(raw: Namespace, depth: int, /) -> TracedNamespace:
 def _make_level(raw: Namespace, depth: int, /) -> TracedNamespace:
     """Make the traced namespace of a library at a level, in one thread: arrays of two do not mix."""
     with _making:
-        if (raw, depth) not in _levels:
-            for chapter in _CHAPTERS:
-                importlib.import_module(f"pullback._autodiff.rules.{chapter}")
-            base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
-            _levels[raw, depth] = TracedNamespace(base, raw, depth)
-        return _levels[raw, depth]
+        for chapter in _CHAPTERS:
+            importlib.import_module(f"pullback._autodiff.rules.{chapter}")
+        base = raw if depth == 1 else namespace_of_level(raw, depth - 1)
+        # Another thread may have made it while this one waited.
+        return _levels.setdefault((raw, depth), TracedNamespace(base, raw, depth))
 
 
 def is_plain_array(x: Any, /) -> bool:
