@@ -98,3 +98,25 @@ def test_interrupted_at_the_start(monkeypatch: pytest.MonkeyPatch, capfd: pytest
         app.main()
     assert caught.value.code == 130
     assert capfd.readouterr().err == "pullback: interrupted\n"
+
+
+@pytest.mark.parametrize("handler", ["default_int_handler", "SIG_IGN"])
+@pytest.mark.parametrize("module", ["pullback", "pullback._cli.app", "typer"])
+def test_interrupted_while_the_command_is_imported(module: str, handler: str) -> None:
+    code = f"""if True:
+        import signal, sys
+        class Interrupt:
+            def find_spec(name, *_):
+                if name == {module!r}:
+                    signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.{handler})
+        from pullback_command import main
+        sys.meta_path.insert(0, Interrupt)
+        main()
+    """
+    process = subprocess.run(  # noqa: S603 - the command
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
+    )
+    version = f"pullback {pullback.__version__}\n"
+    expected = (0, version, "") if handler == "SIG_IGN" else (130, "", "pullback: interrupted\n")
+    assert (process.returncode, process.stdout, process.stderr) == expected
