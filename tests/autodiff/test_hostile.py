@@ -208,6 +208,16 @@ def test_arrays_of_two_tapes() -> None:
         with pytest.raises(LostGradientError):
             pb.grad(lambda x, use=use, kept=kept: use(x, kept[0]))(X)
 
+    matrices: list[Any] = []
+
+    def keep_matrix(y: Any) -> Any:
+        matrices.append(y)
+        return total(y)
+
+    pb.grad(keep_matrix)(np.eye(3))
+    with pytest.raises(LostGradientError):
+        pb.grad(lambda x: total(x @ matrices[0]))(np.eye(3))
+
     def grad_in_a_thread(x: Any, of: Callable[[Any], Any]) -> Any:
         raised: list[Exception] = []
 
