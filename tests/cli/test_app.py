@@ -208,10 +208,23 @@ def everything() -> Outcome:
 def test_demo(everything: Outcome) -> None:
     assert everything.status == 0
     assert everything.stderr == ""
-    first, *_, last = everything.stdout.splitlines()
+    first, *_, agree, cost, last = everything.stdout.splitlines()
     assert first == "150 steps on 1,437 images of digits in float32, then a test on 360 others:"
-    assert last == "All agree: rounding alone explains a difference of up to 1.8e-04."
-    assert max(len(line) for line in everything.stdout.partition("Left out")[0].splitlines()) <= 80
+    assert agree == "All agree: rounding alone explains a difference of up to 1.8e-04."
+    assert cost.startswith("Dask takes milliseconds for each step")
+    assert last.startswith("Read next: docs/guides/own-functions.md")
+    for page in ("own-functions.md", "large-batches.md"):
+        assert page in last
+        assert (Path(__file__).parents[2] / "docs" / "guides" / page).exists()
+    assert max(len(line) for line in everything.stdout.partition("Left out")[0].partition("All")[0].splitlines()) <= 80
+
+
+def test_demo_names_what_its_blocks_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "zarr")
+    result = run("demo", "--backend", "dask")
+    assert result.status == 2
+    line = 'pullback demo: dask is not usable: zarr is not installed; get it with: pip install "dask[array]>=2025.1" '
+    assert result.stderr.startswith(line)
 
 
 @pytest.mark.parametrize("name", CPU)
@@ -262,8 +275,8 @@ def test_demo_computes_once_a_step_on_dask() -> None:
     xp = backends.look(backends.known()["dask"]).namespace
     with dask.config.set(scheduler=count):
         result = demo.run(xp, demo.read_digits(), range(5))
-    # After the steps: one for both scores, and one to fetch each.
-    assert len(graphs) == 5 + 3
+    # Before the steps one for the zeros, and after them one for both scores.
+    assert len(graphs) == 1 + 5 + 1
     assert 0 < result.loss < np.log(10)
 
 

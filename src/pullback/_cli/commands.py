@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pullback._cli import backends, check, console, demo
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _REFERENCE = "numpy"
+_DASK = "Dask takes milliseconds for each step, to start its tasks; in return a batch may exceed the memory."
+_NEXT = "Read next: docs/guides/own-functions.md on gradients of your functions, and large-batches.md on Dask."
 # The laws that compare numbers, and the headings of their columns.
 _LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "double backward": "double"}
 
@@ -40,6 +43,8 @@ def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
         console.fail(f"pullback demo: {not_installed(error.name, 'demo')}")
     # NumPy goes first: the others are compared with it.
     states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
+    if "dask" in states and not states["dask"].problem:
+        states["dask"] = _with_blocks(states["dask"])
     problems = _problems(states)
     if asked and problems:
         console.fail(*(f"pullback demo: {line}" for line in problems))
@@ -54,6 +59,19 @@ def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
         console.fail(*faults, status=1)
     if len(results) > 1:
         console.say(out, f"All agree: rounding alone explains a difference of up to {demo.TOLERANCE:.1e}.")
+    if "dask" in results:
+        console.say(out, _DASK)
+    console.say(out, _NEXT)
+
+
+def _with_blocks(state: State, /) -> State:
+    """Return the state of Dask, with a problem if what runs block by block is not installed."""
+    try:
+        import_module("pullback.dask")
+        import_module("zarr")
+    except ModuleNotFoundError as error:
+        return State(state.version, problem=f"not usable: {not_installed(error.name, 'dask')}")
+    return state
 
 
 def _train(err: "Console", states: Mapping[str, State], digits: demo.Digits, /) -> dict[str, demo.Result]:

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from array_api_compat import device
+from array_api_compat import array_namespace, device
 
 from pullback._cli.backends import label
-from pullback._core.typing import Array, Namespace
+from pullback._core.typing import Array, DaskArray, Namespace
 from pullback._ops.affine import affine_backward, affine_forward
 from pullback._ops.losses.cross_entropy import softmax_cross_entropy
 
@@ -72,19 +72,29 @@ def run(xp: Namespace, digits: Digits, steps: Iterable[object], /) -> Result:
 
 
 def train(xp: Namespace, z: Array, y: Array, steps: Iterable[object], /) -> Array:
-    """Minimise the mean cross entropy of ``softmax(z w + b)`` with `y`; return w and, as the last row, b.
-
-    In one array they make one computation a step where the library is lazy, which reads each chunk of `z` once.
-    """
+    """Minimise the mean cross entropy of ``softmax(z w + b)`` with `y`; return w and, as the last row, b."""
+    gradient_of = _gradient_by_blocks if hasattr(z, "chunks") else _gradient
     start: Array = xp.zeros((z.shape[-1] + 1, _CLASSES), dtype=z.dtype, device=device(z))
-    weights = last = start
+    weights = last = _settled(start)
     for _ in steps:
-        _, da = softmax_cross_entropy(_logits(z, weights), y)
-        gradients: Any = affine_backward(da, z, weights[:-1, :], wrt=("w", "b"))
-        gradient = xp.concat([gradients.dw, gradients.db[None, :]])
-        step = (weights - last) * _MOMENTUM - gradient * _RATE
-        weights, last = _settled(weights + step), weights
-    return weights
+        step = (weights - last) * _MOMENTUM - gradient_of(z, y, weights) * (_RATE / z.shape[0])
+        weights, last = weights + step, weights
+    return xp.asarray(weights)
+
+
+def _gradient(z: Array, y: Array, weights: Array, /) -> Array:
+    """Return the gradient of the summed loss for the weights, or for a block of rows its part."""
+    loss = softmax_cross_entropy(_logits(z, weights), y, reduction="sum")
+    gradients: Any = affine_backward(loss.da, z, weights[:-1, :], wrt=("w", "b"))
+    return array_namespace(weights).concat([gradients.dw, gradients.db[None, :]])
+
+
+def _gradient_by_blocks(z: DaskArray, y: DaskArray, weights: Array, /) -> Array:
+    """Return the same for a batch in chunks, each of which is one task."""
+    from pullback.dask import accumulate, compute  # noqa: PLC0415 - an extra
+
+    (gradient,) = compute(accumulate(_gradient, z, y, shared=(weights,)))
+    return gradient
 
 
 def difference(xp: Namespace, weights: Array, reference: Array, /) -> float:
@@ -115,6 +125,6 @@ def _chunked(x: Array, /) -> Array:
 
 
 def _settled(x: Array, /) -> Array:
-    """Have a lazy array computed and kept: else each step's graph would repeat all the steps before it."""
-    persist = getattr(x, "persist", None)
-    return x if persist is None else persist()
+    """Return a lazy array as an ordinary one, and others as they are."""
+    compute = getattr(x, "compute", None)
+    return x if compute is None else compute()
