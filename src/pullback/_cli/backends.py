@@ -60,14 +60,18 @@ def look(backend: Backend, /) -> State:
             one = module.asarray([[1.0]], dtype=module.float32)
             float(affine_forward(one, one, one[0, :])[0, 0])
             xp = array_namespace(one)
-            # JAX counts None in, for "wherever JAX likes".
-            devices = tuple(label(device) for device in xp.__array_namespace_info__().devices() if device is not None)
+            devices = tuple(map(label, filter(_is_device, xp.__array_namespace_info__().devices())))
         except Exception as error:  # noqa: BLE001 - whatever a library raises is the answer
             if isinstance(error, ModuleNotFoundError) and error.name == top:
                 return State("not installed", problem=f"not installed; get it with: {backend.install}")
             reason = " ".join(str(error).split())
             return State(version, problem=f"not usable: {type(error).__name__}: {reason}")
     return State(version, xp, devices)
+
+
+def _is_device(device: object, /) -> bool:
+    """Whether it is a device: JAX lists None for its choice, and array_api_compat for Dask the place of lazy arrays."""
+    return device is not None and label(device) != "DASK_DEVICE"
 
 
 def label(device: object, /) -> str:
