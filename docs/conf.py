@@ -65,6 +65,9 @@ katex_prerender = True
 katex_js_path = str(KATEX / "katex.min.js")
 katex_css_path = "katex.min.css"
 katex.KATEX_DEFAULT_OPTIONS.update(throwOnError=True, strict="error")
+# Its server has a Unix socket before it listens to it: a first connection may be refused.
+# To a port, the extension tries again.
+katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 

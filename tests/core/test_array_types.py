@@ -41,7 +41,7 @@ class Table:
 
 
 # What is not an array that pullback takes: the error for it, and its way out, as a function.
-REFUSED: dict[str, tuple[Any, str, str, Callable[[Any], Any]]] = {
+UNSUPPORTED: dict[str, tuple[Any, str, str, Callable[[Any], Any]]] = {
     "masked": (
         np.ma.array(Z, mask=Z < 2),
         "not be masked; got MaskedArray. Fill it first, for example with {}.filled(0)",
@@ -124,9 +124,9 @@ REFUSED: dict[str, tuple[Any, str, str, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.backends("numpy")
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", UNSUPPORTED)
 def test_refused_with_a_way_out(kind: str) -> None:
-    what, message, method, way_out = REFUSED[kind]
+    what, message, method, way_out = UNSUPPORTED[kind]
     assert method in message
     # The affine map accepts sparse batches.
     function, name = (matmul_forward, "x1") if "sparse" in kind else (affine_forward, "z")
@@ -138,10 +138,10 @@ def test_refused_with_a_way_out(kind: str) -> None:
 
 
 @pytest.mark.backends("numpy")
-@pytest.mark.parametrize("kind", [x for x in REFUSED if "integers" not in x])
+@pytest.mark.parametrize("kind", [x for x in UNSUPPORTED if "integers" not in x])
 def test_refused_as_targets_of_a_loss(kind: str) -> None:
     with pytest.raises(TypeError, match=r"^squared_error: y must "):
-        squared_error(Z, REFUSED[kind][0])
+        squared_error(Z, UNSUPPORTED[kind][0])
 
 
 @pytest.mark.backends("numpy")

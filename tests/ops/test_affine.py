@@ -318,7 +318,7 @@ TANGENT_ERRORS = {
 
 
 @pytest.mark.parametrize("case", TANGENT_ERRORS)
-def test_orders_refuse_shapes(backend_one_device: Backend, case: str) -> None:
+def test_orders_reject_shapes(backend_one_device: Backend, case: str) -> None:
     *shapes, message = TANGENT_ERRORS[case]
     *moves, da, z, w = (backend_one_device.asarray(np.ones(shape)) for shape in (*shapes, (2, 4), (2, 3), (3, 4)))
     with pytest.raises(ValueError, match=f"^affine_double_backward: {message.format(z='ddz', w='ddw', b='ddb')}"):

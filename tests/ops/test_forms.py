@@ -96,7 +96,7 @@ def test_trace_refuses_shapes(backend_one_device: Backend, shapes: tuple[Shape, 
 
 
 @pytest.mark.parametrize("backward", [frobenius_inner_backward, trace_of_product_backward])
-def test_backwards_refuse_another_shape_than_the_values(
+def test_backwards_reject_another_shape_than_the_values(
     backend_one_device: Backend, backward: Callable[..., Any]
 ) -> None:
     x, dvalue = backend_one_device.asarray(np.ones((3, 3))), backend_one_device.asarray(np.ones((1,)))

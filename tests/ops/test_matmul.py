@@ -109,7 +109,7 @@ def test_backward_refuses_another_shape_than_the_products(backend_one_device: Ba
         matmul_backward(da, x1, x2)
 
 
-def test_orders_refuse_shapes(backend_one_device: Backend) -> None:
+def test_orders_reject_shapes(backend_one_device: Backend) -> None:
     da, x1, x2, other = (backend_one_device.asarray(np.ones(x)) for x in ((2, 4), (2, 3), (3, 4), (4, 3)))
     with pytest.raises(
         ValueError, match=r"^matmul_jvp: the last axis of x1 must equal the first matrix axis of x2; got "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pullback._autodiff.namespace import TracedNamespace
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.shapes import Like, cast, fit, full, like, zeros
-from pullback._autodiff.tape import Joint, refuse_two_tapes
+from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import Traced, value_of
 from pullback._core import trees
 from pullback._core.typing import Namespace
@@ -25,7 +25,7 @@ def record_call(
     specs = tuple(map(like, values))
     tape = arguments[0]._tape
     if any(x._tape is not tape for x in arguments):
-        refuse_two_tapes()
+        raise_two_tapes()
     index = tuple(x._index for x in arguments)
     edge = (index, _pull_call, (pull, specs, tuple(like(x._value) for x in arguments), *saved))
     first = len(tape.nodes)

@@ -10,9 +10,9 @@ from typing import Any
 
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.rules.manipulation import INVERSES
-from pullback._autodiff.rules.registry import REFUSED, Unary
+from pullback._autodiff.rules.registry import UNSUPPORTED, Unary
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
-from pullback._autodiff.tape import Joint, refuse_two_tapes
+from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
 from pullback._autodiff.views import link
 from pullback._core.typing import Namespace
@@ -105,7 +105,7 @@ def refusing_function(ns: Any, name: str, plain: Callable[..., Any], /) -> Calla
     def function(*args: Any, **kwargs: Any) -> Any:
         # Dask computes the length of a range of lazy arrays.
         if any(x._index >= 0 or of_lazy_length for x in _traced(args, kwargs)):
-            advice = REFUSED.get(name, "it has no rule. Give it a derivative with custom_vjp")
+            advice = UNSUPPORTED.get(name, "it has no rule. Give it a derivative with custom_vjp")
             msg = f"{name} cannot be differentiated: {advice}"
             raise NotImplementedError(msg)
         return constant_function(ns, name, plain)(*args, **kwargs)
@@ -188,7 +188,7 @@ def _record(ns: Any, result: Any, leaves: list[Any], /) -> Any:
                 tape = leaf._tape
                 spec = tuple(map(like, out)) if several else like(out)
             elif leaf._tape is not tape:
-                refuse_two_tapes()
+                raise_two_tapes()
             edges.append((leaf._index, pull_rule, (spec, like(leaf._value), *pull)))
     if tape is None:
         return ns.constants(out)

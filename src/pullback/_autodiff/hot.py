@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pullback._autodiff.rules.registry import RULES
-from pullback._autodiff.tape import refuse_two_tapes
+from pullback._autodiff.tape import raise_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._autodiff.typing import Array
 from pullback._core.reductions import contract_rows
@@ -54,7 +54,7 @@ def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]
             return Traced(out, None, -1, ns)
         tape = x1._tape if i >= 0 else x2._tape
         if j >= 0 and x2._tape is not tape:
-            refuse_two_tapes()
+            raise_two_tapes()
         edges = []
         if i >= 0:
             edges.append((i, _left, (y, out.shape)))

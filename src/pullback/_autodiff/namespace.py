@@ -25,7 +25,7 @@ from pullback._autodiff.functions import (
 )
 from pullback._autodiff.hot import HOT
 from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
-from pullback._autodiff.rules.registry import METHODS, REFUSED, RULES, UNARY, WITHOUT_DERIVATIVE
+from pullback._autodiff.rules.registry import METHODS, RULES, UNARY, UNSUPPORTED, WITHOUT_DERIVATIVE
 from pullback._autodiff.rules.special import special
 from pullback._autodiff.traced import SCALARS, Traced
 from pullback._autodiff.typing import Array
@@ -113,7 +113,7 @@ class TracedNamespace:
             return general_function(self, name, RULES[name])
         if plain is not None and name in WITHOUT_DERIVATIVE:
             return constant_function(self, name, plain)
-        if plain is not None and (name in REFUSED or name.startswith(f"{SPECIAL}.")):
+        if plain is not None and (name in UNSUPPORTED or name.startswith(f"{SPECIAL}.")):
             return refusing_function(self, name, plain)
         msg = (
             f"{self!r} has no attribute {name!r}. It has the functions of the array API standard that "

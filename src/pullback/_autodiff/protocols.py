@@ -50,7 +50,7 @@ def _level(args: Any, /) -> Any:
     return found
 
 
-def _refuse(library: str, name: str, /) -> NoReturn:
+def _raise(library: str, name: str, /) -> NoReturn:
     msg = (
         f"{calling_function()}{library}.{name} is not followed by gradients. Call the standard's functions of the "
         "array's own namespace, xp = array_api_compat.array_namespace(x), or give the function a derivative with "
@@ -74,7 +74,7 @@ def _call(library: str, name: str, args: Any, kwargs: dict[str, Any], /) -> Any:
     ns = _level((*args, *kwargs.values()))
     function = getattr(ns, _NAMES.get(name, name), None) or getattr(ns.special, name.lstrip("_"), None)
     if function is None:
-        _refuse(library, name)
+        _raise(library, name)
     return function(*args, **kwargs)
 
 
@@ -82,7 +82,7 @@ def array_ufunc(self: Traced, ufunc: Any, method: str, *inputs: Any, **kwargs: A
     """Answer NumPy's ufuncs."""
     del self
     if method != "__call__":
-        _refuse("numpy", f"{ufunc.__name__}.{method}")
+        _raise("numpy", f"{ufunc.__name__}.{method}")
     return _call("numpy", ufunc.__name__, inputs, kwargs)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pullback._autodiff.namespace import TracedNamespace, is_plain_array, libraries, library, namespace_for
 from pullback._autodiff.shapes import Like, cast, full, like
-from pullback._autodiff.tape import LostGradientError, Tape, pull_back, refuse_two_tapes
+from pullback._autodiff.tape import LostGradientError, Tape, pull_back, raise_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._core import trees
 
@@ -63,7 +63,7 @@ class Recorded:
             )
             raise TypeError(msg)
         if type(x) is Traced and x._namespace.depth >= tape.depth:
-            refuse_two_tapes()
+            raise_two_tapes()
         ns = namespace_for(x, tape.depth)
         if not ns.is_floating(x.dtype):
             msg = (
@@ -176,7 +176,7 @@ def _plain(tape: Tape, x: Any, /) -> Any:
     """Return an array of a tape's level as the level below has it; whatever is no array stays as it is."""
     if type(x) is Traced and x._namespace.depth == tape.depth:
         if x._index >= 0 and x._tape is not tape:
-            refuse_two_tapes()
+            raise_two_tapes()
         return x._value
     return x
 

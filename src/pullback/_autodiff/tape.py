@@ -31,17 +31,17 @@ class LostGradientError(TypeError):
 class _Closed:
     """The nodes of a tape whose function has returned."""
 
-    def _refuse(self, *_: Node) -> NoReturn:
+    def _raise(self, *_: Node) -> NoReturn:
         msg = (
             "an array of a differentiated function was used after that function returned. Return it from the function "
             "instead of storing it elsewhere, for example as auxiliary output with has_aux=True"
         )
         raise LostGradientError(msg)
 
-    append = __len__ = _refuse
+    append = __len__ = _raise
 
 
-def refuse_two_tapes() -> NoReturn:
+def raise_two_tapes() -> NoReturn:
     """Raise for an array of another call of a differentiated function than the one that is recorded."""
     msg = (
         "an array of one differentiated function was used in another one, though its function has returned or runs in "

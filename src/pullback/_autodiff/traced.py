@@ -14,7 +14,7 @@ from pullback._autodiff.callers import calling_function
 from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic
 from pullback._autodiff.shapes import cast, fit, fit_small, full, like
-from pullback._autodiff.tape import LostGradientError, refuse_two_tapes
+from pullback._autodiff.tape import LostGradientError, raise_two_tapes
 from pullback._core.typing import Namespace
 
 SCALARS = frozenset({bool, int, float, complex})
@@ -225,7 +225,7 @@ def _recorder(rule: Arithmetic, /) -> Operator:
             return Traced(out, None, -1, ns)
         tape = self._tape if i >= 0 else other._tape
         if j >= 0 and other._tape is not tape:
-            refuse_two_tapes()
+            raise_two_tapes()
         dtype, shape = x.dtype, out.shape
         plain = dtype == y.dtype and dtype in ns.real_dtypes
         edges = []

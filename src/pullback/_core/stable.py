@@ -101,7 +101,7 @@ def shifted(xp: Namespace, x: Array, valid: Array | None = None, /) -> Array:
 def sum_without_largest(xp: Namespace, x: Array, exp_x: Array, /) -> Array:
     """Return ``Σ_j exp(x_j) - 1`` over the last axis, which is kept, of `shifted` logits and their exponentials.
 
-    It has a small relative error also where the logits other than the largest vanish beside it.
+    It has a small relative error also where the exponentials other than the largest are negligible.
     """
     # A constant to autodiff: what it takes away from the exponentials is added again, as a number.
     is_largest: Array = xp.astype(xp.equal(x, 0), x.dtype)

@@ -328,7 +328,7 @@ def _undo_broadcast(xp: Namespace, x: Array, y: Array, shape: tuple[int, ...], /
     x, y = (t[(*[None] * (ndim - t.ndim), ...)] for t in (x, y))
     summed = _broadcast_axes(x.shape, y.shape, shape)
     kept = [axis for axis in range(ndim - 2) if axis not in summed]
-    # The summed axes stand beside the rows, so that one contraction sums over all of them.
+    # The summed axes are next to the rows, so that one contraction sums over all of them.
     order = (*kept, *summed, ndim - 2, ndim - 1)
     total = contract_rows(xp, xp.permute_dims(x, order), xp.permute_dims(y, order), kept=len(kept))
     # Of the summed axes, `total` has none, and the factor has those of size 1.

@@ -1,6 +1,6 @@
 """A folder that is written under another name and takes its own when it is whole: at any moment all of it, or none.
 
-The work goes on in `.NAME.partial` beside the path, which is locked, so that a second run for the same path stops at
+The work goes on in `.NAME.partial` next to the path, which is locked, so that a second run for the same path stops at
 once, and what a killed run left is told from what a run at work needs.
 """
 

@@ -14,7 +14,7 @@ from array_api_compat import array_namespace, device
 from pullback._autodiff.namespace import namespace_for, space_of
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.shapes import Like, cast, full, like
-from pullback._autodiff.tape import Joint, refuse_two_tapes
+from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import Traced, value_of
 from pullback._autodiff.transforms import constant
 from pullback._core import trees
@@ -131,7 +131,7 @@ def _node(call: _Call, inputs: list[Traced], values: list[Any], results: list[An
     """Add a node for a call to the tape; return its results, arrays of the level below, as traced ones."""
     tape, level = inputs[0]._tape, inputs[0]._namespace.depth
     if any(x._tape is not tape for x in inputs):
-        refuse_two_tapes()
+        raise_two_tapes()
     spaces = [namespace_for(x, level) for x in results]
     tape.mixed = tape.mixed or len({ns.raw for ns in (*spaces, *(x._namespace for x in inputs))}) > 1
     first = len(tape.nodes)

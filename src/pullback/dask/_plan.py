@@ -17,11 +17,11 @@ from pullback.dask._task import Place, Run
 
 # Starting a task takes some 0.2 ms, in which a core reads about a megabyte.
 TASK_BYTES = 8 * 2**20
-# A strip should stay in a cache, but must outweigh the sums that are added up after each; and a step's own float32 sums
-# are good for so many rows.
+# A strip should stay in a cache, but must outweigh the sums that are accumulated after each; and a step's own float32
+# sums are accurate for this number of rows.
 _STRIP_BYTES = 4 * 2**20
 _STRIP_ROWS = 1024, 16_384
-# Partial sums up to here are added up by a tree, so many at a time. Larger ones run along lanes, as many as fit here.
+# Partial sums up to this size are accumulated by a tree, FAN_IN at a time. Larger ones run along lanes that fit here.
 _TREE_BYTES = 4 * 2**20
 FAN_IN = 8
 _LANES_BYTES = 512 * 2**20
@@ -64,14 +64,14 @@ class Plan(NamedTuple):
 
     @property
     def lanes(self) -> int:
-        """Return the number of lanes to add up along; none where a tree is small enough."""
+        """Return the number of lanes to accumulate along; none where a tree is small enough."""
         if self.sum_bytes <= _TREE_BYTES:
             return 0
         fewest, most = _LANES
         return min(max(fewest, _LANES_BYTES // self.sum_bytes), most)
 
     def task_bytes(self, rows: int) -> int:
-        """Predict the memory that a task takes for a block of so many rows."""
+        """Predict the memory that a task takes for a block of this number of rows."""
         kept = sum(x.row_bytes for x in self.run.results)
         # A chunk that is compressed is there twice while it is read.
         strip = _STEP_ARRAYS * min(rows, self.run.strip) * (self.step_row_bytes + kept)

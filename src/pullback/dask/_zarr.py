@@ -116,7 +116,7 @@ def _reopen(array: ZarrArray, /) -> ZarrArray:
 
 
 def leave_mark(array: ZarrArray) -> tuple[str, str]:
-    """Write a small file beside the chunks of an array; return its name, and what kept it from being written."""
+    """Write a small file next to the chunks of an array; return its name, and what kept it from being written."""
     from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415 - as above
     from zarr.core.sync import sync  # noqa: PLC0415 - as above
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pullback._autodiff import jvp, vjp
 from pullback._autodiff.namespace import CREATION, INSPECTION, namespace_of_level
-from pullback._autodiff.rules.registry import REFUSED, WITHOUT_DERIVATIVE
+from pullback._autodiff.rules.registry import UNSUPPORTED, WITHOUT_DERIVATIVE
 from pullback._core import trees
 from tests.autodiff.rules.calls import CALLS, Call
 from tests.autodiff.rules.cases import Case
@@ -37,7 +37,7 @@ OF_PHASES = {"linalg.eigh", "linalg.svd"}
 OF_NUMBERS = {"arange", "astype", "fft.fftfreq", "fft.rfftfreq", "from_dlpack", "full", "linspace"}
 namespace_of_level(xp_numpy, 1)  # registers the rules
 NAMES = sorted(
-    set(CALLS) - WITHOUT_DERIVATIVE - set(REFUSED) - set(CREATION) - set(INSPECTION) - OF_PHASES - OF_NUMBERS
+    set(CALLS) - WITHOUT_DERIVATIVE - set(UNSUPPORTED) - set(CREATION) - set(INSPECTION) - OF_PHASES - OF_NUMBERS
 )
 # Their integer arrays are indices, counts or conditions.
 INDEXED = {"repeat", "take", "take_along_axis"}

@@ -5,12 +5,12 @@ from typing import Any
 from array_api_compat import device as device_of
 
 from pullback._autodiff.rules.manipulation import same, to_its_device
-from pullback._autodiff.rules.registry import REFUSED, rule
+from pullback._autodiff.rules.registry import UNSUPPORTED, rule
 from pullback._autodiff.typing import Array
 from pullback._core.typing import Namespace
 
-REFUSED["arange"] = "its length depends on its arguments. Write start + step * arange(n)"
-REFUSED["from_dlpack"] = "another library may share the memory. Use asarray(x), which stays within the library"
+UNSUPPORTED["arange"] = "its length depends on its arguments. Write start + step * arange(n)"
+UNSUPPORTED["from_dlpack"] = "another library may share the memory. Use asarray(x), which stays within the library"
 
 
 @rule

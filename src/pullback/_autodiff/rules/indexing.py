@@ -92,15 +92,15 @@ def _set_mask(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
     if hasattr(g, "chunks"):
         mask, *rest = key
         if type(mask) in _PLACES or any(not (item is Ellipsis or item == _WHOLE) for item in rest):
-            _refuse_mask("the mask must be the first index, and others whole slices")
+            _raise_mask("the mask must be the first index, and others whole slices")
         flat = xp.reshape(mask, (-1,)) if mask.ndim > 1 else mask
         if len(flat.chunks[0]) != len(g.chunks[0]):
-            _refuse_mask("the chunks of the result must be left as they are")
+            _raise_mask("the chunks of the result must be left as they are")
         return xp.reshape(put_rows(xp, g, flat), spec.shape) if mask.ndim > 1 else put_rows(xp, g, flat)
     return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), key if len(key) > 1 else key[0], g)
 
 
-def _refuse_mask(rule: str, /) -> NoReturn:
+def _raise_mask(rule: str, /) -> NoReturn:
     msg = (
         f"x[mask]: of chunked arrays, whose selections have unknown sizes, {rule}. Use where(mask, x, 0) in place of "
         "x[mask], or compute the sizes first"

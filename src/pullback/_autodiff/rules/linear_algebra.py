@@ -251,11 +251,11 @@ def _cholesky(xp: Namespace, g: Array, out: Array, upper: bool, /) -> Array:
 def qr(xp: Namespace, x: Array, /, *, mode: str = "reduced") -> Any:
     out = xp.linalg.qr(x, mode=mode)
     if mode != "reduced" and x.shape[-2] > x.shape[-1]:
-        return out, (_refuse, f"linalg.qr with mode={mode!r} {_NULL_SPACE} mode='reduced'")
+        return out, (_raise, f"linalg.qr with mode={mode!r} {_NULL_SPACE} mode='reduced'")
     return out, (_qr, x, *out)
 
 
-def _refuse(_: Namespace, gs: Any, msg: str, /) -> Array:
+def _raise(_: Namespace, gs: Any, msg: str, /) -> Array:
     del gs
     raise NotImplementedError(msg)
 
@@ -283,7 +283,7 @@ def _square_qr(xp: Namespace, of_q: Array, of_r: Array, q: Array, r: Array, /) -
 def svd(xp: Namespace, x: Array, /, *, full_matrices: bool = True) -> Any:
     out = xp.linalg.svd(x, full_matrices=full_matrices)
     if full_matrices and x.shape[-2] != x.shape[-1]:
-        return out, (_refuse, f"linalg.svd with full_matrices=True {_NULL_SPACE} full_matrices=False")
+        return out, (_raise, f"linalg.svd with full_matrices=True {_NULL_SPACE} full_matrices=False")
     return out, (_svd, *out)
 
 

@@ -32,7 +32,7 @@ UNARY: dict[str, Unary] = {}
 WITHOUT_DERIVATIVE: set[str] = set()
 """Functions whose results are constant almost everywhere, or no numbers."""
 
-REFUSED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {}
 """Functions that cannot be differentiated, and what to do instead."""
 
 

@@ -44,8 +44,8 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
     -----
     An example's loss is ``Σ_j exp(a_j) - y_j a_j``, the negative log likelihood without the term ``log(y_j!)``, which
     is the same for all `a`, and its gradient ``exp(a) - y`` [1]_. scikit-learn's ``HalfPoissonLoss`` and PyTorch's
-    ``poisson_nll_loss`` are the same. The relative error of the gradient is small beside ``exp(a) + y``, that of the
-    loss beside ``exp(a) + y |a|``.
+    ``poisson_nll_loss`` are the same. The error of the gradient is small relative to ``exp(a) + y``, that of the loss
+    relative to ``exp(a) + y |a|``.
 
     References
     ----------

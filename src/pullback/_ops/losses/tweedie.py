@@ -46,7 +46,7 @@ def gamma(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Re
     -----
     An example's loss is ``Σ_j a_j + y_j exp(-a_j)``, the negative log likelihood of a gamma distribution without the
     terms that are the same for all `a`, and its gradient ``1 - y exp(-a)`` [1]_. scikit-learn's ``HalfGammaLoss`` is
-    the same. The relative error of the gradient is small beside ``1 + y exp(-a)``.
+    the same. The error of the gradient is small relative to ``1 + y exp(-a)``.
 
     References
     ----------

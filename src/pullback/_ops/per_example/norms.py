@@ -116,7 +116,7 @@ def _row_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Arr
 
 
 def _gram_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Array | float | None, /) -> _Squares:
-    """Add up the products of two Gram matrices over the positions of (m, t, ·) arrays."""
+    """Sum the products of two Gram matrices over the positions of (m, t, ·) arrays."""
     of_z, of_da = conj(z) @ xp.matrix_transpose(z), da @ xp.matrix_transpose(conj(da))
     wide = accumulation_dtype(xp, da)
     of_z, of_da = xp.astype(of_z, wide, copy=False), xp.astype(of_da, wide, copy=False)
@@ -126,7 +126,7 @@ def _gram_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Ar
 
 
 def _formed_squares(xp: Namespace, conj: Elementwise, da: Array, z: Array, one: Array | float | None, /) -> _Squares:
-    """Form the gradients and add up their squares."""
+    """Form the gradients and sum their squares."""
     total = _sum_squares(xp, contract_rows(xp, conj(z), da, kept=1))
     if one is not None:
         da = da if isinstance(one, float) else da * one[..., None]
