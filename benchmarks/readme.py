@@ -13,10 +13,10 @@ WIDTH = 120
 
 
 def lines() -> list[str]:
-    """Return the lines: the machine, and one bullet each for speed, accuracy and batches larger than memory."""
-    parts = "affine", "accuracy", "pool", "scale"
+    """Return the lines: the machines, and one bullet each for speed, where it is slower, accuracy and large batches."""
+    parts = "affine", "accuracy", "pool", "scale", "tape"
     machines = sorted({machine(part)[0].removeprefix("machine").strip() for part in parts})
-    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(), _accuracy(), _larger_than_memory())
+    paragraphs = (f"Measured on {' and '.join(machines)}:", _speed(), _slower(), _accuracy(), _larger_than_memory())
     head, *bullets = (textwrap.wrap(said, WIDTH, subsequent_indent="  ") for said in paragraphs)
     return [*head, "", *(line for bullet in bullets for line in bullet)]
 
@@ -30,6 +30,23 @@ def _speed() -> str:
         "the geometric mean over all shapes, dtypes and directions. Forward and backward of 8 × 8 matrices are "
         f"{small['PyTorch']} times as fast as PyTorch's tape and {small['HIPS autograd']} times as fast as HIPS "
         "autograd."
+    )
+
+
+def _slower() -> str:
+    """Return the least ratios of all shapes, and what recording a function costs."""
+    least = {row["peer"]: row["least"] for row in rows("affine", "means")}
+    small = {row["peer"]: row["median"] for row in rows("affine", "small")}
+    by_hand = [
+        f"{row['median']} times for the {row['program'].partition(',')[0]}"
+        for row in rows("tape", "tape")
+        if row["times compared"] == "pullback / NumPy by hand"
+    ]
+    return (
+        f"- **Where it is slower.** Forward and backward of 8 × 8 matrices are {small['NumPy']} times as fast as plain "
+        f"NumPy. The least ratio of any shape is {least['NumPy']} to NumPy, {least['PyTorch']} to PyTorch and "
+        f"{least['JAX']} to JAX. `value_and_grad` takes longer than a gradient written by hand in NumPy: "
+        f"{', '.join(by_hand[:-1])} and {by_hand[-1]}."
     )
 
 
