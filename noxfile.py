@@ -167,7 +167,7 @@ def large(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
-    run_in_dev(session, "pytest", *APART["peers"])
+    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["peers"], env={"COVERAGE_FILE": ".coverage.peers"})
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 

@@ -20,7 +20,8 @@ ARRAYS: set[type] = set()
 def is_operator(z: Matrix, /) -> bool:
     """Whether `z` multiplies arrays, but is no dense array of the standard."""
     if hasattr(z, "is_sparse_csr"):  # of PyTorch, whose sparse and dense tensors have one type
-        return bool(z.is_sparse or z.is_sparse_csr)
+        # A masked tensor has methods of these names, and is refused where arrays are checked.
+        return z.is_sparse is True or z.is_sparse_csr is True
     if is_array_api_obj(z):
         ARRAYS.add(type(z))
         return False

@@ -15,8 +15,6 @@ from sklearn.linear_model import LogisticRegression
 import pullback as pb
 from tests.harness.pair_laws import EPS, C
 
-pytestmark = pytest.mark.backends("numpy")
-
 FORMS = {
     "csr_array": sp.csr_array,
     "csc_array": sp.csc_array,
@@ -135,7 +133,8 @@ def test_blocks_of_accumulate() -> None:
 @pytest.mark.parametrize(("w", "right"), [((3,), (4,)), ((3, 2), (4, 2))])
 def test_torch(w: Any, right: Any) -> None:
     """PyTorch's sparse tensors have the type of its dense ones; results are its dense tensors."""
-    torch = pytest.importorskip("torch")
+    import torch  # noqa: PLC0415
+
     rng = np.random.default_rng(61)
     dense = np.where(rng.random((400, 3)) < 0.5, rng.random((400, 3)), 0)
     weights, upstream = torch.asarray(rng.random(w)), torch.asarray(rng.random((400, *right[1:])))
