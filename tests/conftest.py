@@ -1,10 +1,18 @@
 """Which array library the tests run on: ``pytest --backend NAME``, one of the files in backends/."""
 
+import signal
+
 import pytest
 
 from tests.harness.backend import Backend, deviations, load
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
+
+
+def pytest_sessionstart() -> None:
+    """Let tests send Ctrl-C: a command that a shell starts in the background ignores it, and so would its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
