@@ -346,3 +346,14 @@ def test_jvp_refuses_no_tangent(backend_one_device: Backend) -> None:
     message = r"^affine_jvp: at least one tangent must be given; got none\. Pass z_tangent, w_tangent or b_tangent$"
     with pytest.raises(ValueError, match=message):
         affine_jvp(z, w)
+
+
+@pytest.mark.backends("dask")
+def test_unknown_features(backend_one_device: Backend) -> None:
+    """Features of unknown number, as a lazy selection leaves them, are multiplied."""
+    rng = np.random.default_rng(19)
+    z, w, chosen = rng.standard_normal((5, 3)), rng.standard_normal((3, 2)), np.asarray([True, False, True])
+    # In one chunk: Dask itself cannot align chunks of unknown sizes.
+    lazy_z, lazy_w, mask = (backend_one_device.asarray(x).rechunk(-1) for x in (z, w, chosen))
+    a = backend_one_device.numpy(affine_forward(lazy_z[:, mask], lazy_w[mask, :]))
+    np.testing.assert_allclose(a, z[:, chosen] @ w[chosen], rtol=1e-6)
