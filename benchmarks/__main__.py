@@ -60,6 +60,8 @@ def main() -> int:
         )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
     os.environ.setdefault(*WAIT)
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
     return _run(parts, peers, unset, options.save, quick=options.quick)
 
 
