@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -38,6 +39,10 @@ def test_range() -> None:
         float_option("f", "x", math.nan, above=0, most=math.inf)
     with pytest.raises(ValueError, match=r"^f: x must be finite; got -inf$"):
         float_option("f", "x", -math.inf)
+    assert float_option("f", "x", 0, least=0, below=1) == 0
+    for value in (-0.5, 1, sys.float_info.max, math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"^f: x must be finite and at least 0 and below 1; got"):
+            float_option("f", "x", value, least=0, below=1)
 
 
 @pytest.mark.parametrize(

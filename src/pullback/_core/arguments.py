@@ -192,7 +192,7 @@ def float_option(  # noqa: PLR0913 - the option, its range and advice on it
     array, is a TypeError.
     """
     number = value if type(value) is float else _number(function, name, value)
-    if above < number <= most and (least <= number < below or number == most):
+    if above < number <= most and least <= number and (number < below or below == math.inf):
         return number
     rules = ["finite"] if most == _LARGEST else []
     rules += [f"above {above:g}"] if above > -math.inf else []
