@@ -13,7 +13,7 @@ from pullback._autodiff.rules.manipulation import INVERSES
 from pullback._autodiff.rules.registry import UNSUPPORTED, Unary
 from pullback._autodiff.shapes import cast, fit, full, like, zeros
 from pullback._autodiff.tape import Joint, raise_two_tapes
-from pullback._autodiff.traced import SCALARS, Traced, adapted, binary
+from pullback._autodiff.traced import SCALARS, Traced, adapted, binary, innermost
 from pullback._autodiff.views import link
 from pullback._core.typing import Namespace
 
@@ -87,12 +87,7 @@ def inspecting_function(plain: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function of dtypes and shapes, which takes traced arrays for theirs."""
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        def value(x: Any) -> Any:
-            while type(x) is Traced:
-                x = x._value
-            return x
-
-        return plain(*map(value, args), **{k: value(v) for k, v in kwargs.items()})
+        return plain(*map(innermost, args), **{k: innermost(v) for k, v in kwargs.items()})
 
     function.__name__ = plain.__name__
     return function

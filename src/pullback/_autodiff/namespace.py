@@ -27,7 +27,7 @@ from pullback._autodiff.hot import HOT
 from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
 from pullback._autodiff.rules.registry import METHODS, RULES, UNARY, UNSUPPORTED, WITHOUT_DERIVATIVE
 from pullback._autodiff.rules.special import special
-from pullback._autodiff.traced import SCALARS, Traced
+from pullback._autodiff.traced import SCALARS, Traced, innermost
 from pullback._autodiff.typing import Array
 from pullback._autodiff.views import changed, changes, is_basic, link
 from pullback._core.dtypes import is_dtype
@@ -189,9 +189,8 @@ class TracedNamespace:
 
     def raw_size(self, x: Traced, /) -> Any:
         """Return the number of entries."""
-        while type(x) is Traced:
-            x = x._value
-        return x.size if not callable(x.size) else functools.reduce(lambda a, b: a * b, x.shape, 1)
+        value = innermost(x)
+        return value.size if not callable(value.size) else functools.reduce(lambda a, b: a * b, value.shape, 1)
 
     def transposed(self, x: Traced, /) -> Traced:
         """Return ``x.T``."""
@@ -231,10 +230,7 @@ class TracedNamespace:
 
     def changes_by(self, name: str, x: Traced, /) -> bool:
         """Whether the library's arrays have an operation in place, by the operator's name."""
-        value: Any = x
-        while type(value) is Traced:
-            value = value._value
-        return hasattr(type(value), f"__i{name}__")
+        return hasattr(type(innermost(x)), f"__i{name}__")
 
     def assign(self, x: Traced, new: Traced, /) -> Traced:
         """Carry out an in-place operation whose result is `new`: in the dtype and shape of `x`."""

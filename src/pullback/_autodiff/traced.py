@@ -178,6 +178,13 @@ class Traced:
         return self
 
 
+def innermost(x: Any, /) -> Any:
+    """Return the library's array that an array of any level holds; whatever is not traced stays as it is."""
+    while type(x) is Traced:
+        x = x._value
+    return x
+
+
 def value_of(x: Any, /) -> Any:
     """Return the array that a constant holds; an active array stays as it is, as does whatever is not traced."""
     while type(x) is Traced and x._index < 0:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff.traced import Traced
+from pullback._autodiff.traced import Traced, innermost
 from pullback._core.typing import Namespace
 
 _PLACES = frozenset({int, slice, type(None), type(Ellipsis)})
@@ -54,7 +54,7 @@ def link(
     parent: Traced, view: Traced, read: Callable[[Traced], Traced], write: Callable[[Traced, Traced], Traced], /
 ) -> Traced:
     """Link a view: ``read(parent)`` makes it again, and ``write(parent, view)`` returns its changed parent."""
-    if view is parent or type(_plain(view)) is not type(_plain(parent)):  # an entry of NumPy's is no array
+    if view is parent or type(innermost(view)) is not type(innermost(parent)):  # an entry of NumPy's is no array
         return view
     family = _family(view)
     family.parent, family.read, family.write = parent, read, write
@@ -85,9 +85,3 @@ def _refresh(x: Traced, source: Traced | None, /) -> None:
         if child is not None and child is not source:
             child._become(child._family.read(x))
             _refresh(child, None)
-
-
-def _plain(x: Any, /) -> Any:
-    while type(x) is Traced:
-        x = x._value
-    return x

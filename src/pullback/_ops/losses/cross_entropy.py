@@ -274,10 +274,9 @@ def _with_class_weights(
     if weights is not None and not (hasattr(weights, "shape") and same_shape(weights.shape, y.shape)):
         return weights  # an error of its own
     # The loss of an index that is out of range is NaN, whichever weight it has here.
-    classes = xp.arange(a.shape[-1], device=device(a))
+    _, inside, classes = _indices(xp, a, y)
     of_classes = xp.astype(class_weights, a.dtype, copy=False)
-    hit = xp.equal(xp.astype(y, classes.dtype)[..., None] % a.shape[-1], classes)
-    factors = sum_last(xp, xp.where(hit, of_classes, 0.0))[..., 0]
+    factors = sum_last(xp, xp.where(xp.equal(inside, classes), of_classes, 0.0))[..., 0]
     return factors if weights is None else factors * xp.astype(weights, factors.dtype)
 
 

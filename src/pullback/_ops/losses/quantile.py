@@ -1,5 +1,7 @@
 """Absolute errors: alike on both sides, and the quantile loss, whose sides differ."""
 
+from typing import Any
+
 from pullback._core.arguments import float_option
 from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
@@ -252,11 +254,12 @@ def _share(function: str, q: float, /) -> float:
 
 
 # The targets leave errors on both sides of the kink, none on it.
+_INPUTS: dict[str, Any] = {"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]}
 ABSOLUTE_ERROR = Pair(
     "absolute_error",
     absolute_error,
     None,
-    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    inputs=_INPUTS,
     needs=("a", "y"),
     hessian_product=absolute_error_hessian_product,
     real=True,
@@ -265,7 +268,7 @@ QUANTILE = Pair(
     "quantile",
     quantile,
     None,
-    inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
+    inputs=_INPUTS,
     needs=("a", "y"),
     hessian_product=quantile_hessian_product,
     real=True,
