@@ -178,7 +178,7 @@ def test_names_in_prose_are_links(read: dict[Path, Reader]) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "inventories").glob("*.txt")), ids=lambda path: path.stem)
 def test_inventory_names_exist(path: Path) -> None:
-    """What the committed inventories name, the library has."""
+    """Each library has the names that the committed inventories list."""
     for line in path.read_text().splitlines()[3:]:
         name, kind, _ = line.split()
         module, _, attribute = (name, "", "") if kind == "mod" else name.rpartition(".")

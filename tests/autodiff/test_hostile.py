@@ -185,7 +185,7 @@ def test_threads() -> None:
 
 
 def test_arrays_of_two_tapes() -> None:
-    """What another thread or an earlier call differentiates is no constant here."""
+    """An array that another thread or an earlier call differentiates is no constant here."""
     uses: list[Callable[[Any, Any], Any]] = [
         lambda _, y: y @ y,
         lambda x, y: total(x * y),

@@ -265,7 +265,7 @@ def test_masked_tensor() -> None:
 
 @pytest.mark.backends("torch")
 def test_first_calls_of_a_process(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
-    """What one compiled call puts into a cache does not break the guards of another dtype's."""
+    """Compiled calls of two dtypes work before any eager call: the caches that they fill do not break their guards."""
     for cache in (arguments._usual, arguments._plain):  # noqa: SLF001
         for key in [*cache]:
             monkeypatch.delitem(cache, key)

@@ -1,4 +1,4 @@
-"""The hints of what to install name packages that can be had, and are those of the extras."""
+"""Installation hints name packages that exist before a release, those of the extras."""
 
 import tomllib
 from pathlib import Path

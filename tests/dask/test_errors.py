@@ -251,7 +251,7 @@ def test_shared_is_a_tuple(shared: Any) -> None:
 
 
 def test_structure_on_wide_blocks() -> None:
-    """What the step returns for float16 and for float32, in which it runs, has one structure."""
+    """A step must return the same structure for float16 and for float32, in which it runs."""
     x = da.ones((4, 2), chunks=2, dtype="float16")
     with pytest.raises(ValueError, match=SAME + r"got \['0', '1'\], and \['0'\] on zero rows$"):
         accumulate(lambda x: sums(*[x] * (1 if x.dtype == "float16" else 2)), x)

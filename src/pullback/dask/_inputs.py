@@ -19,7 +19,7 @@ from pullback.dask._compat import empty_block
 COPIED_BYTES = 64 * 2**20
 
 Outputs = tuple[Array, ...]
-"""The arrays of what a step returns, in order."""
+"""The arrays that a step returns, in order."""
 
 
 class Result(NamedTuple):

@@ -129,7 +129,7 @@ def test_unknown_rows(backend_one_device: Backend, name: str) -> None:
 
 @pytest.mark.backends("dask")
 def test_unknown_selections(backend_one_device: Backend) -> None:
-    """What a lazy mask leaves has a gradient, 0 elsewhere."""
+    """A selection by a lazy mask has a gradient, which is 0 for the entries not selected."""
     b = backend_one_device
 
     def total(x: Any) -> Any:

@@ -288,7 +288,7 @@ def test_getitem(backend_one_mode: Backend) -> None:
 
 
 def test_setitem(backend_one_mode: Backend) -> None:
-    """What is written, once with a number and once with an array that fits, and what others' names and views show."""
+    """Assignments of a number and of an array that fits change the array, its other names and its views."""
     b = backend_one_mode
 
     def write(xp: Any, x: Any, key: Any) -> Any:
