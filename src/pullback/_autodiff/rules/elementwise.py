@@ -73,7 +73,7 @@ def logaddexp(xp: Namespace, x1: Any, x2: Any, /) -> Any:
 
 def _logaddexp(xp: Namespace, g: Array, x: Any, other: Any, /) -> Array:
     # Equal infinities have a difference of 0 here, instead of NaN.
-    x, other = _array(xp, x, g), _array(xp, other, g)
+    x, other = as_array(xp, x, g), as_array(xp, other, g)
     same = (x == other) & xp.isinf(x)
     return g * sigmoid(xp, xp.where(same, 0, x) - xp.where(same, 0, other))
 
@@ -131,8 +131,8 @@ def _atan2_x2(xp: Namespace, g: Array, x1: Any, x2: Any, /) -> Array:
 
 def _over_square(xp: Namespace, g: Array, x: Any, y: Any, /) -> Array:
     """Return ``x / (x² + y²)``, and 0 at 0 and at infinity."""
-    x = _array(xp, x, g)
-    length = _not_zero(xp, xp.hypot(x, _array(xp, y, g)))
+    x = as_array(xp, x, g)
+    length = _not_zero(xp, xp.hypot(x, as_array(xp, y, g)))
     return xp.where(xp.isinf(length), 0, x) / length / length
 
 
@@ -211,7 +211,7 @@ def _pow_x1(xp: Namespace, g: Array, x1: Array, x2: Any, /) -> Array:
 
 
 def _pow_x2(xp: Namespace, g: Array, x1: Any, x2: Array, out: Array, /) -> Array:
-    x1 = _array(xp, x1, g)
+    x1 = as_array(xp, x1, g)
     x1 = xp.where((x1 == 0) & (x2 == 0), 1, x1)
     return strong_log(xp, strong_product(xp, g, conj(xp, out)), conj(xp, x1))
 
@@ -225,7 +225,7 @@ def hypot(xp: Namespace, x1: Any, x2: Any, /) -> Any:
 def _hypot(xp: Namespace, g: Array, x: Any, y: Any, out: Array, /) -> Array:
     # At infinity the direction counts alone: that of an infinite entry, or of the diagonal between two.
     far = xp.isinf(out)
-    x, y = (xp.where(far, _at_infinity(xp, part), part) for part in (_array(xp, x, out), _array(xp, y, out)))
+    x, y = (xp.where(far, _at_infinity(xp, part), part) for part in (as_array(xp, x, out), as_array(xp, y, out)))
     return strong_multiply(xp, g, x / _not_zero(xp, xp.where(far, xp.hypot(x, y), out)))
 
 
@@ -351,10 +351,10 @@ def operator_mod(xp: Namespace, x1: Any, x2: Any, /) -> Any:
 
 
 def _quotient(xp: Namespace, g: Array, x1: Any, x2: Array, /) -> Array:
-    return -strong_multiply(xp, g, xp.floor_divide(_array(xp, x1, g), x2))
+    return -strong_multiply(xp, g, xp.floor_divide(as_array(xp, x1, g), x2))
 
 
-def _array(xp: Namespace, x: Any, g: Array, /) -> Array:
+def as_array(xp: Namespace, x: Any, g: Array, /) -> Array:
     """Return an argument in the dtype of the cotangent; a number as an array."""
     if isinstance(x, int | float | complex):
         return xp.full_like(g, x)

@@ -18,6 +18,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from pullback._autodiff.rules.elementwise import as_array
 from pullback._autodiff.rules.registry import RULES, UNARY, WITHOUT_DERIVATIVE, Unary, in_extension
 from pullback._autodiff.rules.strong import conj, is_complex, strong_divide, strong_log, strong_multiply
 from pullback._autodiff.typing import Array
@@ -132,12 +133,9 @@ def _unknown(_: Namespace, g: Array, what: str, /) -> Array:
 
 def _array(xp: Namespace, x: Any, g: Array, /) -> Array:
     """Return an argument in the precision of the cotangent, real if it is real; a number as an array of that shape."""
-    number = isinstance(x, int | float)
-    if is_complex(xp, g.dtype) and (number or not is_complex(xp, x.dtype)):
+    if is_complex(xp, g.dtype) and (isinstance(x, int | float) or not is_complex(xp, x.dtype)):
         g = xp.real(g)
-    if number:
-        return xp.full_like(g, x)
-    return x if x.dtype == g.dtype else xp.astype(x, g.dtype)
+    return as_array(xp, x, g)
 
 
 def _polynomial(x: Array, series: Sequence[float], /) -> Array:
