@@ -33,7 +33,7 @@ class Activation(NamedTuple):
     """A layer without parameters: any pair of a forward and a backward.
 
     Those of this library are `RELU`, `LEAKY_RELU`, `SOFTPLUS`, `SIGMOID`, `TANH`, `SILU`, `GELU`, `SOFTMAX` and
-    `LOG_SOFTMAX`, each with its pair's default options.
+    `LOG_SOFTMAX`, each with the default options of its pair. `functools.partial` of both functions gives others.
 
     Attributes
     ----------
@@ -43,6 +43,20 @@ class Activation(NamedTuple):
         Takes the upstream gradient and what the layer saves, and returns the gradient for its input.
     saves : {"input", "output"}
         The array that the backward takes. An array that a neighbouring layer saves too costs no memory.
+
+    Examples
+    --------
+    A softmax over the axis before the last, in which a position of padding has no share:
+
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> from pullback import Activation, softmax_backward, softmax_forward, stack_forward
+    >>> options = {"axis": -2, "mask": np.asarray([[True], [True], [False]])}
+    >>> layer = Activation(partial(softmax_forward, **options), partial(softmax_backward, **options), "output")
+    >>> stack_forward([layer], np.asarray([[1.0], [1.0], [7.0]])).a
+    array([[0.5],
+           [0.5],
+           [0. ]])
     """
 
     forward: Callable[[Any], Any]
