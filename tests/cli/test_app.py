@@ -74,7 +74,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     ("arguments", "expected"),
     [
         ([], ["Usage: pullback", "Start with pullback demo", "demo Train a classifier", "backends List the array"]),
-        ([], ["gradient Compute the gradients of an affine map for a batch on disk"]),
+        ([], ["gradient Compute a loss and its gradients for a batch on disk"]),
         (["--help"], ["Usage: pullback", "--version"]),
         (["demo", "--help"], ["--backend", "NAME", "Example: pullback demo --backend dask", "Exits with 1 if"]),
         (

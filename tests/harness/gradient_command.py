@@ -1,5 +1,6 @@
 """Runs `pullback gradient`, writes what it reads and checks what it writes."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +44,11 @@ class Outcome(NamedTuple):
 FILL = "--fill-missing"
 
 
-def arguments(*more: str, z: str = "z.npy", upstream: str = "da.npy") -> list[str]:
-    return ["gradient", "--z", z, "--upstream", upstream, "--weights", "w.npy", "--output", "out.zarr", *more]
+def arguments(*more: str, **files: str) -> list[str]:
+    """Return the arguments of the command; an empty path leaves a file out."""
+    given = {"z": "z.npy", "upstream": "da.npy", "weights": "w.npy", **files}
+    options = [x for name, path in given.items() if path for x in (f"--{name.replace('_', '-')}", path)]
+    return ["gradient", *options, "--output", "out.zarr", *more]
 
 
 def gradient(*more: str, **files: str) -> Outcome:
@@ -120,3 +124,9 @@ def rows(printed: str) -> dict[str, str]:
     """Return the rows of the plan by their names."""
     lines = (line.rsplit("  ", 1) for line in printed.splitlines()[2:])
     return {name.strip(): value.strip() for name, value in lines}
+
+
+def follow(advice: str) -> None:
+    """Run the Python command that an error ends with."""
+    words = shlex.split(advice[advice.index("python -c") :])
+    subprocess.run([sys.executable, *words[1:]], check=True)  # noqa: S603 - what the line says

@@ -138,16 +138,71 @@ def application() -> "Typer":
         z: Annotated[
             Path, typer.Option(metavar="Z", readable=False, help="The inputs of the affine map, shape (m, ..., k).")
         ],
-        upstream: Annotated[
-            Path, typer.Option(metavar="DA", readable=False, help="The gradient for its outputs, shape (m, ..., n).")
+        weights: Annotated[
+            Path, typer.Option(metavar="W", readable=False, help="Its weights, shape (k, n), or (k,) for one output.")
         ],
-        weights: Annotated[Path, typer.Option(metavar="W", readable=False, help="Its weights, shape (k, n).")],
         output: Annotated[
-            Path, typer.Option(metavar="OUT", readable=False, help="The Zarr group to write dz, dw and db to.")
+            Path, typer.Option(metavar="OUT", readable=False, help="The Zarr group to write loss, dz, dw and db to.")
         ],
+        targets: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="Y",
+                readable=False,
+                help="The targets of the loss, shape (m, ..., n); integers of shape (m, ...) are the class indices of "
+                "softmax_cross_entropy.",
+            ),
+        ] = None,
+        loss: Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAME",
+                help="squared_error, logistic, softmax_cross_entropy, poisson or huber, as the functions of these "
+                "names compute them.",
+            ),
+        ] = None,
+        bias: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="B",
+                readable=False,
+                help="The bias of the affine map, shape (n,), or () for one output.",
+                show_default="zero",
+            ),
+        ] = None,
+        example_weights: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="S",
+                readable=False,
+                help="A weight for each example, shape (m, ...), or for each output. Examples of weight 0 are absent.",
+                show_default="all 1",
+            ),
+        ] = None,
+        reduction: Annotated[
+            str | None,
+            typer.Option(
+                metavar="NAME",
+                help="mean or sum over the examples. A mean is divided by the sum of their weights.",
+                show_default="mean",
+            ),
+        ] = None,
+        upstream: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DA",
+                readable=False,
+                help="In place of targets and a loss: the gradient of a loss for the outputs, shape (m, ..., n).",
+            ),
+        ] = None,
         wrt: Annotated[
-            str, typer.Option(metavar="NAMES", help="What to differentiate for: some of z, w, b.")
-        ] = "z,w,b",
+            str | None,
+            typer.Option(
+                metavar="NAMES",
+                help="What to differentiate for: some of z, w, b.",
+                show_default="w,b with --loss, z,w,b with --upstream",
+            ),
+        ] = None,
         memory: Annotated[
             str,
             typer.Option(
@@ -189,11 +244,14 @@ def application() -> "Typer":
         ] = False,
         no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no bar on a terminal.")] = False,
     ) -> None:
-        """Compute the gradients of an affine map for a batch on disk, larger than memory.
+        """Compute a loss and its gradients for a batch on disk, larger than memory.
 
-        For a = z w + b and a loss with the gradient DA for a: dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
-        The inputs are `.npy` files or folders of Zarr arrays, with floating numbers. Every part of them is read once;
-        of Zarr arrays with unequal chunks, some parts of the smaller one are read twice.
+        The model is affine, a = z w + b. With --targets and --loss, the command computes the loss of a and its
+        gradients dw and db, and dz if --wrt names z. With --upstream DA, the gradient of any loss for a, it computes
+        dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
+
+        The inputs are `.npy` files or folders of Zarr arrays. Every part of them is read once, example weights twice
+        for a mean; of Zarr arrays with unequal chunks, some parts of the smaller ones are read twice.
 
         The bits of the result depend on the rows of a block, and those on the inputs and on --memory where it is short.
 
@@ -202,6 +260,8 @@ def application() -> "Typer":
 
         Exits with 1 if the run fails, with 2 if there is something to install or to correct first, and with 128 and the
         number of the signal if it is interrupted, 130 for Ctrl-C.
+
+        Example: `pullback gradient --z z.npy --targets y.npy --loss logistic --weights w.npy --output gradients.zarr`
 
         Example: `pullback gradient --z z.npy --upstream da.npy --weights w.npy --output gradients.zarr`
         """
@@ -212,6 +272,11 @@ def application() -> "Typer":
             progress=not no_progress,
             z=z,
             upstream=upstream,
+            targets=targets,
+            loss=loss,
+            bias=bias,
+            example_weights=example_weights,
+            reduction=reduction,
             weights=weights,
             wrt=wrt,
             output=output,

@@ -47,8 +47,9 @@ class Plan(NamedTuple):
     places: list[Place]
     """For each block, where it lies in the batch."""
     row_bytes: int
-    """The bytes of a row of all arrays of the batch, and `step_row_bytes` where narrow floats are widened."""
+    """The bytes of a row of all arrays of the batch."""
     step_row_bytes: int
+    """The same in a step, where narrow floats are widened, and of what the step says that it makes of a row."""
     lazy: HighLevelGraph
     """The graphs of shared arrays that are lazy."""
 
@@ -94,6 +95,8 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
 ) -> Plan:
     """Divide the batch into blocks, each with the tasks that read it."""
     row_bytes = sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in batch)
+    # A step may say how large a row is of what it makes of these.
+    made_bytes = getattr(step, "made_row_bytes", 0)
     several = 1 if math.isnan(sum(sizes)) else max(1, TASK_BYTES // max(max(sizes) * row_bytes, 1))
     nodes, blocks, within = divide(batch, several)
     leaves = trees.leaves(shared)
@@ -101,7 +104,7 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
     held = trees.rebuild(shared, lambda x: empty_block(x) if isinstance(x, da.Array) else x)
     where = tuple(i for i, x in enumerate(leaves) if isinstance(x, da.Array))
     low, high = _STRIP_ROWS
-    strip = min(max(low, _STRIP_BYTES // max(row_bytes, 1)), high)
+    strip = min(max(low, _STRIP_BYTES // max(row_bytes, made_bytes, 1)), high)
     least = min(max(1, _LEAST_BYTES // max(row_bytes, 1)), strip)
     narrow = tuple(i for i, x in enumerate(batch) if is_narrow(x))
     starts = list(running(sizes, initial=0))
@@ -113,6 +116,6 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
         within=within,
         places=[Place(i, starts[i], sizes[i : i + several]) for i in range(0, len(sizes), several)],
         row_bytes=row_bytes,
-        step_row_bytes=sum(max(x.dtype.itemsize, 4) * math.prod(x.shape[1:]) for x in batch),
+        step_row_bytes=made_bytes + sum(max(x.dtype.itemsize, 4) * math.prod(x.shape[1:]) for x in batch),
         lazy=HighLevelGraph.merge(*(x.dask for x in lazy)),
     )

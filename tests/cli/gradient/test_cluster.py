@@ -17,6 +17,7 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 
+from pullback import affine_backward, softmax_cross_entropy
 from pullback._cli.gradient import files
 from tests.harness.gradient_command import FILL, check, fault, finish, gradient, left, ones, save, start, to_zarr
 
@@ -35,6 +36,30 @@ def test_cluster(cluster: LocalCluster) -> None:
     result = gradient("--scheduler", cluster.scheduler_address, z="z.zarr")
     assert (result.status, result.stderr) == (0, "")
     check("dz", "dw", "db")
+
+
+def test_cluster_and_a_loss(cluster: LocalCluster) -> None:
+    save()
+    to_zarr("z", chunks=(100, 7))
+    y = np.arange(1_000) % 3
+    np.save("y.npy", y)
+    np.save("s.npy", np.ones(1_000))
+    options = ["--scheduler", cluster.scheduler_address, "--loss", "softmax_cross_entropy", "--overwrite"]
+    paths = {"z": "z.zarr", "upstream": "", "targets": "y.npy", "example_weights": "s.npy"}
+    result = gradient(*options, **paths)
+    assert (result.status, result.stderr) == (0, "")
+    dw: Any = zarr.open_array("out.zarr/dw", mode="r")
+    z, w = np.load("z.npy"), np.load("w.npy")
+    expected: Any = affine_backward(softmax_cross_entropy(z @ w, y).da, z, w).dw
+    np.testing.assert_allclose(dw[...], expected, rtol=1e-4)
+    y[700] = 3
+    np.save("y.npy", y)
+    fault(
+        gradient(*options, **paths),
+        1,
+        "must be class indices from 0 to 2, as --weights has 3 columns; got 3",
+        "rows [0:",
+    )
 
 
 def test_cluster_and_a_corrupt_chunk(cluster: LocalCluster) -> None:

@@ -1,10 +1,7 @@
 """The files that the command reads: what is wrong with them is said in one line, before or during the run."""
 
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,19 @@ import zarr
 
 import pullback.dask
 from pullback._cli.gradient import files
-from tests.harness.gradient_command import FILL, POWERLESS, check, fault, finish, gradient, left, save, start, to_zarr
+from tests.harness.gradient_command import (
+    FILL,
+    POWERLESS,
+    check,
+    fault,
+    finish,
+    follow,
+    gradient,
+    left,
+    save,
+    start,
+    to_zarr,
+)
 
 
 def test_file_is_gone() -> None:
@@ -190,12 +199,6 @@ def test_inputs_are_wrong(spoil: Callable[[], object], words: list[str]) -> None
     spoil()
     fault(gradient(), 2, *words)
     assert left() == set()
-
-
-def follow(advice: str) -> None:
-    """Run the Python command that an error ends with."""
-    words = shlex.split(advice[advice.index("python -c") :])
-    subprocess.run([sys.executable, *words[1:]], check=True)  # noqa: S603 - what the line says
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("npy", "int64"), ("npy", "longdouble"), ("zarr", "int64")])

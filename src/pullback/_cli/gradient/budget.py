@@ -1,11 +1,15 @@
 """The memory that `pullback gradient` takes, from shapes, dtypes and codecs alone."""
 
-from math import ceil
+from math import ceil, prod
 from typing import NamedTuple
 
 from pullback._cli.gradient.files import File
 from pullback._cli.gradient.heap import KEPT_BYTES
+from pullback._core.typing import DType
 from pullback.dask._plan import Plan
+
+# The arrays of the size of the outputs that a step holds at a time: at most 8, in `logistic` with a weight an output.
+LOSS_ARRAYS = 8
 
 
 class Budget(NamedTuple):
@@ -13,38 +17,42 @@ class Budget(NamedTuple):
 
     plan: Plan
     """A plan of any number of blocks: what it holds for strips and sums is the same."""
+    batch: tuple[File, ...]
+    """The arrays that are divided into blocks."""
+    shared: tuple[File, ...]
+    """The arrays that every block gets whole."""
     z: File
-    upstream: File
-    weights: File
     stores_rows: bool
     """Whether dz is written."""
+    output_row_bytes: int
+    """The bytes of the outputs for a row where the step computes these and their loss, else 0."""
+    dtype: DType
+    """The dtype that a step computes in."""
     threads: int
     """The threads of a process."""
 
     def task(self, rows: int, /) -> int:
         """Predict the memory of a task for a block with this number of rows."""
         strip = min(rows, self.plan.run.strip)
-        upstream, z = (file.held_bytes(rows, strip) for file in (self.upstream, self.z))
+        held = sum(file.held_bytes(rows, strip) for file in self.batch)
+        reading = max(file.reading_bytes(rows) for file in self.batch)
         dz = rows * self.z.row_bytes if self.stores_rows else 0
-        step = strip * (_wide(self.upstream) + _wide(self.z)) + 3 * self.plan.sum_bytes
+        outputs = LOSS_ARRAYS * self.output_row_bytes
+        step = strip * (sum(map(self._cast_bytes, self.batch)) + outputs) + 3 * self.plan.sum_bytes
         if self.stores_rows and strip < rows:
-            step += strip * (_wide(self.z) or self.z.row_bytes)
-        # Compressed, a chunk of dz may be as large as before.
-        written = dz
-        reading_upstream = upstream + self.upstream.reading_bytes(rows)
-        reading_z = upstream + z + self.z.reading_bytes(rows)
-        # The thread and the one that decodes for it hold freed memory each.
-        return 2 * KEPT_BYTES + max(reading_upstream, reading_z, upstream + z + dz + max(step, written))
+            step += strip * (self._cast_bytes(self.z) or self.z.row_bytes)
+        # Compressed, a chunk of dz may be as large as before. The thread and the one that decodes for it hold freed
+        # memory each.
+        return 2 * KEPT_BYTES + held + max(reading, dz + max(step, dz))
 
     def process(self, rows: int, /) -> int:
         """Predict the memory of a process whose threads work on blocks of this number of rows."""
         blocks = max(ceil(sum(self.plan.chunks) / rows), 1)
         # Fewer blocks than places for sums take fewer of them.
         held = min(self.plan._replace(blocks=[[]] * blocks).held_bytes(), blocks * self.plan.sum_bytes)
-        weights = self.weights.nbytes + _wide(self.weights) * self.weights.shape[0]
-        return min(self.threads, blocks) * self.task(rows) + held + weights
+        shared = sum(file.nbytes + prod(file.shape[:1]) * self._cast_bytes(file) for file in self.shared)
+        return min(self.threads, blocks) * self.task(rows) + held + shared
 
-
-def _wide(file: File, /) -> int:
-    """Return the bytes of a row once it is widened to float32; 0 where it is not."""
-    return 2 * file.row_bytes if file.dtype.itemsize == 2 else 0
+    def _cast_bytes(self, file: File, /) -> int:
+        """Return the bytes of a row once it is cast to the dtype that a step computes in; 0 where it is not."""
+        return 0 if file.dtype == self.dtype else prod(file.shape[1:]) * self.dtype.itemsize

@@ -10,7 +10,7 @@ from pullback._cli.console import CommandError
 from pullback._cli.gradient import plan as planning
 from pullback._cli.gradient.files import check_local
 from pullback._cli.gradient.plan import Job, Options
-from pullback._cli.gradient.run import compute_gradients
+from pullback._cli.gradient.run import Done, compute_gradients
 from pullback._cli.gradient.team import team
 from pullback._cli.signals import Interrupted, Signals
 from pullback.dask._atomic import recover
@@ -29,7 +29,7 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
         if line:
             console.say(err, f"pullback gradient: {line}")
 
-    job, seconds, left = None, 0.0, ""
+    job, done = None, Done(0.0, None, "")
     try:
         check_local(asked.output)
         if not plan:
@@ -39,7 +39,7 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
             for gap in job.gaps:
                 note(gap)
             if not plan:
-                seconds, left = compute_gradients(job, signals, progress=progress and err.is_terminal)
+                done = compute_gradients(job, signals, progress=progress and err.is_terminal)
     except ModuleNotFoundError:
         raise
     except (Exception, Interrupted) as error:
@@ -47,11 +47,12 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
     if plan:
         _show_plan(out, job)
         return
-    note(left and f"{asked.output} is the new output, and a part of the earlier one is still there: {left}")
+    note(done.left and f"{asked.output} is the new output, and a part of the earlier one is still there: {done.left}")
     rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    rate = f"{rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s"
+    loss = "" if done.loss is None else f"loss {done.loss:.6g}, "
+    rate = f"{rows:,} rows in {done.seconds:.1f} s, {rows / done.seconds:,.0f} rows/s"
     try:
-        console.say(out, f"{asked.output} now holds {names}: {rate}")
+        console.say(out, f"{asked.output} now holds {names}: {loss}{rate}")
     except OSError as error:
         # The output is what was asked for, and it is there.
         note(f"{asked.output} now holds {names}; {error.strerror}")

@@ -13,7 +13,7 @@ from io import FileIO
 from itertools import islice, product
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import dask.array as da
@@ -26,7 +26,8 @@ from pullback._cli.gradient.npy import read_header
 from pullback._core.typing import Array, DaskArray, DType, ZarrArray
 from pullback.dask._task import DeferredRows
 
-_FLOATING = "float16", "float32", "float64", "complex64", "complex128"
+_REAL = "float16", "float32", "float64"
+_INTEGERS = "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _METADATA = "zarr.json", ".zarray"
 # The stamp of a file that does not exist; no other file has it.
@@ -35,6 +36,25 @@ _MISSING = 0
 _READ_AT_ONCE: int = zarr.config.get("async.concurrency")
 _IN_PIECES = "zlib", "gzip", "bz2", "lzma"
 _UNCHECKED = np.empty(0, np.int64)
+
+
+class Kind(NamedTuple):
+    """The arrays that an option takes."""
+
+    axes: int
+    """The fewest axes."""
+    numbers: str
+    dtypes: tuple[str, ...]
+
+    def least(self, axes: int, /) -> "Kind":
+        """Return the same kind of arrays, with another number of axes."""
+        return self._replace(axes=axes)
+
+
+FLOATING = Kind(2, "floating numbers", (*_REAL, "complex64", "complex128"))
+REAL = Kind(2, "real floating numbers", _REAL)
+NUMBERS = Kind(1, "real numbers", (*_REAL, *_INTEGERS))
+LABELS = Kind(1, "real numbers or booleans", (*_REAL, *_INTEGERS, "bool"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class File(ABC):
         """Return the array as one of Dask's, in blocks of this number of rows, which may be `DeferredRows`."""
         return da.from_array(
             self,
-            chunks=(rows, *(-1,) * (self.ndim - 1)),
+            chunks=(rows, *(-1,) * (self.ndim - 1))[: self.ndim],
             # Without a name, Dask would hash what it reads.
             name=f"{self.path.name}-{uuid4().hex}",
             # On a cluster each task has the path, and does not wait for another that holds it.
@@ -164,8 +184,8 @@ class NpyFile(File):
         return (1 + self.columns_first) * strip * self.row_bytes
 
     def __getitem__(self, key: tuple[slice, ...], /) -> DeferredRows:
-        """Return rows that each task reads for itself."""
-        start, stop, _ = key[0].indices(self.shape[0])
+        """Return rows that each task reads for itself; an array without axes is one row."""
+        start, stop, _ = key[0].indices(self.shape[0]) if key else (0, 1, 1)
         return DeferredRows((stop - start, *self.shape[1:]), self.dtype, partial(self.opened, start, stop))
 
     @contextmanager
@@ -247,12 +267,13 @@ class ZarrFile(File):
         """Yield the paths of the metadata and of each stored file, in the order of the grid."""
         for name in _METADATA:
             yield f"{self.path}/{name}"
-        yield from self._stored(range(self.grid[0]))
+        yield from self._stored(range((*self.grid, 1)[0]))
 
     def _stored(self, along_rows: range, /) -> Iterator[str]:
         """Yield the paths of the stored files at some places along the rows."""
         for place in product(along_rows, *map(range, self.grid[1:])):
-            yield f"{self.path}/{self.array.metadata.encode_chunk_key(place)}"
+            # An array without axes is one file, at no place.
+            yield f"{self.path}/{self.array.metadata.encode_chunk_key(place[: self.ndim])}"
 
     def check_whole(self, *, fill_missing: bool) -> str:
         """Check that every chunk is stored, as after a complete copy, or count those that are filled."""
@@ -271,10 +292,10 @@ class ZarrFile(File):
         raise CommandError(msg, advice=advice)
 
     def __getitem__(self, key: tuple[slice, ...], /) -> Array:
-        """Read some rows."""
-        start, stop, _ = key[0].indices(self.shape[0])
+        """Read some rows; an array without axes is one row."""
+        start, stop, _ = key[0].indices(self.shape[0]) if key else (0, 1, 1)
         try:
-            rows: Array = np.asarray(self.array[start:stop], dtype=self.dtype)
+            rows: Array = np.asarray(self.array[start:stop] if key else self.array[()], dtype=self.dtype)
         except Exception as error:
             raise self.unreadable(start, stop, error) from error
         self._check_rows_unchanged(start, stop)
@@ -284,7 +305,7 @@ class ZarrFile(File):
         """Check that no stored file of some rows has changed since the array was opened."""
         if not self.stamps.size:
             return
-        unit, each = (self.array.shards or self.array.chunks)[0], prod(self.grid[1:])
+        unit, each = (*(self.array.shards or self.array.chunks), 1)[0], prod(self.grid[1:])
         places = range(start // unit, ceil(stop / unit))
         stamps = self.stamps[len(_METADATA) :][places.start * each : places.stop * each]
         for part, stamp in zip(self._stored(places), stamps, strict=True):
@@ -301,8 +322,8 @@ def _decoded_copies(array: ZarrArray, /) -> int:
     return 2 if array.filters or in_pieces else 1
 
 
-def open_file(path: Path, /) -> File:
-    """Open a `.npy` file or the folder of a Zarr array, and check that it holds rows of floating numbers."""
+def open_file(path: Path, kind: Kind = FLOATING, /) -> File:
+    """Open a `.npy` file or the folder of a Zarr array, and check that it holds an array of a kind."""
     check_local(path)
     path = path.absolute()
     with _readable(path):
@@ -311,11 +332,11 @@ def open_file(path: Path, /) -> File:
         msg = f"{path} must be an .npy file or the folder of a Zarr array; it is {_kind(mode)}"
         raise CommandError(msg, advice="save the array to a file: its parts are read in any order")
     file = _open_zarr(path) if stat.S_ISDIR(mode) else _open_npy(path)
-    if file.dtype.name not in _FLOATING:
-        msg = f"{path} must hold floating numbers, {', '.join(_FLOATING)}; got {file.dtype}"
-        raise CommandError(msg, advice=_cast(file))
-    if file.ndim < 2:
-        msg = f"{path} must hold rows, an array with 2 or more axes; got shape {file.shape}"
+    if file.dtype.name not in kind.dtypes:
+        msg = f"{path} must hold {kind.numbers}, {', '.join(kind.dtypes)}; got {file.dtype}"
+        raise CommandError(msg, advice=cast(file, "float64" if file.dtype.kind == "f" else "float32"))
+    if file.ndim < kind.axes:
+        msg = f"{path} must hold rows, an array with {kind.axes} or more axes; got shape {file.shape}"
         raise CommandError(msg)
     return file
 
@@ -346,11 +367,10 @@ def _kind(mode: int, /) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _cast(file: File, /) -> str:
-    """Return the command that makes an array of floating numbers of one that holds other numbers."""
+def cast(file: File, target: str, /) -> str:
+    """Return the command that casts an array to another dtype."""
     if file.dtype.kind not in "biuf":
         return "save an array of one of these dtypes"
-    target = "float64" if file.dtype.kind == "f" else "float32"
     path, new = str(file.path), f"{file.path.with_suffix('')}-{target}.zarr"
     source = f"da.from_zarr({path!r})"
     if isinstance(file, NpyFile):

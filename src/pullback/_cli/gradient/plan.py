@@ -4,13 +4,14 @@ from bisect import bisect_right
 from functools import partial
 from math import ceil, lcm, prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from dask.utils import format_bytes, parse_bytes
 
 from pullback import AffineGradients, affine_backward
 from pullback._cli.console import CommandError
+from pullback._cli.gradient import model
 from pullback._cli.gradient.atomic import check_output
 from pullback._cli.gradient.budget import Budget
 from pullback._cli.gradient.files import File, open_file
@@ -25,14 +26,17 @@ _BLOCK_BYTES = TASK_BYTES, 4 * TASK_BYTES
 # At least this many blocks, where they are not too small: enough for 16 workers to end at about the same time.
 _BLOCKS = 64
 
+# The options that name files: those that are divided into blocks, in the order of reading, and those that are not.
+_BATCH = "upstream", "z", "targets", "example_weights"
+_INPUTS = *_BATCH, "weights", "bias"
+_OF_LOSS = "targets", "loss", "bias", "example_weights", "reduction"
+
 
 class Options(NamedTuple):
     """What the command was asked for."""
 
     z: Path
-    upstream: Path
     weights: Path
-    wrt: str
     output: Path
     memory: str
     block_rows: int | None
@@ -40,6 +44,24 @@ class Options(NamedTuple):
     scheduler: str | None
     overwrite: bool
     fill_missing: bool
+    wrt: str | None = None
+    upstream: Path | None = None
+    targets: Path | None = None
+    loss: str | None = None
+    bias: Path | None = None
+    example_weights: Path | None = None
+    reduction: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the inputs to differentiate for."""
+        wrt = ("w,b" if self.loss else "z,w,b") if self.wrt is None else self.wrt
+        return tuple(name.strip() for name in wrt.split(","))
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the loss is a mean over the examples."""
+        return self.loss is not None and self.reduction != "sum"
 
 
 class Job(NamedTuple):
@@ -47,7 +69,7 @@ class Job(NamedTuple):
 
     options: Options
     files: dict[str, File]
-    lazy: AffineGradients
+    lazy: AffineGradients | model.LossGradients
     plan: Plan
     block_rows: int
     """The rows of a chunk of dz; where these are few, a task does several."""
@@ -65,30 +87,46 @@ class Job(NamedTuple):
     @property
     def tasks(self) -> int:
         """Return the number of blocks, and of sums of up to eight of them."""
-        return blocks_of(*self.lazy)[0].tasks
+        return sum(layer.tasks for layer in blocks_of(*self.lazy))
+
+    @property
+    def examples(self) -> int:
+        """Return the number of examples, which each have a row of z of their own."""
+        return prod(self.files["z"].shape[:-1])
 
     @property
     def operations(self) -> int:
         """Return the number of additions and multiplications."""
-        *batch, k = self.files["z"].shape
-        n = self.files["upstream"].shape[-1]
-        each = {"dz": 2 * k * n, "dw": 2 * k * n, "db": n}
-        return prod(batch) * sum(each[name] for name in self.outputs)
+        k, n = self.files["z"].shape[-1], prod(self.files["weights"].shape[1:])
+        each = {"loss": 2 * k * n, "dz": 2 * k * n, "dw": 2 * k * n, "db": n}
+        return self.examples * sum(each[name] for name in self.outputs)
 
 
 def plan(options: Options, team: Team, /) -> Job:
     """Open the files and divide them into blocks that fit into the memory, or say why that cannot be."""
     limit = _bytes(options.memory)
-    files = {name: open_file(getattr(options, name)) for name in ("z", "upstream", "weights")}
+    files = _open(options)
     check_output(options.output, files.values(), overwrite=options.overwrite)
     gaps = [file.check_whole(fill_missing=options.fill_missing) for file in files.values()]
+    batch = tuple(file for name, file in files.items() if name in _BATCH)
     try:
-        lazy, whole_batch = _lay(options, files, max(files["z"].shape[0], files["upstream"].shape[0], 1))
+        lazy, whole_batch = _lay(options, files, max(*(file.shape[0] for file in batch), 1))
     except (TypeError, ValueError) as error:
         error.add_note(", ".join(f"{name} is {file.path} {file.shape}" for name, file in files.items()))
         raise
 
-    budget = Budget(whole_batch, **files, stores_rows=lazy.dz is not None, threads=team.each)
+    dtype = model.computed_dtype(*files.values())
+    outputs = prod(model.output_shape(files["z"], files["weights"])[1:]) if options.loss else 0
+    budget = Budget(
+        plan=whole_batch,
+        batch=batch,
+        shared=tuple(file for name, file in files.items() if name not in _BATCH),
+        z=files["z"],
+        stores_rows=lazy.dz is not None,
+        output_row_bytes=outputs * dtype.itemsize,
+        dtype=dtype,
+        threads=team.each,
+    )
     rows = options.block_rows or _best_rows(budget, limit)
     rows = min(rows, max(files["z"].shape[0], 1))
     _check_rows(rows, budget)
@@ -123,16 +161,50 @@ def _bytes(size: str, /) -> int:
     return count
 
 
-def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients, Plan]:
+def _open(options: Options, /) -> dict[str, File]:
+    """Open the files that were given, and check that the options and the shapes of a loss fit each other."""
+    _check_options(options)
+    names = [name for name in _INPUTS if getattr(options, name) is not None]
+    files = {name: open_file(getattr(options, name), model.kind(name, loss=bool(options.loss))) for name in names}
+    if options.loss:
+        model.check_shapes(options.loss, files)
+    return files
+
+
+def _check_options(options: Options, /) -> None:
+    """Check that the options name a loss and its targets, or its gradient."""
+    of_loss = {f"--{name.replace('_', '-')}": getattr(options, name) for name in _OF_LOSS}
+    given = [name for name, value in of_loss.items() if value is not None]
+    way = "give --upstream, the gradient of a loss that you have, or --targets and --loss, which compute it"
+    if options.upstream is not None and given:
+        msg = f"--upstream and {given[0]} exclude each other"
+        raise CommandError(msg, advice=way)
+    if options.upstream is None and (options.targets is None or options.loss is None):
+        has = f"{given[0]} is there without " if given else "there is neither --upstream nor "
+        msg = f"{has}{'--loss' if options.targets is not None else '--targets'}"
+        raise CommandError(msg, advice=way)
+    for name, choices in (("loss", tuple(model.LOSSES)), ("reduction", model.REDUCTIONS)):
+        value = getattr(options, name)
+        if value is not None and value not in choices:
+            msg = f"--{name} must be one of {', '.join(choices)}; got {value!r}"
+            raise CommandError(msg)
+
+
+def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients | model.LossGradients, Plan]:
     """Lay the gradients out on blocks of this number of rows."""
     if options.scheduler:
         files = {name: file.unchecked() for name, file in files.items()}
-    z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))
-    weights = files["weights"].lazy(-1).map_blocks(np.asarray)
-    wrt = tuple(name.strip() for name in options.wrt.split(","))
-    step = partial(_step, wrt)
-    lazy: Any = accumulate(step, upstream, z, shared=(weights,), rows=("dz",) if "z" in wrt else ())
-    return lazy, blocks_of(*lazy)[0].plan
+    lazy: AffineGradients | model.LossGradients
+    if options.loss:
+        divisor = model.divisor(files, rows) if options.is_mean else 1.0
+        lazy = model.lay(options.loss, options.names, files, rows, divisor)
+    else:
+        z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))
+        step = partial(_step, options.names)
+        kept = ("dz",) if "z" in options.names else ()
+        lazy = accumulate(step, upstream, z, shared=(model.whole(files["weights"]),), rows=kept)
+    # The layer before it, if there is one, sums the example weights.
+    return lazy, blocks_of(*lazy)[-1].plan
 
 
 def _step(wrt: tuple[str, ...], upstream: Array, z: Array, weights: Array, /) -> AffineGradients:
@@ -144,11 +216,11 @@ def _step(wrt: tuple[str, ...], upstream: Array, z: Array, weights: Array, /) ->
 def _best_rows(budget: Budget, limit: int, /) -> int:
     """Return the rows of a block: of those that are worth a task the most that fit, else the least.
 
-    A block that is a number of chunks of both arrays is read once. If that is too large, blocks follow the larger
-    array, and chunks of the other one that lie in two blocks are read twice.
+    A block that is a number of chunks of each array is read once. If that is too large, blocks follow the largest
+    array, and chunks of another one that lie in two blocks are read twice.
     """
-    both = lcm(budget.z.chunk_rows, budget.upstream.chunk_rows)
-    for unit in (both, _larger(budget).chunk_rows):
+    all_of_them = lcm(*(file.chunk_rows for file in budget.batch))
+    for unit in (all_of_them, _largest(budget).chunk_rows):
         candidates = _candidates(budget.plan, unit)
         rows = candidates[max(bisect_right(candidates, limit, key=budget.process) - 1, 0)]
         if budget.process(rows) <= limit:
@@ -156,9 +228,9 @@ def _best_rows(budget: Budget, limit: int, /) -> int:
     return rows
 
 
-def _larger(budget: Budget, /) -> File:
-    """Return the larger of the arrays that are divided into blocks."""
-    return max(budget.z, budget.upstream, key=lambda file: file.nbytes)
+def _largest(budget: Budget, /) -> File:
+    """Return the largest of the arrays that are divided into blocks."""
+    return max(budget.z, *budget.batch, key=lambda file: file.nbytes)
 
 
 def _candidates(plan: Plan, unit: int, /) -> range:
@@ -174,14 +246,14 @@ def _candidates(plan: Plan, unit: int, /) -> range:
 
 
 def _check_rows(rows: int, budget: Budget, /) -> None:
-    """Check that no chunk of the larger array lies in two blocks."""
-    larger = _larger(budget)
-    unit = larger.chunk_rows
-    if rows % unit and rows < larger.shape[0]:
+    """Check that no chunk of the largest array lies in two blocks."""
+    largest = _largest(budget)
+    unit = largest.chunk_rows
+    if rows % unit and rows < largest.shape[0]:
         lower = rows // unit * unit
         near = f"{lower:,} or {lower + unit:,}" if lower else f"{unit:,}"
         msg = (
-            f"--block-rows must be a multiple of {unit:,}, the rows of a chunk of {larger.path}, which would be read "
+            f"--block-rows must be a multiple of {unit:,}, the rows of a chunk of {largest.path}, which would be read "
             f"twice otherwise; got {rows:,}"
         )
         raise CommandError(msg, advice=f"give {near}")

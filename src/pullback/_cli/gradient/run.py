@@ -3,7 +3,8 @@
 import shlex
 import sys
 import time
-from typing import Any
+from math import nan
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -16,8 +17,18 @@ from pullback._cli.signals import Signals
 from pullback.dask import compute
 
 
-def compute_gradients(job: Job, signals: Signals, /, *, progress: bool) -> tuple[float, str]:
-    """Compute the gradients and write them; return the seconds it took, and a line about what could not be removed.
+class Done(NamedTuple):
+    """What is to be said of a run at its end."""
+
+    seconds: float
+    loss: float | None
+    """The loss, where that was computed."""
+    left: str
+    """A line about what could not be removed."""
+
+
+def compute_gradients(job: Job, signals: Signals, /, *, progress: bool) -> Done:
+    """Compute the gradients and write them.
 
     A signal interrupts the computation only: Zarr writes metadata in threads of its own, which would go on.
     """
@@ -31,14 +42,18 @@ def compute_gradients(job: Job, signals: Signals, /, *, progress: bool) -> tuple
             z = job.files["z"]
             chunks = tuple(max(size, 1) for size in (min(job.block_rows, z.shape[0]), *z.shape[1:]))
             store = [(job.lazy.dz, group.create_array("dz", shape=z.shape, dtype=z.dtype, chunks=chunks))]
+        sums = {name: x for name, x in job.outputs.items() if name != "dz"}
         with signals.allowed():
-            dw, db = compute(job.lazy.dw, job.lazy.db, store=store, progress=progress)
-        for name, x in {"dw": dw, "db": db}.items():
-            if x is not None:
-                group.create_array(name, data=x, chunks=tuple(max(size, 1) for size in x.shape))
+            computed = compute(*sums.values(), store=store, progress=progress)
+        arrays = dict(zip(sums, computed, strict=True))
+        if "loss" in arrays and job.options.is_mean and not job.examples:
+            arrays["loss"] = np.asarray(nan)
+        for name, x in arrays.items():
+            group.create_array(name, data=x, chunks=tuple(max(size, 1) for size in x.shape))
         for file in job.files.values():
             file.check_unchanged()
-    return time.perf_counter() - start, draft.left
+    loss = float(arrays["loss"]) if "loss" in arrays else None
+    return Done(time.perf_counter() - start, loss, draft.left)
 
 
 def _attributes(job: Job, /) -> dict[str, Any]:
