@@ -75,7 +75,7 @@ def main() -> int:
         out.print(f"{len(flights):,} flights; {dropped:,} more are dropped, which have no delay at arrival")
         levels = {name: Levels(*np.unique(flights[name], return_counts=True)) for name in CATEGORIES}
         line.update("writing the matrix")
-        write(Path(folder), flights, levels)
+        write(Path(folder), flights, levels, block=ROWS)
         z, y = (da.from_zarr(Path(folder) / name) for name in ("z", "y"))
         out.print(f"{z.shape[1]} columns in {z.numblocks[0]} blocks on disk, {z.nbytes / MIB:,.0f} MiB in memory")
         fit = least_squares(z, y, line.update)
@@ -121,18 +121,18 @@ def read() -> tuple[Any, int]:
     return np.fromiter(rows(), FLIGHT), dropped
 
 
-def write(folder: Path, flights: Any, levels: dict[str, Levels], /) -> None:
-    """Write the matrix and the delays to Zarr, block by block."""
+def write(folder: Path, flights: Any, levels: dict[str, Levels], /, *, block: int) -> None:
+    """Write the matrix and the delays to Zarr, in blocks of so many rows."""
     width = sum(len(level.values) - 1 for level in levels.values()) + 1
     z, y = (
-        zarr.create_array(folder / name, shape=(len(flights), columns), chunks=(ROWS, columns), dtype="f8")
+        zarr.create_array(folder / name, shape=(len(flights), columns), chunks=(block, columns), dtype="f8")
         for name, columns in (("z", width), ("y", 1))
     )
-    for first in range(0, len(flights), ROWS):
-        block = flights[first : first + ROWS]
-        ones = [block[name][:, None] == level.values[:-1] for name, level in levels.items()]
-        z[first : first + ROWS] = np.concat([*ones, block["miles"][:, None] / 1000], axis=1)
-        y[first : first + ROWS] = block["delay"][:, None]
+    for first in range(0, len(flights), block):
+        some = flights[first : first + block]
+        ones = [some[name][:, None] == level.values[:-1] for name, level in levels.items()]
+        z[first : first + block] = np.concat([*ones, some["miles"][:, None] / 1000], axis=1)
+        y[first : first + block] = some["delay"][:, None]
 
 
 def step(z: Any, y: Any, w: Any, b: Any, /) -> tuple[Any, Any, Any]:
