@@ -21,7 +21,9 @@ from pullback import affine_backward
 from pullback._cli import app, backends, commands, demo
 from pullback._ops import PAIRS
 
-FILES = {path.stem: tomllib.loads(path.read_text()) for path in Path(__file__).parents[2].glob("backends/*.toml")}
+TABLES = [tomllib.loads(path.read_text()) for path in sorted(Path(__file__).parents[2].glob("backends/*.toml"))]
+# By the name of the package: array-api-strict, and not strict.
+FILES = {file["import"].partition(".")[0].replace("_", "-"): file for file in TABLES}
 CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"])
 
 
@@ -250,10 +252,10 @@ def test_demo_leaves_out_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_demo_runs_what_was_asked_for(everything: Outcome) -> None:
-    result = run("demo", "-b", "strict", "--backend", "numpy", "--backend", "strict")
+    result = run("demo", "-b", "array-api-strict", "--backend", "numpy", "--backend", "array-api-strict")
     assert result.status == 0
     table = rows(result.stdout)
-    assert list(table) == ["numpy", "strict"]
+    assert list(table) == ["numpy", "array-api-strict"]
     # The same numbers each time, on the same library: all but the seconds.
     assert table["numpy"][:-1] == rows(everything.stdout)["numpy"][:-1]
 
@@ -307,12 +309,12 @@ def test_demo_finds_a_gradient_that_is_wrong_by_one_in_a_thousand(monkeypatch: p
         return gradients if isinstance(z, np.ndarray) else gradients._replace(dw=gradients.dw * 1.001)
 
     monkeypatch.setattr(demo, "affine_backward", broken)
-    result = run("demo", "--backend", "strict")
+    result = run("demo", "--backend", "array-api-strict")
     assert result.status == 1
-    assert rows(result.stdout).keys() == {"numpy", "strict"}
+    assert rows(result.stdout).keys() == {"numpy", "array-api-strict"}
     assert "All agree" not in result.stdout
     (line,) = result.stderr.splitlines()
-    assert line.startswith("pullback demo: strict disagrees with numpy: the weights differ by ")
+    assert line.startswith("pullback demo: array-api-strict disagrees with numpy: the weights differ by ")
     assert line.endswith(", rounding explains 1.8e-04")
 
 
@@ -366,9 +368,9 @@ def test_check_of_a_backend(name: str, checked: Outcome) -> None:
 
 
 def test_check_runs_what_was_asked_for() -> None:
-    result = run("check", "-b", "strict", "--backend", "numpy", "--backend", "strict")
+    result = run("check", "-b", "array-api-strict", "--backend", "numpy", "--backend", "array-api-strict")
     assert result.status == 0
-    assert list(dict.fromkeys(row[0] for row in cells(result.stdout))) == ["strict", "numpy"]
+    assert list(dict.fromkeys(row[0] for row in cells(result.stdout))) == ["array-api-strict", "numpy"]
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -412,12 +414,12 @@ def test_check_finds_a_gradient_that_is_wrong_by_one_in_a_hundred(monkeypatch: p
 
     affine, matmul, *_ = PAIRS
     monkeypatch.setattr(commands, "PAIRS", [replace(affine, backward=broken, double_backward=None), matmul])
-    result = run("check", "--backend", "strict")
+    result = run("check", "--backend", "array-api-strict")
     assert result.status == 1
     assert [(row[1], row[-1]) for row in cells(result.stdout)] == [("affine", "no"), ("matmul", "yes")]
     assert "findings hold" not in result.stdout
     lines = result.stderr.splitlines()
-    told = r"pullback check: strict: affine in \w+ breaks the {}: got -?[\d.]+, expected -?[\d.]+, error "
+    told = r"pullback check: array-api-strict: affine in \w+ breaks the {}: got -?[\d.]+, expected -?[\d.]+, error "
     for finding in ("adjoint identity of dw", "adjoint identity of dz, dw, db", "central difference of dw"):
         assert len([line for line in lines if re.match(told.format(finding), line)]) == 4
     assert len(lines) == 12

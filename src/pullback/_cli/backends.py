@@ -17,6 +17,7 @@ class Backend(NamedTuple):
     """One file of backends/, as far as a user is concerned."""
 
     name: str
+    """Name of the package, as pip knows it."""
     module: str
     requires: list[str]
 
@@ -40,10 +41,11 @@ def known() -> dict[str, Backend]:
     here = Path(__file__).parents[1]
     folder = next(path for path in (here / "backends", here.parents[1] / "backends") if path.is_dir())
     backends = {}
-    for path in sorted(folder.glob("*.toml")):
+    for path in folder.glob("*.toml"):
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        backends[path.stem] = Backend(path.stem, table["import"], table["requires"])
-    return backends
+        name = table["import"].partition(".")[0].replace("_", "-")
+        backends[name] = Backend(name, table["import"], table["requires"])
+    return dict(sorted(backends.items()))
 
 
 def look(backend: Backend, /) -> State:

@@ -18,7 +18,7 @@ _REFERENCE = "numpy"
 _DASK = "Dask takes milliseconds for each step, to start its tasks; in return a batch may exceed the memory."
 _NEXT = "Read next: docs/guides/own-functions.md on gradients of your functions, and large-batches.md on Dask."
 # The laws that compare numbers, and the headings of their columns.
-_LAWS = {"adjoint identity": "adjoint", "central difference": "difference", "double backward": "double"}
+_LAWS = {"adjoint identity": "adjoint", "central difference": "central", "double backward": "double"}
 
 
 def list_backends(out: "Console", err: "Console", /) -> None:
@@ -93,7 +93,7 @@ def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, 
     for name, result in results.items():
         state = states[name]
         apart = demo.difference(state.namespace, result.weights, results[_REFERENCE].weights)
-        numbers = f"{result.loss:.6f}", f"{result.accuracy:.4f}", f"{apart:.1e}", f"{result.seconds:.2f}"
+        numbers = f"{result.loss:.4f}", f"{result.accuracy:.4f}", f"{apart:.1e}", f"{result.seconds:.2f}"
         table.add_row(name, state.version, result.device, *numbers)
         faults += [f"pullback demo: {name} {fault}" for fault in demo.faults(result, apart)]
     console.show(out, table)
@@ -110,7 +110,7 @@ def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
         console.fail(*(f"pullback check: {line}" for line in problems))
     checked = _check(err, usable)
     console.say(out, "The largest error that each law found, as a part of its tolerance:")
-    table = console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "hold"))
+    table = console.table("backend", "pair", numbers=(*_LAWS.values(), "findings", "ok"))
     for (name, pair), found in checked.items():
         parts = [found.part(law) for law in _LAWS]
         table.add_row(name, pair, *parts, f"{len(found.findings)}", "no" if found.faults else "yes")
