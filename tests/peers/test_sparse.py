@@ -2,11 +2,13 @@
 
 import re
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from array_api_compat import array_namespace
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -147,6 +149,169 @@ def test_torch(w: Any, right: Any) -> None:
         np.testing.assert_allclose(a, dense @ weights.numpy(), rtol=1e-6)
         dw = pb.affine_backward(upstream, z, weights, wrt=("w", "b")).dw
         np.testing.assert_allclose(dw, dense.T @ upstream.numpy(), rtol=1e-6)  # type: ignore[arg-type]
+
+
+MATRICES = [form for form in FORMS if form != "operator"]
+
+
+@pytest.mark.parametrize("vector", [False, True], ids=["matrix", "vector"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_tangents_and_double_backward_equal_dense(form: str, dtype: str, *, vector: bool) -> None:
+    dense, w, b, da = drawn(dtype, vector=vector)
+    z = FORMS[form](dense)
+    for tangents in ({"w": w}, {"b": b}, {"w": 2 * w, "b": b}):
+        named = {f"{name}_tangent": x for name, x in tangents.items()}
+        got, right = pb.affine_jvp(z, w, **named), pb.affine_jvp(dense, w, **named)
+        assert (got.dtype, got.shape) == (right.dtype, right.shape)
+        np.testing.assert_allclose(got, right, rtol=0, atol=C * 10 * EPS[dtype] * np.abs(right).max())
+        double: Any = pb.affine_double_backward(None, tangents.get("w"), tangents.get("b"), da, z, w)
+        assert double[1:] == (None, None)
+        got = double.dda
+        assert (got.dtype, got.shape) == (da.dtype, da.shape)
+        np.testing.assert_allclose(got, right, rtol=0, atol=C * 10 * EPS[dtype] * np.abs(right).max())
+    assert pb.affine_double_backward(None, None, None, da, z, w) == (None, None, None)
+
+
+def test_tangent_of_the_bias_has_the_promoted_dtype() -> None:
+    dense, w, b, _ = drawn("float32", vector=True)
+    assert pb.affine_jvp(sp.csr_array(dense.astype("float64")), w, b_tangent=b).dtype == "float64"
+    operator = aslinearoperator(sp.csr_array(dense))
+    operator.dtype = None
+    assert pb.affine_jvp(operator, w, b_tangent=b).dtype == "float32"
+
+
+@pytest.mark.parametrize("vector", [False, True], ids=["matrix", "vector"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize("form", MATRICES)
+def test_single_examples_equal_dense(form: str, dtype: str, *, vector: bool) -> None:
+    """Norms, clipped sums, squares: also for a row without entries and one without a gradient."""
+    dense, _, _, da = drawn(dtype, vector=vector)
+    dense[0, :], da[1] = 0, 0
+    z = FORMS[form](dense)
+    eps = C * 10 * EPS[dtype]
+    for bias in (True, False):
+        got, right = (pb.per_example_norms(da, x, bias=bias) for x in (z, dense))
+        assert (got.dtype, got.shape) == (right.dtype, right.shape)
+        np.testing.assert_allclose(got, right, rtol=eps)
+        pairs = [[pb.clipped_gradients(da, x, 2.0, bias=bias) for x in (z, dense)]]
+        pairs += [[pb.fisher_diagonal(da, x, bias=bias) for x in (z, dense)]]
+        pairs += [[pb.second_moments(da, x) for x in (z, dense)]]
+        for sparse, array in pairs:
+            for x, y in zip(sparse, array, strict=True):
+                assert (x is None) == (y is None)
+                if y is not None:
+                    assert (x.dtype, x.shape) == (y.dtype, y.shape)
+                    np.testing.assert_allclose(x, y, rtol=eps, atol=eps)
+
+
+def test_norms_whose_squares_are_out_of_range() -> None:
+    z, da = np.asarray([[3e30, 0], [3e-30, 4e-30]], "float32"), np.asarray([1e-5, 1], "float32")
+    norms = pb.per_example_norms(da, sp.csr_array(z), bias=False)
+    np.testing.assert_allclose(norms, [3e25, 5e-30], rtol=4 * EPS["float32"])
+    dw, _ = pb.clipped_gradients(da, sp.csr_array(z), 2.0, bias=False)
+    np.testing.assert_allclose(dw, [2, 4e-30], rtol=4 * EPS["float32"])
+
+
+def test_real_batch_of_complex_gradients() -> None:
+    dense, _, _, da = drawn("complex128", vector=False)
+    z = dense.real.copy()
+    for function in (pb.per_example_norms, pb.second_moments, partial(pb.clipped_gradients, max_norm=1.0)):
+        got, right = function(da, sp.csr_array(z)), function(da, z)
+        assert len(got) == len(right)
+        for x, y in zip(got, right, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_norms_of_no_rows() -> None:
+    z, da = sp.csr_array((0, 20), dtype="float64"), np.ones((0, 3))
+    assert pb.per_example_norms(da, z).shape == (0,)
+    assert np.all(np.isnan(pb.fisher_diagonal(da, z).dw))
+    assert not np.any(pb.second_moments(da, z).dw)
+
+
+def test_curvature_of_a_stack_of_a_sparse_batch() -> None:
+    """Norms and clipped sums of a network, and the Gauss-Newton product of its first layer, as of a dense batch."""
+    dense, w, b, da = drawn("float64", vector=False)
+    layers: list[Any] = [pb.Affine(w, b), pb.TANH, pb.Affine(np.ones((3, 2)))]
+    results = []
+    for z in (sp.csr_array(dense), dense):
+        a, saved = pb.stack_forward(layers, z)
+        upstream = np.cos(a)
+        product = pb.gauss_newton_product(w, b, z, lambda v: v * da)
+        clipped = pb.stack_clipped_gradients(upstream, saved, 0.5).layers
+        trained = pb.stack_backward(upstream, saved, wrt=("layers",)).layers
+        parts = [x for layer in (clipped[0], clipped[2], trained[0]) for x in layer if x is not None]  # type: ignore[index, union-attr]
+        results.append([pb.stack_norms(upstream, saved), *product, *parts])
+    for x, y in zip(*results, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-12)
+
+
+def test_norms_are_differentiated() -> None:
+    """A penalty on the norms of the gradients, with the batch as a constant."""
+    dense, w, b, y = drawn("float64", vector=True)
+
+    def penalty(z: Any) -> Any:
+        def of(w: Any) -> Any:
+            da = pb.squared_error(pb.affine_forward(z, w, b), y, reduction="sum").da
+            moments = pb.second_moments(da, z).dw
+            xp = array_namespace(da)
+            return xp.sum(pb.per_example_norms(da, z)) + xp.sum(moments)
+
+        return of
+
+    (got, (second,)), (right, (exact,)) = (
+        (pb.grad(penalty(z))(w), pb.hvp(penalty(z), (w,), (w,))) for z in (sp.csr_array(dense), dense)
+    )
+    np.testing.assert_allclose(got, right, rtol=1e-10)
+    np.testing.assert_allclose(second, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_single_examples_of_torch(layout: str) -> None:
+    import torch  # noqa: PLC0415
+
+    dense, _, _, da = drawn("float32", vector=False)
+    with warnings.catch_warnings(action="ignore"):  # PyTorch warns once that the layout is in beta
+        z = getattr(torch.asarray(dense), layout)()
+        norms = pb.per_example_norms(torch.asarray(da), z)
+        dw, db = pb.clipped_gradients(torch.asarray(da), z, 1.0)
+        moments = pb.second_moments(torch.asarray(da), z).dw
+    right = pb.clipped_gradients(da, dense, 1.0)
+    np.testing.assert_allclose(norms, pb.per_example_norms(da, dense), rtol=1e-5)
+    np.testing.assert_allclose(dw, right.dw, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(db, right.db, rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+    np.testing.assert_allclose(moments, pb.second_moments(da, dense).dw, rtol=1e-5)
+
+
+def test_single_examples_need_entries() -> None:
+    dense, w, _, da = drawn("float64", vector=False)
+    z = sp.csr_array(dense)
+    for function in (pb.per_example_gradients, pb.gradient_variance, pb.gradient_signal_to_noise, pb.kfac_factors):
+        name = function.__name__
+        with pytest.raises(TypeError, match=rf"^{name}: z must be an array, .* got csr_array\. .* z\.toarray\(\)$"):
+            function(da, z)
+    operator = aslinearoperator(z)
+    with pytest.raises(TypeError, match=r"^per_example_norms: z must have the squares .* with z @ numpy\.eye\(k\)$"):
+        pb.per_example_norms(da, operator)
+    np.testing.assert_array_equal(operator @ np.eye(20), dense)  # the way out
+    for wrong in (da[:5, :], da[None, :, :]):
+        with pytest.raises(ValueError, match=r"^second_moments: da must have one row for each row of z, .* got da"):
+            pb.second_moments(wrong, z)
+    with pytest.raises(ValueError, match=r"^affine_jvp: z_tangent must be None .* got z_tangent \(300, 20\)$"):
+        pb.affine_jvp(z, w, z_tangent=dense)
+    with pytest.raises(ValueError, match=r"^affine_double_backward: ddz must be None .* got ddz \(300, 20\)$"):
+        pb.affine_double_backward(dense, None, None, da, z, w)
+    with pytest.raises(ValueError, match=r"^affine_jvp: at least one tangent must be given"):
+        pb.affine_jvp(z, w)
+
+
+def test_rejects_weights_of_another_library() -> None:
+    import torch  # noqa: PLC0415
+
+    z = sp.csr_array(np.eye(3))
+    with pytest.raises(TypeError, match=r"^affine_forward: z must multiply arrays of the library of w, .*; got csr"):
+        pb.affine_forward(z, torch.ones((3, 2)))
 
 
 def test_refuses() -> None:

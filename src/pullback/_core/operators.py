@@ -40,10 +40,18 @@ class Operator:
     ndim = 2
 
     def __init__(self, function: str, xp: Namespace, matrix: Matrix, /, *, is_adjoint: bool = False) -> None:
-        self.function, self.matrix, self.is_adjoint = function, matrix, is_adjoint
+        self.function, self.xp, self.matrix, self.is_adjoint = function, xp, matrix, is_adjoint
         self.shape = tuple(matrix.shape)
-        raw = getattr(xp, "raw", xp)
-        if matrix.dtype is not None and not is_dtype(raw, matrix.dtype, "real floating", "complex floating"):
+        raw: Namespace = getattr(xp, "raw", xp)
+        try:
+            floating = matrix.dtype is None or is_dtype(raw, matrix.dtype, "real floating", "complex floating")
+        except AttributeError:  # from PyTorch, about a dtype of NumPy
+            msg = (
+                f"{function}: z must multiply arrays of the library of w, {raw.__name__}; got "
+                f"{type(matrix).__name__} of {matrix.dtype}. Convert w or z to the library of the other first"
+            )
+            raise TypeError(msg) from None
+        if not floating:
             msg = f"{function}: z must have a floating dtype; got {matrix.dtype}. Cast it first"
             raise TypeError(msg)
 
@@ -58,6 +66,21 @@ class Operator:
         transposed = self.matrix.T if transposed is None else transposed
         out = self._multiply(xp, transposed, xp.astype(_conj(xp, x), accumulation_dtype(xp, x), copy=False))
         return _conj(xp, xp.astype(out, _narrow(xp, out, x), copy=False))
+
+    def squares(self, x: Array, /) -> "Operator":
+        """Return the operator of the squared magnitudes of the entries, in the accumulation dtype of `x`."""
+        matrix: Any = self.matrix
+        if not hasattr(matrix, "multiply"):
+            msg = (
+                f"{self.function}: z must have the squares of its entries, z.multiply(z), as sparse matrices do; got "
+                f"{type(matrix).__name__}. {dense_way(matrix)}"
+            )
+            raise TypeError(msg)
+        raw: Namespace = getattr(self.xp, "raw", self.xp)
+        wide = raw.result_type(matrix.dtype, accumulation_dtype(self.xp, x))
+        matrix = matrix.astype(wide) if hasattr(matrix, "astype") else raw.astype(matrix, wide)
+        other = matrix.conj() if is_dtype(raw, wide, "complex floating") else matrix
+        return Operator(self.function, self.xp, matrix.multiply(other))
 
     def adjoint(self, xp: Namespace, /) -> "Operator":
         """Return the adjoint."""
@@ -76,6 +99,12 @@ class Operator:
             )
             raise TypeError(msg)
         return out
+
+
+def dense_way(z: Matrix, /) -> str:
+    """Return the way out where only an array will do."""
+    way = next((f"z.{method}()" for method in ("toarray", "to_dense") if hasattr(z, method)), "z @ numpy.eye(k)")
+    return f"Convert it first, with {way}"
 
 
 def _conj(xp: Namespace, x: Array, /) -> Array:

@@ -9,6 +9,7 @@ from pullback._core.arguments import (
     check_factors,
     check_upstream,
     check_wrt,
+    shapes,
     validate_arrays,
     validate_optional_arrays,
 )
@@ -17,9 +18,10 @@ from pullback._core.memory import add
 from pullback._core.operators import ARRAYS, Operator, is_operator
 from pullback._core.pair import Pair
 from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
-from pullback._core.typing import ArrayT, Matrix
+from pullback._core.typing import Array, ArrayT, Matrix
 
 _INPUTS = ("z", "w", "b")
+_NO_TANGENT = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
 
 
 class AffineGradients(NamedTuple, Generic[ArrayT]):
@@ -237,11 +239,11 @@ def affine_jvp(
     Parameters
     ----------
     z : Array, shape (..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse one.
     w : Array, shape (k, n) or (k,)
         Weights of the forward.
     z_tangent : Array, shape (..., k), optional
-        Tangent of `z`. None, the default, is a tangent of zero and costs nothing.
+        Tangent of `z`. None, the default, is a tangent of zero and costs nothing. A sparse batch has none.
     w_tangent : Array, shape (k, n) or (k,), optional
         Tangent of `w`.
     b_tangent : Array, shape (n,) or (), optional
@@ -258,7 +260,8 @@ def affine_jvp(
     TypeError
         If an argument is not an array, has no floating dtype, or comes from another library than the others.
     ValueError
-        If no tangent is given, the shapes do not fit, or the arrays lie on different devices.
+        If no tangent is given, the shapes do not fit, the arrays lie on different devices, or `z_tangent` is given for
+        a sparse batch.
 
     See Also
     --------
@@ -285,6 +288,8 @@ def affine_jvp(
            [0., 3.]])
     """
     tangents = {"z_tangent": z_tangent, "w_tangent": w_tangent, "b_tangent": b_tangent}
+    if type(z) not in ARRAYS and is_operator(z):
+        return _jvp_of_operator(z, w, tangents)
     xp, _, cast_output, ready = validate_optional_arrays("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
     check_factors("affine_jvp", z, w, vector=True)
     check_directions("affine_jvp", tangents, z, w)
@@ -304,8 +309,7 @@ def affine_jvp(
         # Alone, it needs the rows of z, whose number may not be known: the sum of no columns is zero for each.
         a = xp.sum(z[..., :0], axis=-1, keepdims=True) + b_tangent if a is None else add_to_rows(xp, a, b_tangent)
     if a is None:
-        msg = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
-        raise ValueError(msg)
+        raise ValueError(_NO_TANGENT)
     return cast_output(a[..., 0] if is_vector else a)
 
 
@@ -317,7 +321,8 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     Parameters
     ----------
     ddz : Array, shape (..., k), or None
-        Cotangent ``∂S/∂dz`` of a real S that depends on the gradients. None is a cotangent of zero.
+        Cotangent ``∂S/∂dz`` of a real S that depends on the gradients. None is a cotangent of zero. A sparse batch has
+        no gradient, and so no cotangent.
     ddw : Array, shape (k, n) or (k,), or None
         Cotangent ``∂S/∂dw``.
     ddb : Array, shape (n,) or (), or None
@@ -325,7 +330,7 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     da : Array, shape (..., n), or (...) with a vector of weights
         Upstream gradient that was passed to the backward.
     z : Array, shape (..., k)
-        Input batch that was passed to the backward.
+        Input batch that was passed to the backward, also a sparse one.
     w : Array, shape (k, n) or (k,)
         Weights that were passed to the backward.
 
@@ -333,14 +338,15 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     -------
     AffineDoubleGradients
         ``(dda, dz, dw)``, each with the shape, dtype and device of its primal. A gradient that no cotangent leads to
-        is None and costs nothing: `dda` without any cotangent, `dz` without `ddw`, `dw` without `ddz`.
+        is None and costs nothing: `dda` without any cotangent, `dz` without `ddw`, `dw` without `ddz`. `dz` is None for
+        a sparse batch, too.
 
     Raises
     ------
     TypeError
         If an argument is not an array, has no floating dtype, or comes from another library than the others.
     ValueError
-        If the shapes do not fit or the arrays lie on different devices.
+        If the shapes do not fit, the arrays lie on different devices, or `ddz` is given for a sparse batch.
 
     See Also
     --------
@@ -378,6 +384,8 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
            [3., 4.]])
     """
     cotangents = {"ddz": ddz, "ddw": ddw, "ddb": ddb}
+    if type(z) not in ARRAYS and is_operator(z):
+        return _double_backward_of_operator(cotangents, da, z, w)
     xp, _, cast_output, _ = validate_optional_arrays(
         "affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents
     )
@@ -427,6 +435,48 @@ def _backward_of_operator(da: ArrayT, z: Matrix, w: ArrayT, wrt: Collection[str]
         db = sum_rows(xp, upstream) if w.ndim == 2 else sum_rows(xp, upstream[:, None])[..., 0]
     dw, db = (None if x is None else xp.astype(real_like(xp, x, w.dtype), w.dtype, copy=False) for x in (dw, db))
     return AffineGradients(None, dw, db)
+
+
+def _jvp_of_operator(z: Matrix, w: ArrayT, tangents: dict[str, ArrayT | None], /) -> ArrayT:
+    """Return the tangent for a sparse batch or an operator, which has none itself."""
+    xp, _, _, ready = validate_optional_arrays("affine_jvp", {"w": w, **tangents}, tangents)
+    _check_constant("affine_jvp", "z_tangent", tangents["z_tangent"])
+    operator: Any = Operator("affine_jvp", xp, z)
+    check_factors("affine_jvp", operator, w, vector=True)
+    check_directions("affine_jvp", tangents, operator, w)
+    _, _, w_tangent, b_tangent = ready
+    if w_tangent is not None:
+        a = operator.product(xp, w_tangent)
+        return a if b_tangent is None else a + b_tangent
+    if b_tangent is None:
+        raise ValueError(_NO_TANGENT)
+    dtype = b_tangent.dtype if z.dtype is None else xp.result_type(b_tangent.dtype, z.dtype)
+    return xp.broadcast_to(xp.astype(b_tangent, dtype, copy=False), (z.shape[0], *b_tangent.shape)) + 0
+
+
+def _double_backward_of_operator(
+    cotangents: dict[str, ArrayT | None], da: ArrayT, z: Matrix, w: ArrayT, /
+) -> AffineDoubleGradients[ArrayT]:
+    """Return the gradient for the upstream gradient with a sparse batch or an operator."""
+    xp, *_ = validate_optional_arrays("affine_double_backward", {**cotangents, "da": da, "w": w}, cotangents)
+    _check_constant("affine_double_backward", "ddz", cotangents["ddz"])
+    operator: Any = Operator("affine_double_backward", xp, z)
+    check_factors("affine_double_backward", operator, w, vector=True)
+    check_upstream("affine_double_backward", da, operator, w)
+    check_directions("affine_double_backward", cotangents, operator, w)
+    _, ddw, ddb = (None if x is None else real_like(xp, x, w.dtype) for x in cotangents.values())
+    if ddw is None and ddb is None:
+        return AffineDoubleGradients(None, None, None)
+    dda = affine_jvp(z, w, w_tangent=ddw, b_tangent=ddb)
+    return AffineDoubleGradients(xp.astype(real_like(xp, dda, da.dtype), da.dtype, copy=False), None, None)
+
+
+def _check_constant(function: str, name: str, x: Array | None, /) -> None:
+    """Check that a sparse batch or an operator has no tangent or cotangent."""
+    if x is not None:
+        rule = "must be None where z is sparse or an operator, which is a constant"
+        msg = f"{function}: {name} {rule}; got {shapes(**{name: x})}"
+        raise ValueError(msg)
 
 
 AFFINE = Pair(

@@ -8,9 +8,11 @@ from array_api_compat import device
 
 from pullback._core.arguments import validate_optional_arrays
 from pullback._core.memory import is_host_memory, without_warnings
+from pullback._core.operators import ARRAYS, is_operator
 from pullback._core.reductions import contract_rows, sum_rows
 from pullback._core.typing import Array, ArrayT, Elementwise, Namespace
 from pullback._ops.affine import affine_backward, affine_forward
+from pullback._ops.per_example import sparse
 from pullback._ops.per_example.blocking import (
     ParameterGradients,
     count,
@@ -18,6 +20,7 @@ from pullback._ops.per_example.blocking import (
     mean_squares,
     read_examples,
 )
+from pullback._ops.per_example.sparse import read_operator
 
 
 class KroneckerFactors(NamedTuple, Generic[ArrayT]):
@@ -118,7 +121,7 @@ def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> Parameter
         times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
         sequence.
     z : Array, shape (m, ..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse matrix of shape (m, k) that has ``z.multiply(z)``.
     bias : bool, default True
         Whether the layer has a bias.
 
@@ -158,6 +161,10 @@ def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> Parameter
     >>> fisher_diagonal(np.asarray([[1.0, -1.0], [3.0, 1.0]]), np.asarray([[3.0], [1.0]]))
     ParameterGradients(dw=array([[9., 5.]]), db=array([5., 1.]))
     """
+    operator = read_operator("fisher_diagonal", da, z)
+    if operator is not None:
+        means = sparse.mean_squares(operator, da, mean=True)
+        return means if bias else ParameterGradients(means.dw, None)
     xp, conj, output, (da, z) = read_examples("fisher_diagonal", da, z)
     dw, db = mean_squares(xp, conj, da, z)
     return output.parameters(dw, db if bias else None, real=True)
@@ -175,7 +182,7 @@ def gauss_newton_product(
     vb : Array, shape (n,) or (), or None
         Step in the bias; None where the layer has none.
     z : Array, shape (..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse one.
     hessian_product : callable
         Multiplies the Hessian of the loss in the output `a` by a step in the output: takes and returns an array of
         shape (..., n), as `softmax_cross_entropy_hessian_product` does. For a lower layer of a network, multiplies by
@@ -220,8 +227,11 @@ def gauss_newton_product(
     ParameterGradients(dw=array([[10.],
            [14.]]), db=array([4.]))
     """
-    steps = {"vw": vw, "vb": vb}
-    _, _, cast_output, (w, b, z) = validate_optional_arrays("gauss_newton_product", {**steps, "z": z}, ("vb",))
+    steps: dict[str, Array | None] = {"vw": vw, "vb": vb}
+    is_constant = type(z) not in ARRAYS and is_operator(z)
+    arrays = steps if is_constant else {**steps, "z": z}
+    _, _, cast_output, (w, b, *ready) = validate_optional_arrays("gauss_newton_product", arrays, ("vb",))
+    z = z if is_constant else ready[0]
     wrt = ("w",) if vb is None else ("w", "b")
     _, dw, db = affine_backward(hessian_product(affine_forward(z, w, b)), z, w, wrt=wrt)
     if vb is not None:

@@ -9,6 +9,7 @@ from pullback._core.reductions import contract_rows, sum_rows
 from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.per_example.blocking import ParameterGradients, gradients, read_examples, real_dtype
 from pullback._ops.per_example.norms import norms
+from pullback._ops.per_example.sparse import read_operator, row_norms
 
 
 def per_example_gradients(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
@@ -76,7 +77,7 @@ def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
         ``reduction="sum"`` of a loss return it. With ``reduction="mean"`` the rows are m times too small, and so is
         the result. The axes in the middle, if any, are positions inside an example, such as the steps of a sequence.
     z : Array, shape (m, ..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse matrix of shape (m, k) that has ``z.multiply(z)``.
     bias : bool, default True
         Whether the layer has a bias. The norm is then taken over weights and bias together.
 
@@ -121,6 +122,9 @@ def per_example_norms(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> ArrayT:
     >>> per_example_norms(np.asarray([[3.0, 4.0], [0.0, 0.0]]), np.asarray([[2.0, 2.0], [1.0, 1.0]]))
     array([15.,  0.])
     """
+    operator = read_operator("per_example_norms", da, z)
+    if operator is not None:
+        z, bias = row_norms(operator, da, bias=bias), False
     xp, conj, output, (da, z) = read_examples("per_example_norms", da, z)
     norm, root = norms(xp, conj, da, z, bias=bias)
     if root is not None:
@@ -141,7 +145,7 @@ def clipped_gradients(
         the norm that is compared with `max_norm`. The axes in the middle, if any, are positions inside an example, such
         as the steps of a sequence.
     z : Array, shape (m, ..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse matrix of shape (m, k) that has ``z.multiply(z)``.
     max_norm : float or Array, shape () or (m,)
         Largest norm of the gradient of an example, over weights and bias together; above 0, and possibly infinite. An
         array of shape (m,) holds one for each example. NumPy arrays are checked. A lazy or traced array and an array on
@@ -193,9 +197,12 @@ def clipped_gradients(
     >>> db
     array([0.9, 1.2])
     """
+    operator = read_operator("clipped_gradients", da, z)
+    if operator is not None:
+        z = row_norms(operator, da, bias=bias)
     xp, conj, output, (da, z) = read_examples("clipped_gradients", da, z)
     limit = read_max_norm("clipped_gradients", xp, da, max_norm)
-    norm, root = norms(xp, conj, da, z, bias=bias)
+    norm, root = norms(xp, conj, da, z, bias=bias and operator is None)
     each = (slice(None), *[None] * (da.ndim - 1))
     if root is None:
         da = da * clip_scale(xp, norm, limit)[each]
@@ -203,7 +210,8 @@ def clipped_gradients(
         # The norm may be out of range; the root of the norm is not.
         scale = clip_scale(xp, norm**0.5 / root, limit**0.5)[each]
         da = da * scale * scale
-    return output.parameters(contract_rows(xp, conj(z), da), sum_rows(xp, da) if bias else None)
+    dw = contract_rows(xp, conj(z), da) if operator is None else operator.adjoint(xp).product(xp, da)
+    return output.parameters(dw, sum_rows(xp, da) if bias else None)
 
 
 def clip_scale(xp: Namespace, norm: Array, limit: float | Array, /) -> Array:

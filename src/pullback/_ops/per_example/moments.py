@@ -15,6 +15,7 @@ from pullback._ops.per_example.blocking import (
     square_sums,
     squared,
 )
+from pullback._ops.per_example.sparse import mean_squares, read_operator
 
 
 def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
@@ -28,7 +29,7 @@ def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
         times too small. The axes in the middle, if any, are positions inside an example, such as the steps of a
         sequence.
     z : Array, shape (m, ..., k)
-        Input batch of the forward.
+        Input batch of the forward, also a sparse matrix of shape (m, k) that has ``z.multiply(z)``.
 
     Returns
     -------
@@ -66,6 +67,9 @@ def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     >>> second_moments(da, z).db
     array([  10001., 1000100.])
     """
+    operator = read_operator("second_moments", da, z)
+    if operator is not None:
+        return mean_squares(operator, da, mean=False)
     xp, conj, output, (da, z) = read_examples("second_moments", da, z)
     return output.parameters(*square_sums(xp, conj, da, z), real=True)
 
