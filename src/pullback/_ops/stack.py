@@ -20,9 +20,9 @@ class Affine(NamedTuple, Generic[ArrayT]):
     Attributes
     ----------
     w : Array
-        Weights, shape (k, n).
+        Weights, shape (k, n), or (k,) for a last layer of a single output.
     b : Array or None
-        Bias, shape (n,); None for a layer without one.
+        Bias, shape (n,), or () with a vector of weights; None for a layer without one.
     """
 
     w: ArrayT
@@ -139,7 +139,7 @@ def stack_forward(layers: Sequence[Layer[ArrayT]], z: ArrayT, /) -> StackOutput[
     layers : sequence of Affine or Activation
         The layers, from the input to the output.
     z : Array, shape (..., k)
-        Input batch.
+        Input batch, also a sparse one where the first layer is an `Affine`.
 
     Returns
     -------

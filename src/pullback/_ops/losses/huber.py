@@ -24,7 +24,8 @@ def huber(
         Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
         one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): any numbers, floating or integer.
+        Booleans count as 0 and 1.
     delta : float, default 1.0
         Error above which the loss is linear: above 0, infinity for half the squared error. A number that is known
         during the call, not a traced or lazy array.

@@ -31,8 +31,8 @@ def logistic(
         Logits, real: n independent ones for each example, with any number of leading batch axes. A vector is a batch of
         m examples with one logit each.
     y : Array, shape (..., n) or (m,)
-        Labels, of the shape of `a`: 0 and 1, booleans, or probabilities in between, floating or integer. Their
-        values are not checked.
+        Labels, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): 0 and 1, booleans, or probabilities in
+        between, floating or integer. Their values are not checked.
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
         label is NaN.

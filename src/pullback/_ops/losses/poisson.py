@@ -17,8 +17,8 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
         Logarithms of the rates, real: n for each example, with any number of leading batch axes. A vector is a batch of
         m examples with one rate each.
     y : Array, shape (..., n) or (m,)
-        Counts, of the shape of `a`, or other numbers of at least 0, floating or integer. Booleans count as 0 and 1.
-        Their values are not checked.
+        Counts, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1), or other numbers of at least 0,
+        floating or integer. Booleans count as 0 and 1. Their values are not checked.
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
         label is NaN.

@@ -22,7 +22,8 @@ def absolute_error(
         Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
         one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): any numbers, floating or integer.
+        Booleans count as 0 and 1.
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
         label is NaN.
@@ -78,7 +79,8 @@ def quantile(
         Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
         one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): any numbers, floating or integer.
+        Booleans count as 0 and 1.
     q : float, default 0.5
         Share of the targets that should lie below the outputs: above 0 and below 1. A number that is known during the
         call.

@@ -18,7 +18,8 @@ def squared_error(
         Outputs, real: n for each example, with any number of leading batch axes. A vector is a batch of m examples with
         one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: any numbers, floating or integer. Booleans count as 0 and 1.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): any numbers, floating or integer.
+        Booleans count as 0 and 1.
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, floating or integer. Only their ratios matter to a mean. An
         example or an output of weight 0 is absent, also where it holds NaN, as a missing target does; an input of the

@@ -20,7 +20,8 @@ def gamma(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Re
         Logarithms of the means, real: n for each example, with any number of leading batch axes. A vector is a batch of
         m examples with one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: numbers above 0, floating or integer. Their values are not checked.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): numbers above 0, floating or integer.
+        Their values are not checked.
     weights : Array, shape (...) or (..., n), optional
         A weight for each example or for each output, as in `squared_error`. One of weight 0 is absent, also where its
         label is NaN.
@@ -121,8 +122,8 @@ def tweedie(
         Logarithms of the means, real: n for each example, with any number of leading batch axes. A vector is a batch of
         m examples with one output each.
     y : Array, shape (..., n) or (m,)
-        Targets, of the shape of `a`: numbers of at least 0, or above 0 for a power of 2 and more, floating or integer.
-        Their values are not checked.
+        Targets, of the shape of `a`, ``y[:, None]`` for outputs of shape (m, 1): numbers of at least 0, or above 0 for
+        a power of 2 and more, floating or integer. Their values are not checked.
     power : float, default 1.5
         Power p of the mean that the variance is proportional to, at least 1: 1 is the loss of `poisson`, 2 that of
         `gamma`, and 3 that of the inverse Gaussian distribution. A number that is known during the call.

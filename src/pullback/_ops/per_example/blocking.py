@@ -33,9 +33,10 @@ class ParameterGradients(NamedTuple, Generic[ArrayT]):
     Attributes
     ----------
     dw : Array
-        For the weights.
+        For the weights, shape (k, n), or (k,) for a vector of weights; with an axis of examples before them from
+        `per_example_gradients`.
     db : Array or None
-        For the bias; None where the layer has none.
+        For the bias, shape (n,) or (), likewise; None where the layer has none.
     """
 
     dw: ArrayT
