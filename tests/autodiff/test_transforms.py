@@ -264,6 +264,21 @@ def test_rejects_wrong_argnums_and_cotangents() -> None:
     for wrong in (1, "x", (0, 0), -2):
         with pytest.raises(ValueError, match=r"^grad: argnums must"):
             pb.grad(lambda x: x @ x, wrong)(x)  # type: ignore[arg-type] # a mistake
+    transforms: list[Any] = [pb.grad, pb.value_and_grad, pb.jacobian]
+    for function in transforms:
+        name = function.__name__
+        message = (
+            rf"^{name}: argnums must be an integer or a tuple .* got ndarray\. Pass arrays as {name}\(function\)\(x\)$"
+        )
+        with pytest.raises(TypeError, match=message):
+            function(lambda x: x @ x, x)
+    transforms = [pb.jvp, pb.hvp]
+    for function in transforms:
+        message = rf"^{function.__name__}: {{}} must be a tuple .* got ndarray\. Pass \(x,\) for one argument$"
+        with pytest.raises(TypeError, match=message.format("primals")):
+            function(lambda x: x @ x, x, (x,))
+        with pytest.raises(TypeError, match=message.format("tangents")):
+            function(lambda x: x @ x, (x,), x)
     _, pull = pb.vjp(lambda x: x * x, x)
     with pytest.raises(ValueError, match=r"^vjp: the cotangent must have the structure and shapes of the output"):
         pull(np.ones(3))

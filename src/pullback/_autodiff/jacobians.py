@@ -8,7 +8,7 @@ from array_api_compat import device
 
 from pullback._autodiff.namespace import space_of
 from pullback._autodiff.recorded import Recorded
-from pullback._autodiff.transforms import bind, grad, linearize, vjp
+from pullback._autodiff.transforms import bind, check_argnums, grad, linearize, vjp
 from pullback._core import trees
 from pullback._core.flat_operator import FlatOperator
 from pullback._core.typing import Namespace
@@ -58,6 +58,7 @@ def jacobian(function: Function, argnums: int | tuple[int, ...] = 0) -> Function
     array([[2., 0.],
            [2., 1.]])
     """
+    check_argnums("jacobian", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind("jacobian", function, argnums, args, kwargs)

@@ -72,6 +72,7 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     >>> grad(loss)(np.zeros(2), z, y)
     array([-3., -4.])
     """
+    check_argnums("grad", argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind("grad", function, argnums, args, kwargs)
@@ -117,6 +118,7 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
+    check_argnums("value_and_grad", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind("value_and_grad", function, argnums, args, kwargs)
@@ -290,6 +292,7 @@ def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...])
     >>> jvp(lambda x: x * x, (np.asarray([1.0, 2.0]),), (np.asarray([1.0, 0.5]),))
     (array([1., 4.]), array([2., 2.]))
     """
+    _check_tuples("jvp", primals=primals, tangents=tangents)
     out, push = linearize(function, *primals)
     return out, push(*tangents)
 
@@ -334,6 +337,7 @@ def hvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...])
     >>> hvp(lambda x: x @ x * x[0], (np.asarray([1.0, 2.0]),), (np.asarray([1.0, 0.0]),))
     (array([6., 4.]),)
     """
+    _check_tuples("hvp", primals=primals, tangents=tangents)
     _, pull = vjp(grad(function, argnums=tuple(range(len(primals)))), *primals)
     return pull(tuple(tangents))
 
@@ -404,6 +408,25 @@ def constant(x: Any, /) -> Any:
         return leaf if not is_array(leaf) else namespace_for(leaf, depth).lift(leaf)
 
     return trees.rebuild(x, lift)
+
+
+def check_argnums(name: str, argnums: Any, /) -> None:
+    """Check that argnums are no array, which belongs to the function that is returned."""
+    if hasattr(argnums, "shape"):
+        got = type(argnums).__name__
+        msg = f"{name}: argnums must be an integer or a tuple of them; got {got}. Pass arrays as {name}(function)(x)"
+        raise TypeError(msg)
+
+
+def _check_tuples(name: str, /, **given: Any) -> None:
+    """Check that primals and tangents are tuples with an entry for each argument."""
+    for what, x in given.items():
+        if not isinstance(x, tuple | list):
+            got = type(x).__name__
+            msg = (
+                f"{name}: {what} must be a tuple with an entry for each argument; got {got}. Pass (x,) for one argument"
+            )
+            raise TypeError(msg)
 
 
 def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:
