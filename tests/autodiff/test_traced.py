@@ -3,6 +3,7 @@
 import copy
 import operator
 import pickle
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -288,3 +289,13 @@ NOT_FOLLOWED: dict[str, Callable[[Any], Any]] = {
 def test_functions_that_are_not_followed(name: str) -> None:
     with pytest.raises((TypeError, LostGradientError, AttributeError)):
         record(NOT_FOLLOWED[name], np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("method", "function"), [("mean", "xp.mean(x)"), ("dot", "x @ y"), ("ravel", "xp.reshape(x, (-1,))")]
+)
+def test_methods_outside_the_standard_name_the_function(method: str, function: str) -> None:
+    message = rf"^an array that is differentiated .* no {method}\. Write {re.escape(function)}, with xp = "
+    with pytest.raises(AttributeError, match=message):
+        pb.grad(lambda x: getattr(x, method)())(np.ones(3))
+    pb.grad(lambda x: x @ x if not hasattr(x, method) else None)(np.ones(3))

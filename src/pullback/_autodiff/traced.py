@@ -394,8 +394,40 @@ def _unary(name: str, /) -> Callable[[Traced], Traced]:
     return method
 
 
+# Methods of NumPy's arrays and others', and what the standard has in their place.
+_METHODS = {
+    name: f"xp.{name}(x)"
+    for name in (
+        *("all", "any", "argmax", "argmin", "argsort", "astype", "clip", "conj", "imag", "max", "mean", "min", "prod"),
+        *("real", "repeat", "reshape", "round", "sort", "squeeze", "std", "sum", "take", "var"),
+    )
+} | {
+    "cumsum": "xp.cumulative_sum(x)",
+    "cumprod": "xp.cumulative_prod(x)",
+    "dot": "x @ y",
+    "flatten": "xp.reshape(x, (-1,))",
+    "ravel": "xp.reshape(x, (-1,))",
+    "transpose": "x.T or xp.permute_dims(x, axes)",
+}
+
+
+def _missing(name: str, function: str, /) -> property:
+    """Return an attribute that does not exist, and says what does."""
+
+    def get(_: Traced, /) -> NoReturn:
+        msg = (
+            f"an array that is differentiated has the attributes of the standard, and no {name}. Write {function}, "
+            "with xp = array_api_compat.array_namespace(x)"
+        )
+        raise AttributeError(msg)
+
+    return property(get)
+
+
 def _install() -> None:
     """Give `Traced` the operators of the standard."""
+    for name, function in _METHODS.items():
+        setattr(Traced, name, _missing(name, function))
     for name, rule in arithmetic.OPERATORS.items():
         forward, reflected, in_place = _operators(rule, name)
         for prefix, method in (("", forward), ("r", reflected), ("i", in_place)):
