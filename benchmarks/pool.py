@@ -17,16 +17,20 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Row, Section
 from benchmarks.resident import peak
+from benchmarks.scale import losses
 from benchmarks.scale.files import Floats, K, N, seconds, write_npy
-from pullback import affine_backward, affine_forward, softmax_cross_entropy
+from pullback import affine_backward, affine_forward, softmax_cross_entropy, value_and_grad
 from pullback._cli.gradient.files import open_file
+from pullback._core import trees
 from pullback.dask import accumulate, compute
 
 Results = tuple[Any, ...]
 
 ROWS = 4_000_000
-# The bound for each number of blocks.
+# The bound for each number of blocks: of pairs, and of losses in array functions; and of a loss that couples all rows.
 BOUNDS = {80: 1.25, 800: 1.25, 8_000: 1.5}
+LOSS_BOUNDS = {80: 1.2, 800: 1.2}
+COUPLED_BOUND = 2.3
 REPEATS = 9
 # Chunks in memory: their number, rows, k and n; and what is asked for, with its bound.
 CHUNKS = (400, 2_000, 64, 32), (20, 100_000, 16, 16), (200, 10_000, 16, 16)
@@ -34,14 +38,16 @@ RESULTS = {"dw, db": (("w", "b"), 1.3), "dz, dw, db": (("z", "w", "b"), 1.5)}
 
 
 class Work(NamedTuple):
-    """Sums over the rows of two files, y and z; w is shared."""
+    """Sums over the rows of two files, y and z; the parameters are shared."""
 
     name: str
     title: str
-    ours: Callable[..., Results]
-    """Of a block of each file and w, with the pair."""
+    ours: Callable[..., Any]
+    """Of a block of each file and the parameters, with the pair or recorded."""
     plain: Callable[..., Results]
     """The same in plain expressions: of a block of each file, or of lazy arrays."""
+    parameters: Any
+    bounds: dict[int, float]
 
 
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
@@ -54,9 +60,17 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
             "thread pool; and, run once, time of plain Dask expressions / time of the pool",
             columns=("blocks", "pool, s", "lower quartile", "median", "upper quartile", "plain Dask", "bound"),
             rows=_rows(work, rows),
-            length=len(BOUNDS),
+            length=len(work.bounds),
         )
 
+    yield Section(
+        name="coupled",
+        title=f"A loss that couples all rows, {rows:,} × {K} → {N}, float32, from .npy files: time / time of a sum "
+        "over the rows, both with their gradients",
+        columns=("blocks", "sum, s", "lower quartile", "median", "upper quartile", "bound"),
+        rows=_coupled(rows),
+        length=len(LOSS_BOUNDS),
+    )
     yield Section(
         name="pool in memory",
         title="Affine backward of chunks in memory, float32: time / time of a hand-written thread pool",
@@ -71,6 +85,16 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         rows=_graphs(10 if quick else 1),
         length=3,
     )
+
+
+def _coupled(rows: int) -> Iterator[Row]:
+    """Compare a loss in two passes with a sum over the rows in one."""
+    with tempfile.TemporaryDirectory(prefix="pullback-") as folder:
+        files = [write_npy(Path(folder) / f"{name}.npy", rows, n) for name, n in (("y", N), ("z", K))]
+        for blocks in LOSS_BOUNDS:
+            lazy = [open_file(path).lazy(rows // blocks) for path in files]
+            calls = (partial(call, *lazy, losses.weights()) for call in (losses.coupled, losses.separable))
+            yield _compared((f"{blocks:,}",), *calls, COUPLED_BOUND)
 
 
 def _in_memory(fraction: int) -> Iterator[Row]:
@@ -146,11 +170,10 @@ def _rows(work: Work, rows: int) -> Iterator[Row]:
     """Compare with a thread pool and with plain expressions over the same files."""
     with tempfile.TemporaryDirectory(prefix="pullback-") as folder:
         y, z = (write_npy(Path(folder) / f"{name}.npy", rows, n) for name, n in (("y", N), ("z", K)))
-        w = np.linspace(-1, 1, K * N, dtype=np.float32).reshape(K, N)
-        for blocks, bound in BOUNDS.items():
+        for blocks, bound in work.bounds.items():
             block = rows // blocks
-            ours = partial(_ours, work.ours, y, z, w, block)
-            pool, plain = (partial(run, work.plain, y, z, w, block) for run in (_pool, _plain))
+            ours = partial(_ours, work.ours, y, z, work.parameters, block)
+            pool, plain = (partial(run, work.plain, y, z, work.parameters, block) for run in (_pool, _plain))
             expected, checked = pool(), [ours()]
             start = time.perf_counter()
             checked.append(plain())
@@ -164,18 +187,18 @@ def _rows(work: Work, rows: int) -> Iterator[Row]:
             yield Row((*cells, f"{once / float(cells[1]):.2f}", limit), holds=row.holds)
 
 
-def _ours(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+def _ours(step: Callable[..., Any], y: Path, z: Path, parameters: Any, block: int) -> Results:
     """Add up with the library."""
     lazy = [open_file(path).lazy(block) for path in (y, z)]
-    return compute(*(x for x in accumulate(step, *lazy, shared=(w,)) if x is not None))
+    return compute(*trees.leaves(accumulate(step, *lazy, shared=(parameters,))))
 
 
-def _pool(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+def _pool(step: Callable[..., Results], y: Path, z: Path, parameters: Any, block: int) -> Results:
     """Add up as one would by hand: memory maps, a thread for each core, one BLAS thread in each."""
     maps = [np.load(path, mmap_mode="r") for path in (y, z)]
 
     def on_block(start: int) -> Results:
-        return step(*(array[start : start + block] for array in maps), w)
+        return step(*(array[start : start + block] for array in maps), parameters)
 
     return _sums_of_blocks(on_block, range(0, len(maps[0]), block))
 
@@ -190,7 +213,7 @@ def _sums_of_blocks(on_block: Callable[[int], Results], starts: range) -> Result
     return totals
 
 
-def _plain(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int) -> Results:
+def _plain(step: Callable[..., Results], y: Path, z: Path, parameters: Any, block: int) -> Results:
     """Compute expressions of Dask's, all in one go."""
     lazy = []
     for path in (y, z):
@@ -198,7 +221,7 @@ def _plain(step: Callable[..., Results], y: Path, z: Path, w: Floats, block: int
         sizes = (block,) * (rows // block), (features,)
         lazy.append(da.map_blocks(_read, path, block, chunks=sizes, meta=np.empty((0, 0), np.float32)))
     with threadpool_limits(1, user_api="blas"):
-        results: Results = dask.compute(*step(*lazy, w))
+        results: Results = dask.compute(*step(*lazy, parameters))
     return results
 
 
@@ -230,7 +253,34 @@ def _softmax(y: Any, z: Any, w: Any) -> Results:
     return value, z.T @ (e * (weight / total) - y)
 
 
+def _network(y: Any, z: Any, p: Any) -> Results:
+    """Return the squared error of a network with two layers, and its gradients, written out."""
+    w1, b1, w2, b2 = p
+    h = np.tanh(z @ w1 + b1)
+    error = h @ w2 + b2 - y
+    before = (error @ w2.T) * (1 - h * h)
+    return (error * error).sum() / 2, z.T @ before, before.sum(axis=0), h.T @ error, error.sum(axis=0)
+
+
+_W = np.linspace(-1, 1, K * N, dtype=np.float32).reshape(K, N)
+_LAYERS = losses.weights(), np.zeros(N, np.float32), losses.weights()[:N], np.zeros(N, np.float32)
 WORKS = (
-    Work("pool", "Affine backward (dw, db)", partial(affine_backward, wrt=("w", "b")), _affine),
-    Work("softmax pool", "Softmax cross-entropy and dw", _our_softmax, _softmax),
+    Work("pool", "Affine backward (dw, db)", partial(affine_backward, wrt=("w", "b")), _affine, _W, BOUNDS),
+    Work("softmax pool", "Softmax cross-entropy and dw", _our_softmax, _softmax, _W, BOUNDS),
+    Work(
+        "softmax loss pool",
+        "Softmax regression in array functions, value_and_grad",
+        value_and_grad(losses.softmax_sum, argnums=2),
+        _softmax,
+        losses.weights(),
+        LOSS_BOUNDS,
+    ),
+    Work(
+        "network loss pool",
+        "A network with two layers in array functions, value_and_grad",
+        value_and_grad(losses.network, argnums=2),
+        _network,
+        _LAYERS,
+        LOSS_BOUNDS,
+    ),
 )

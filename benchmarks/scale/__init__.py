@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from benchmarks.report import Section
-from benchmarks.scale import cluster, command, graph, weights
+from benchmarks.scale import cluster, command, graph, losses, weights
 
 
 def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
@@ -11,4 +11,5 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     yield graph.section(quick=quick)
     yield command.section(quick=quick)
     yield weights.section()
+    yield losses.section(quick=quick)
     yield cluster.section(quick=quick)
