@@ -11,12 +11,15 @@ from pathlib import Path
 PARTS = ("affine", "accuracy", "digits", "memory", "plan", "pool", "scale", "tape")
 # Compares with the saved run; run before each change.
 GUARD = "guard"
+# Needs a GPU.
+GPU = "gpu"
 # The parts that measure peers.
 COMPARING = {"affine", "accuracy", "memory", "tape"}
 PEERS = ("torch", "jax", "autograd", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
+    GPU: ("cupy", "dask", "jax", "torch"),
     "digits": ("mparray", "mpmath"),
     "plan": ("dask", "zarr"),
     "pool": ("dask", "zarr"),
@@ -39,7 +42,9 @@ def main() -> int:
         "30 GB of disk for the part `scale`.",
     )
     parser.add_argument("--quick", action="store_true", help="batches of up to 10⁶ rows, few samples of each time")
-    parser.add_argument("--only", action="append", choices=(*PARTS, GUARD), help="one part; may be given several times")
+    parser.add_argument(
+        "--only", action="append", choices=(*PARTS, GUARD, GPU), help="one part; may be given several times"
+    )
     parser.add_argument(
         "--peer",
         action="append",
@@ -89,7 +94,12 @@ def _run(parts: tuple[str, ...], peers: tuple[str, ...], unset: list[str], save:
         named_after = apart(peers) if part in COMPARING else ()
         beside = f" beside {', '.join(named_after)}" if named_after else ""
         tables = {}
-        for section in import_module(f"benchmarks.{part}").sections(peers, quick=quick):
+        module = import_module(f"benchmarks.{part}")
+        if part == GPU:
+            more = list(module.described())
+            console.print(*more, "", sep="\n")
+            described += more
+        for section in module.sections(peers, quick=quick):
             rows = show(section, console)
             tables[section.name + beside] = as_table(section, rows)
             held += [row.holds for row in rows if row.holds is not None]

@@ -81,13 +81,13 @@ def _dask(da: Floats, z: Floats, _w: Floats, _b: Floats) -> Any:
 
 def _errors(calls: Gradients, da: Floats, z: Floats, w: Floats, b: Floats) -> NDArray[np.float64]:
     """Return the errors of dw, ours and each peer's, and those of db."""
-    references = _reference(da, z)
+    references = reference(da, z)
     # One after the other: all their copies of a long batch would not fit into memory at once.
-    errors = [[_error(x, ref) for x, ref in zip(call(da, z, w, b), references, strict=True)] for call in calls.values()]
+    errors = [[error(x, ref) for x, ref in zip(call(da, z, w, b), references, strict=True)] for call in calls.values()]
     return np.asarray(errors).T
 
 
-def _reference(da: Floats, z: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def reference(da: Floats, z: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum in float64, chunk by chunk: a long batch in float64 would not fit in memory."""
     dw, db = np.zeros((z.shape[1], da.shape[1])), np.zeros(da.shape[1])
     for start in range(0, len(da), _CHUNK):
@@ -97,6 +97,6 @@ def _reference(da: Floats, z: Floats) -> tuple[NDArray[np.float64], NDArray[np.f
     return dw, db
 
 
-def _error(x: object, ref: NDArray[np.float64]) -> float:
+def error(x: object, ref: NDArray[np.float64]) -> float:
     """Return ``max |x − ref| / max |ref|``."""
     return float(np.max(np.abs(np.asarray(x) - ref)) / np.max(np.abs(ref)))

@@ -143,7 +143,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
 def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
     """Compare whole gradients."""
     for title, (program, by_hand, arguments, count, most, others) in CASES.items():
-        calls = {OURS: _ours(program, arguments, count), HAND: partial(by_hand, *arguments)}
+        calls = {OURS: gradient(program, arguments, count), HAND: partial(by_hand, *arguments)}
         calls |= {name: make(program, arguments, count) for name, make in makers.items()}
         value, gradients = calls[HAND]()
         for call in calls.values():
@@ -168,7 +168,7 @@ def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
 def _general(*, quick: bool) -> Iterator[Row]:
     """Return what recording an operation and pulling it back takes beyond the operation itself."""
     (x,) = _draw((8, 8))
-    plain, ours = partial(general, array_namespace(x), x), _ours(general, [x], 1)
+    plain, ours = partial(general, array_namespace(x), x), gradient(general, [x], 1)
     times = interleave({OURS: ours, HAND: plain}, quick=quick)
     more = (times.median(OURS) - 2 * times.median(HAND)) / STEPS * 1e6
     yield Row(("", f"{more:.1f}", f"≤ {MICROSECONDS}"), holds=more <= MICROSECONDS)
@@ -184,16 +184,16 @@ def _errors(rows: int) -> Row:
         a = (constant(z) @ w + b) * scale
         return array_namespace(w).sum(a * a)
 
-    gradient = value_and_grad(loss, (1, 2, 3))
-    _, got = gradient(z, *parameters)
-    _, right = gradient(z.astype(np.float64), *(x.astype(np.float64) for x in parameters))
+    whole = value_and_grad(loss, (1, 2, 3))
+    _, got = whole(z, *parameters)
+    _, right = whole(z.astype(np.float64), *(x.astype(np.float64) for x in parameters))
     errors = [float(np.max(np.abs(g - e)) / np.max(np.abs(e))) for g, e in zip(got, right, strict=True)]
     cells = (f"{rows:,}", *(f"{error:.1e}" for error in errors), f"≤ {MOST_ERROR}")
     return Row(cells, holds=max(errors) <= MOST_ERROR)
 
 
-def _ours(program: Program, arguments: list[Floats], count: int) -> Call:
-    """Return our value and gradient."""
+def gradient(program: Program, arguments: list[Any], count: int) -> Call:
+    """Return the call of our value and gradient."""
 
     def function(*args: Any) -> Any:
         return program(array_namespace(args[0]), *args)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pullback._core.memory import add, divide, is_plain_memory, multiply, subtract
+from pullback._core.memory import add, divide, is_gpu_memory, is_plain_memory, multiply, subtract
 from tests.harness.autodiff import gradients, vmap
 from tests.harness.backend import Backend
 
@@ -27,6 +27,7 @@ def test_steps(
     np.testing.assert_array_equal(backend_one_device.numpy(out), right(values, 2 * values if is_array else 4.0))
     assert (out is x) == is_plain_memory(x)
     assert is_plain_memory(x) == (backend_one_device.library in {"numpy", "cupy"})
+    assert is_gpu_memory(x) == (backend_one_device.library == "cupy" or "cuda" in backend_one_device.device_name)
 
 
 @pytest.mark.backends("jax", "torch")

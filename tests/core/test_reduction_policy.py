@@ -6,6 +6,8 @@ import pytest
 from pullback._core.reduction_policy import (
     CHAIN,
     COLUMN,
+    DEVICE_LONG,
+    DEVICE_ROWS,
     JOINED,
     LONG,
     MANY_ROWS,
@@ -14,6 +16,7 @@ from pullback._core.reduction_policy import (
     SUM_WIDTH,
     VECTOR,
     choose,
+    choose_on_device,
     joined_rows,
     stride,
     sums_by_products,
@@ -44,6 +47,15 @@ CHOICES = [
 def test_choices(rows: int, size: int, exact: bool, choice: tuple[str, int]) -> None:  # noqa: FBT001
     assert choose(rows, 2, size // 2, exact=exact) == choice
     assert choose(rows, size // 2, 2, exact=exact) == choice
+
+
+def test_choices_on_a_gpu() -> None:
+    assert choose_on_device(DEVICE_LONG, 64, 64, exact=False) == ("whole", DEVICE_LONG)
+    assert choose_on_device(DEVICE_LONG + 1, 1, 1, exact=False) == ("blocks", DEVICE_ROWS)
+    assert choose_on_device(10**7, 512, 512, exact=False) == ("blocks", DEVICE_ROWS)
+    assert choose_on_device(10**7, 768, 1024, exact=False) == ("blocks", 768)
+    assert choose_on_device(10**7, 4096, 4096, exact=False) == ("blocks", DEVICE_LONG)
+    assert choose_on_device(10**7, 64, 64, exact=True) == ("whole", 10**7)
 
 
 def test_products_with_a_vector() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from pullback import affine_backward, affine_forward, matmul_backward
+from pullback._core import reductions
+from pullback._core.reduction_policy import DEVICE_LONG, DEVICE_WIDTH
 from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
@@ -27,6 +29,19 @@ def test_blocks(backend_one_device: Backend, sizes: tuple[int, int, int], of: st
     wide_z, wide_da = z.astype("complex128"), da.astype("complex128")
     _check(backend_one_device.numpy(gradients.dw), wide_z.conj().T @ wide_da, rows)
     _check(backend_one_device.numpy(gradients.db), wide_da.sum(axis=0), rows)
+
+
+@pytest.mark.parametrize("rows", [1, 200, DEVICE_LONG + 1, DEVICE_WIDTH // 2 + 1, DEVICE_WIDTH + 9])
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_blocks_on_a_gpu(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, rows: int, n: int) -> None:
+    """What a GPU runs, on whatever runs this test."""
+    monkeypatch.setattr(reductions, "is_gpu_memory", lambda _: True)
+    rng = np.random.default_rng(rows)
+    z, da = (_uniform(rng, (rows, size), "float32") for size in (3, n))
+    arrays = (backend_one_device.asarray(x) for x in (da, z, np.ones((3, n), "float32")))
+    gradients = backend_one_device.call(affine_backward, *arrays, wrt=("w", "b"))
+    _check(backend_one_device.numpy(gradients.dw), z.astype(float).T @ da, rows)
+    _check(backend_one_device.numpy(gradients.db), da.astype(float).sum(axis=0), rows)
 
 
 @pytest.mark.parametrize("batch", [(1024,), (1031,), (2048,), (70, 30)], ids=str)

@@ -25,6 +25,14 @@ def is_host_memory(x: object, /) -> bool:
     return hasattr(type(x), "__array_interface__")
 
 
+def is_gpu_memory(x: Array, /) -> bool:
+    """Whether the entries of `x` are known to lie in the memory of a GPU: CuPy's arrays, and PyTorch's on CUDA.
+
+    JAX says nothing that `jit` can follow, and DLPack nothing that `torch.compile` can.
+    """
+    return not is_host_memory(x) if is_plain_memory(x) else getattr(x, "is_cuda", False)
+
+
 def without_warnings(xp: Namespace, /) -> AbstractContextManager[None]:
     """Return a context in which overflow does not warn, for results that are checked and then computed otherwise."""
     return xp.errstate(all="ignore") if hasattr(xp, "errstate") else nullcontext()

@@ -10,8 +10,18 @@ import math
 from array_api_compat import device
 
 from pullback._core import tracing
-from pullback._core.memory import add
-from pullback._core.reduction_policy import CHAIN, SHORT, SUM_ROWS, choose, joined_rows, stride, sums_by_products
+from pullback._core.memory import add, is_gpu_memory
+from pullback._core.reduction_policy import (
+    CHAIN,
+    DEVICE_WIDTH,
+    SHORT,
+    SUM_ROWS,
+    choose,
+    choose_on_device,
+    joined_rows,
+    stride,
+    sums_by_products,
+)
 from pullback._core.typing import Array, DType, Namespace
 
 # Numbers of rows that `choose` contracts by one product.
@@ -56,7 +66,8 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
-    method, rows = choose(_rows(x), x.shape[-1], y.shape[-1], exact=x.dtype == xp.float64)
+    chosen = choose_on_device if is_gpu_memory(x) else choose
+    method, rows = chosen(_rows(x), x.shape[-1], y.shape[-1], exact=x.dtype == xp.float64)
     if method == "whole":
         return _transpose(xp, x) @ y
     return (_add_products if method == "parts" else _two_level)(xp, rows, x, y)
@@ -71,6 +82,8 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     else:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
         rows = _rows(y)
+        if rows > CHAIN and is_gpu_memory(y):
+            return xp.astype(_sum_on_device(xp, y, accumulation_dtype(xp, y)), y.dtype, copy=False)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64):
             return _sum_products(xp, rows, y)
@@ -163,6 +176,18 @@ def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:
     chains = xp.reshape(y[:split, :], (split // (step * CHAIN), CHAIN, step, y.shape[-1]))
     total: Array = xp.sum(xp.sum(chains, axis=1), axis=(0, 1), dtype=wide)
     return total if split == rows else total + _sum_chains(xp, y[split:, :], wide)
+
+
+def _sum_on_device(xp: Namespace, y: Array, wide: DType, /) -> Array:
+    """Sum rows in a wide dtype by one addition of many rows, end to end, that keeps a GPU busy, and a short one."""
+    rows, width = y.shape
+    step = max(DEVICE_WIDTH // max(width, 1), 1)
+    split = rows - rows % step
+    if split <= step:
+        return xp.sum(y, axis=0, dtype=wide)
+    long = xp.sum(xp.reshape(y[:split, :], (split // step, step * width)), axis=0, dtype=wide)
+    total: Array = xp.sum(xp.reshape(long, (step, width)), axis=0)
+    return total if split == rows else total + xp.sum(y[split:, :], axis=0, dtype=wide)
 
 
 def _contract_chunks(xp: Namespace, x: Array, y: Array, kept: int, /) -> Array:

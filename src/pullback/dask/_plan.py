@@ -9,6 +9,7 @@ import dask.array as da
 from dask.highlevelgraph import HighLevelGraph
 
 from pullback._core import trees
+from pullback._core.memory import is_gpu_memory
 from pullback._core.typing import DaskArray, Sizes, Step
 from pullback.dask._compat import GraphNode, empty_block
 from pullback.dask._inputs import Result, is_narrow
@@ -21,6 +22,8 @@ TASK_BYTES = 8 * 2**20
 # sums are accurate for this number of rows.
 _STRIP_BYTES = 4 * 2**20
 _STRIP_ROWS = 1024, 16_384
+# A GPU has no such cache: what starts its work takes so long that a strip should be a block, as far as memory allows.
+_GPU_STRIP_BYTES = 256 * 2**20
 # Partial sums up to this size are accumulated by a tree, FAN_IN at a time. Larger ones run along lanes that fit here.
 _TREE_BYTES = 4 * 2**20
 FAN_IN = 8
@@ -105,6 +108,8 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
     where = tuple(i for i, x in enumerate(leaves) if isinstance(x, da.Array))
     low, high = _STRIP_ROWS
     strip = min(max(low, _STRIP_BYTES // max(row_bytes, made_bytes, 1)), high)
+    if any(is_gpu_memory(empty_block(x)) for x in batch):
+        strip = max(low, _GPU_STRIP_BYTES // max(row_bytes, made_bytes, 1))
     least = min(max(1, _LEAST_BYTES // max(row_bytes, 1)), strip)
     narrow = tuple(i for i, x in enumerate(batch) if is_narrow(x))
     starts = list(running(sizes, initial=0))

@@ -107,6 +107,8 @@ def described(backend: Backend, x: Any, /) -> Any:
         return type(x), x.dtype, value.shape, missing.tobytes(), np.where(missing, 0, value).tobytes()
     if hasattr(x, "bits"):
         return x.bits, float(x.min), float(x.max), str(x.dtype)
+    if isinstance(x, float | complex):
+        return type(x), repr(x)  # NaN equals nothing
     return (type(x), *(described(backend, part) for part in x)) if isinstance(x, tuple | list) else (type(x), x)
 
 
