@@ -86,7 +86,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
     def tests(session: nox.Session) -> None:
         command, environment = laws(name, session.name)
         if alone:
-            install(session, ".", *tested(name), *group("test"))
+            # The blocks of the guide on GPUs, which run with CuPy, need Dask.
+            install(session, ".[dask]" if "gpu" in backend["tags"] else ".", *tested(name), *group("test"))
             session.run(*command, *session.posargs, env=environment)
         else:
             run_in_dev(session, *command, *session.posargs, env=environment)

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from array_api_compat import is_cupy_array
-
-from pullback import dask as pd
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "gpu.md"
 BLOCK = re.compile(r"```\{code-block\} python\n:caption: Needs a GPU\n\n(.*?)```", re.DOTALL)
@@ -28,6 +25,10 @@ def test_training_loop(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.backends("cupy")
 def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zarr  # noqa: PLC0415 - not installed where other libraries are tested
+
+    from pullback.dask import compute  # noqa: PLC0415
+
     monkeypatch.chdir(tmp_path)
     z, upstream = np.ones((1_000, 256)), np.full((1_000, 10), 0.5)
     for name, x in (("z.zarr", z), ("da.zarr", upstream)):
@@ -39,4 +40,4 @@ def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert is_cupy_array(db)
     assert np.array_equal(dw.get(), np.full((256, 10), 500.0))
     assert np.array_equal(db.get(), np.full(10, 500.0))
-    assert np.array_equal(pd.compute(names["dz"])[0].get(), np.full((1_000, 256), 5.0))
+    assert np.array_equal(compute(names["dz"])[0].get(), np.full((1_000, 256), 5.0))

@@ -158,6 +158,23 @@ def test_memory_of_returned_rows(monkeypatch: pytest.MonkeyPatch, dtype: str) ->
     assert peak <= 1.5 * got.nbytes
 
 
+def test_strips_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strip is a block there: what starts the work of a GPU takes longer than what a cache saves."""
+    z = da.ones((40_000, 8), chunks=(20_000, 8))
+    seen: list[int] = []
+
+    def step(z: Any) -> Any:
+        seen.append(len(z))
+        return z.sum(axis=0)
+
+    for on_gpu, strips in ((False, [16_384, 3_616] * 2), (True, [20_000] * 2)):
+        monkeypatch.setattr(_plan, "is_gpu_memory", lambda _, on_gpu=on_gpu: on_gpu)
+        lazy = accumulate(step, z)
+        seen.clear()
+        compute(lazy)
+        assert seen == strips
+
+
 @pytest.mark.parametrize(("rows", "strips"), [(5000, [5000, 5000]), (10, [4100, 4100, 1800])])
 def test_chunks_are_strips_without_a_copy(rows: int, strips: list[int]) -> None:
     """Several chunks of a task are not joined, but for those that are tiny."""
