@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def test_blocks_are_found() -> None:
 
 @pytest.mark.backends("cupy")
 def test_training_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(BLOCK.findall(GUIDE.read_text())[0], names)  # noqa: S102 - the page of this repository
     assert is_cupy_array(names["w"])
     assert 0 < float(capsys.readouterr().out) < np.log(2)
@@ -33,7 +34,7 @@ def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     z, upstream = np.ones((1_000, 256)), np.full((1_000, 10), 0.5)
     for name, x in (("z.zarr", z), ("da.zarr", upstream)):
         zarr.create_array(name, data=x, chunks=(300, x.shape[1]))
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(BLOCK.findall(GUIDE.read_text())[1], names)  # noqa: S102
     dw, db = names["dw"], names["db"]
     assert is_cupy_array(dw)

@@ -167,7 +167,7 @@ def test_strips_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(len(z))
         return z.sum(axis=0)
 
-    for on_gpu, strips in ((False, [16_384, 16_384, 7_232]), (True, [40_000])):
+    for on_gpu, strips in ((False, [16_384, 16_384, 7_232]), (True, [20_000, 20_000])):
         monkeypatch.setattr(_plan, "is_gpu_memory", lambda _, on_gpu=on_gpu: on_gpu)
         lazy = accumulate(step, z)
         seen.clear()
