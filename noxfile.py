@@ -25,7 +25,7 @@ APART = {
     "large": ["tests/dask", "tests/cli/gradient", "tests/cli/test_streams.py"],
     "peers": ["tests/peers"],
 }
-# Every pair, every law and every transform once: what the lowest versions are held to.
+# Every pair, every law and every transform once: for the lowest versions, and libraries with tests = "core".
 FAMILIES = ("affine", "matmul", "forms", "quadratic", "activations", "losses", "per_example", "moments")
 CORE = [
     *(f"tests/ops/test_{family}.py::test_dtypes" for family in FAMILIES),
@@ -34,6 +34,7 @@ CORE = [
         "tests/core/test_dtypes.py",
         "tests/core/test_stable.py",
         "tests/testing/test_check.py",
+        "tests/harness/test_backend.py",
     ),
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
@@ -56,6 +57,12 @@ def tested(name: str) -> list[str]:
     """Return what the tests install of a backend."""
     versions: list[str] = BACKENDS[name].get("pinned", BACKENDS[name]["requires"])
     return versions
+
+
+def chosen_tests(name: str) -> list[str]:
+    """Return the tests that a backend is held to, where they are not all."""
+    tests: str | list[str] = BACKENDS[name].get("tests", [])
+    return CORE if tests == "core" else list(tests)
 
 
 def install(session: nox.Session, package: str, *requirements: str) -> None:
@@ -84,7 +91,7 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
     alone = name == "numpy" or "cpu" not in backend["tags"]
 
     def tests(session: nox.Session) -> None:
-        command, environment = laws(name, session.name)
+        command, environment = laws(name, session.name, *chosen_tests(name))
         if alone:
             # The blocks of the guide on GPUs, which run with CuPy, need Dask.
             install(session, ".[dask]" if "gpu" in backend["tags"] else ".", *tested(name), *group("test"))

@@ -24,7 +24,8 @@ from pullback._ops import PAIRS
 TABLES = [tomllib.loads(path.read_text()) for path in sorted(Path(__file__).parents[2].glob("backends/*.toml"))]
 # By the name of the package: array-api-strict, and not strict.
 FILES = {file["import"].partition(".")[0].replace("_", "-"): file for file in TABLES}
-CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"])
+# Those that the commands run on by themselves.
+CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"] and "tests" not in file)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -198,7 +199,7 @@ def test_backends_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "mine.toml").write_text('import = "mine.array"\nrequires = ["mine>=1", "other"]')
     monkeypatch.setattr(backends, "__file__", str(folder.parent / "_cli" / "backends.py"))
     (mine,) = backends.known().values()
-    assert mine == ("mine", "mine.array", ["mine>=1", "other"])
+    assert mine == ("mine", "mine.array", ["mine>=1", "other"], True)
     assert mine.install == 'pip install "mine>=1" "other"'
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, to_device
 
+from pullback._cli.backends import label
+
 FOLDER = Path(__file__).parents[2] / "backends"
 
 # These modes compile each function for each shape, which takes far longer than the product.
@@ -87,9 +89,12 @@ class Backend:
         if x is None or isinstance(x, tuple):
             return None if x is None else tuple(map(self.numpy, x))
         if hasattr(x, "compute"):
-            x = x.compute(scheduler="synchronous")
-        if hasattr(x, "get"):  # CuPy's copy to the host
-            return x.get()
+            x = x.compute(scheduler="synchronous") if hasattr(x, "dask") else x.compute()
+        for copy in _COPIES:
+            if hasattr(x, copy):
+                return np.asarray(getattr(x, copy)())
+        if isinstance(getattr(x, "_data", None), np.ndarray):  # mparray's numbers, here rounded to their dtype
+            return np.asarray(x._data.tolist(), dtype=x.dtype)  # noqa: SLF001 - there is no other way to NumPy
         if hasattr(x, "resolve_conj"):  # PyTorch conjugates lazily
             x = x.resolve_conj()
         xp = array_namespace(x)
@@ -124,6 +129,8 @@ def load(name: str) -> list[Backend]:
     except Exception as error:
         msg = f"--backend {name}: {spec['import']} cannot be used here: {error!r}. Install {spec['requires']}"
         raise pytest.UsageError(msg) from error
+    for mode in spec["modes"]:
+        _STARTS.get(mode, _do_nothing)()
     modes = {mode: mode in spec.get("brief_modes", []) for mode in [*spec["modes"], *spec.get("brief_modes", [])]}
     rules_mode = spec.get("rules_mode", spec["modes"][0])
     return [
@@ -162,10 +169,22 @@ def deviations(name: str) -> list[dict[str, str]]:
 def _device(devices: Any, wanted: str) -> Any:
     """Find a device by its name or repr: ``cpu``, ``CpuDevice(id=1)``, or what is quoted in ``Device('device1')``."""
     for device in devices:
-        if wanted in {str(device), repr(device)} or f"'{wanted}'" in repr(device):
+        if wanted in {str(device), repr(device), label(device)}:
             return device
     msg = f"there is no device {wanted!r}; the devices are {devices}"
     raise pytest.UsageError(msg)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _fifty_digits() -> None:
+    importlib.import_module("mpmath").mp.dps = 50
+
+
+# What a mode needs before the first array is made.
+_STARTS: dict[str, Callable[[], None]] = {"50 digits": _fifty_digits}
 
 
 def _as_it_is(x: Any) -> Any:
@@ -187,6 +206,10 @@ _LAYOUTS: dict[str, Callable[[Any], Any]] = {
     "many chunks": partial(_chunks, 3, 2),
     "unknown rows": partial(_chunks, 3, -1),
 }
+
+
+# The methods that copy an array to NumPy where `numpy.asarray` does not: CuPy's, ndonnx's, dpnp's and pydata/sparse's.
+_COPIES = ("get", "unwrap_numpy", "asnumpy", "todense")
 
 
 @functools.cache

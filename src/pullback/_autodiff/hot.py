@@ -49,6 +49,8 @@ def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]
         dtype = x.dtype
         if x.ndim != 2 or y.ndim != 2 or dtype != y.dtype or dtype not in real or ns.lazy:
             return call_rule(ns, rule, (x1, x2), {})
+        if None in x.shape or None in y.shape:  # sizes that a broadcast cannot be told
+            return call_rule(ns, rule, (x1, x2), {})
         out = x @ y
         if i < 0 and j < 0:
             return Traced(out, None, -1, ns)

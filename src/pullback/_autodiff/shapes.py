@@ -25,8 +25,9 @@ _new = tuple.__new__
 
 
 def like(x: Array, /) -> Like:
-    """Describe an array without keeping its memory; a chunked one, whose sizes may be unknown, is kept."""
-    return _new(Like, (tuple(x.shape), x.dtype, x if hasattr(x, "chunks") else None))
+    """Describe an array without keeping its memory; one whose sizes may be unknown is kept."""
+    shape = tuple(x.shape)
+    return _new(Like, (shape, x.dtype, x if None in shape or hasattr(x, "chunks") else None))
 
 
 def full(xp: Namespace, g: Array, spec: Like, /) -> Array:

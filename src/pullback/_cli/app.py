@@ -81,8 +81,8 @@ def application() -> "Typer":
                 "--backend",
                 "-b",
                 metavar="NAME",
-                help="A library to run on, after NumPy; may be given more than once. Without it: all that work here. "
-                "`pullback backends` lists the names.",
+                help="A library to run on, after NumPy; may be given more than once. Without it: those that work here "
+                "and support every pair. `pullback backends` lists the names.",
             ),
         ] = None,
     ) -> None:
@@ -110,8 +110,8 @@ def application() -> "Typer":
                 "--backend",
                 "-b",
                 metavar="NAME",
-                help="A library to check on; may be given more than once. Without it: all that work here. "
-                "`pullback backends` lists the names.",
+                help="A library to check on; may be given more than once. Without it: those that work here and "
+                "support every pair. `pullback backends` lists the names.",
             ),
         ] = None,
     ) -> None:

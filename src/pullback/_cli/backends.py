@@ -20,6 +20,8 @@ class Backend(NamedTuple):
     """Name of the package, as pip knows it."""
     module: str
     requires: list[str]
+    unasked: bool = True
+    """Whether `demo` and `check` run on it without `--backend`."""
 
     @property
     def install(self) -> str:
@@ -44,7 +46,7 @@ def known() -> dict[str, Backend]:
     for path in folder.glob("*.toml"):
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         name = table["import"].partition(".")[0].replace("_", "-")
-        backends[name] = Backend(name, table["import"], table["requires"])
+        backends[name] = Backend(name, table["import"], table["requires"], "tests" not in table)
     return dict(sorted(backends.items()))
 
 
@@ -77,5 +79,10 @@ def _is_device(device: object, /) -> bool:
 
 
 def label(device: object, /) -> str:
-    """Return a device's name in short: ``CPU_DEVICE`` of ``array_api_strict.Device('CPU_DEVICE')``."""
+    """Return a device's name in short: ``CPU_DEVICE`` of ``array_api_strict.Device('CPU_DEVICE')``.
+
+    A device that has no name, as a library's only one, is ``default``.
+    """
+    if type(device).__repr__ is object.__repr__:
+        return "default"
     return str(device).split("'")[-2:][0]

@@ -42,7 +42,7 @@ def run_demo(out: "Console", err: "Console", asked: list[str], /) -> None:
     except ModuleNotFoundError as error:
         console.fail(f"pullback demo: {not_installed(error.name, 'demo')}")
     # NumPy goes first: the others are compared with it.
-    states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or known)])])
+    states = _look(err, [known[name] for name in dict.fromkeys([_REFERENCE, *(asked or _unasked(known))])])
     if "dask" in states and not states["dask"].problem:
         states["dask"] = _with_blocks(states["dask"])
     problems = _problems(states)
@@ -103,7 +103,7 @@ def _compare(out: "Console", states: Mapping[str, State], results: Mapping[str, 
 def run_check(out: "Console", err: "Console", asked: list[str], /) -> None:
     """Check each pair on each backend, print how near the tolerances it came, and exit with a fault if a law breaks."""
     known = _known("check", asked)
-    states = _look(err, [known[name] for name in dict.fromkeys(asked or known)])
+    states = _look(err, [known[name] for name in dict.fromkeys(asked or _unasked(known))])
     problems = _problems(states)
     usable = {name: state for name, state in states.items() if not state.problem}
     if problems and (asked or not usable):
@@ -166,6 +166,11 @@ def _known(command: str, asked: list[str], /) -> dict[str, Backend]:
         if name not in known:
             console.fail(f"pullback {command}: {name} is none of the backends, which are {', '.join(known)}")
     return known
+
+
+def _unasked(known: Mapping[str, Backend], /) -> list[str]:
+    """Return the names of the backends that a command runs on by itself: those that support every pair quickly."""
+    return [name for name, backend in known.items() if backend.unasked]
 
 
 def _look(err: "Console", wanted: Iterable[Backend], /) -> dict[str, State]:

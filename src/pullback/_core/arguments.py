@@ -262,7 +262,7 @@ def _promoted(function: str, xp: Namespace, names: tuple[str, ...], arrays: tupl
         got = " and ".join(f"{name} {x.dtype}" for name, x in zip(names, arrays, strict=True))
         msg = f"{function}: the dtypes of the arrays must have a common one; got {got}. Cast to one dtype first"
         raise TypeError(msg) from None
-    if promoted not in (xp.float32, xp.float64, xp.complex64, xp.complex128) and floating_bits(xp, promoted) > 64:
+    if promoted not in (xp.float32, xp.float64) and floating_bits(xp, promoted) > 64:
         name, x = next((name, x) for name, x in zip(names, arrays, strict=True) if floating_bits(xp, x.dtype) > 64)
         widest = "complex128" if is_dtype(xp, x.dtype, "complex floating") else "float64"
         msg = (

@@ -15,6 +15,19 @@ def is_dtype(xp: Namespace, dtype: DType, /, *kinds: str) -> bool:
     return "real floating" in kinds and _promotes_to(xp, dtype, xp.float32) and _promotes_to(xp, xp.int8, dtype)
 
 
+# By the type of the dtype, too: those of array-api-strict warn when they are compared with NumPy's.
+_complex: dict[tuple[type, DType], bool] = {}
+
+
+def is_complex(xp: Namespace, dtype: DType, /) -> bool:
+    """Whether a dtype is complex. Asking for the kind of a dtype takes as long as a small product: it is cached."""
+    key = (type(dtype), dtype)
+    found = _complex.get(key)
+    if found is None:
+        found = _complex[key] = is_dtype(xp, dtype, "complex floating")
+    return found
+
+
 def floating_bits(xp: Namespace, dtype: DType, /) -> int:
     """Return the bits of a floating dtype, or of either part of a complex one."""
     try:

@@ -61,9 +61,9 @@ def choose(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole
 
     The second result is the number of rows of a product. `exact` says that the dtype has the precision of float64.
     """
-    size = k * n
     if rows <= 2 * CHAIN or (exact and rows <= VECTOR and 1 in (k, n)):
         return "whole", rows
+    size = k * n
     narrow, short = size < WIDE, rows <= 4 * CHAIN
     longest = 2 * CHAIN if narrow or (short and size <= CUT) else LONG
     if rows <= longest or (short and exact):

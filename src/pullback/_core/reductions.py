@@ -77,7 +77,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if type(y) in tracing.sums:
         return tracing.sums[type(y)]("sum_rows", xp, y)
-    if hasattr(y, "chunks"):
+    if hasattr(y, "chunks") or None in y.shape:
         total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
     else:
         y = y if y.ndim == 2 else flatten(xp, y, 0)

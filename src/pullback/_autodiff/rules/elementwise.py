@@ -9,7 +9,6 @@ from pullback._autodiff.rules.arithmetic import identity
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, rule, unary
 from pullback._autodiff.rules.strong import (
     conj,
-    is_complex,
     strong_divide,
     strong_log,
     strong_multiply,
@@ -17,6 +16,7 @@ from pullback._autodiff.rules.strong import (
     strong_product,
 )
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import is_complex
 from pullback._core.stable import sigmoid
 from pullback._core.typing import DType, Namespace
 

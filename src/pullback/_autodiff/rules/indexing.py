@@ -1,5 +1,6 @@
 """Indexing: ``x[key]``, ``x[key] = v``, `take` and `take_along_axis`."""
 
+import functools
 import math
 from typing import Any, NoReturn
 
@@ -47,9 +48,15 @@ def _set_basic(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) -
     items = tuple(item for item in items if item is not None)
     if 0 in g.shape:
         return zeros(xp, spec._replace(dtype=g.dtype), g)
-    if not all(type(size) is int for size in spec.shape):
+    if not (_sets_items(getattr(xp, "raw", xp)) and all(type(size) is int or size is None for size in spec.shape)):
         return _gathered(xp, g, spec, items)
     return put(xp, zeros(xp, spec._replace(dtype=g.dtype), g), items or ..., g)
+
+
+@functools.cache
+def _sets_items(library: Namespace, /) -> bool:
+    """Whether the arrays of a library have ``x[key] = v``, be it to say what they have instead."""
+    return hasattr(library.empty((0,)), "__setitem__")
 
 
 def _for_each_axis(items: tuple[Any, ...], ndim: int, /) -> tuple[Any, ...]:
@@ -60,7 +67,7 @@ def _for_each_axis(items: tuple[Any, ...], ndim: int, /) -> tuple[Any, ...]:
 
 
 def _gathered(xp: Namespace, g: Array, spec: Like, items: tuple[Any, ...], /) -> Array:
-    """Do what an assignment does, which an array of unknown size does not have."""
+    """Do what an assignment does, which an array that does not change, or a chunked one of unknown size, lacks."""
     for axis, (item, size) in enumerate(zip(items, spec.shape, strict=True)):
         if type(item) is int:
             g = g[(*(_WHOLE,) * axis, None, ...)]

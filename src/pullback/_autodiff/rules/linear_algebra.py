@@ -11,9 +11,10 @@ from typing import Any
 from array_api_compat import device
 
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension, rule
-from pullback._autodiff.rules.strong import conj, is_complex, strong_divide
+from pullback._autodiff.rules.strong import conj, strong_divide
 from pullback._autodiff.shapes import keep_dims
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import is_complex
 from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Namespace
 

@@ -20,8 +20,9 @@ from array_api_compat import array_namespace
 
 from pullback._autodiff.rules.elementwise import as_array
 from pullback._autodiff.rules.registry import RULES, UNARY, WITHOUT_DERIVATIVE, Unary, in_extension
-from pullback._autodiff.rules.strong import conj, is_complex, strong_divide, strong_log, strong_multiply
+from pullback._autodiff.rules.strong import conj, strong_divide, strong_log, strong_multiply
 from pullback._autodiff.typing import Array
+from pullback._core.dtypes import is_complex
 from pullback._core.typing import Namespace
 
 Derivative = Callable[..., Any]

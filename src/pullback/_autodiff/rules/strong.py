@@ -7,8 +7,8 @@ Each function is linear in its first argument, also where that is 0, and so are 
 from typing import Any
 
 from pullback._autodiff.typing import Array
-from pullback._core.dtypes import is_dtype
-from pullback._core.typing import DType, Namespace
+from pullback._core.dtypes import is_complex
+from pullback._core.typing import Namespace
 
 
 def strong_multiply(xp: Namespace, g: Array, d: Array, /) -> Array:
@@ -116,16 +116,3 @@ def conj(xp: Namespace, x: Any, /) -> Any:
     if isinstance(x, int | float | complex):
         return x.conjugate()
     return xp.conj(x) if is_complex(xp, x.dtype) else x
-
-
-# By the type of the dtype, too: those of array-api-strict warn when they are compared with NumPy's.
-_complex: dict[tuple[type, DType], bool] = {}
-
-
-def is_complex(xp: Namespace, dtype: DType, /) -> bool:
-    """Whether a dtype is complex. Asking for the kind of a dtype takes as long as a small product: it is cached."""
-    key = (type(dtype), dtype)
-    found = _complex.get(key)
-    if found is None:
-        found = _complex[key] = is_dtype(xp, dtype, "complex floating")
-    return found

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from pullback._core.arguments import same_shape, shapes, validate_arrays
-from pullback._core.dtypes import result_dtype
+from pullback._core.dtypes import floating_bits, is_complex, result_dtype
 from pullback._core.memory import is_host_memory, without_warnings
 from pullback._core.operators import ARRAYS, dense_way, is_operator
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
@@ -174,11 +174,6 @@ def squared(xp: Namespace, x: Array, /) -> Array:
     return real * real + imag * imag
 
 
-def is_complex(xp: Namespace, dtype: DType, /) -> bool:
-    """Whether a dtype is complex; the standard's `isdtype` takes longer than a small product."""
-    return dtype in (xp.complex64, xp.complex128)
-
-
 def real_part(xp: Namespace, x: Array, /) -> Array:
     """Return the real part; a real array is returned as it is."""
     return xp.real(x) if is_complex(xp, x.dtype) else x
@@ -188,7 +183,7 @@ def real_dtype(xp: Namespace, dtype: DType, /) -> DType:
     """Return the dtype of the real part."""
     if not is_complex(xp, dtype):
         return dtype
-    return xp.float32 if dtype == xp.complex64 else xp.float64
+    return xp.float32 if floating_bits(xp, dtype) == 32 else xp.float64
 
 
 def count(xp: Namespace, x: Array, axes: int, /) -> Array | float:
@@ -219,7 +214,7 @@ def exponents(xp: Namespace, x: Array, /) -> tuple[Array, Array]:
 
 def exponent_range(xp: Namespace, x: Array, /) -> int:
     """Return the binary exponent at which the dtype overflows."""
-    return 128 if x.dtype in (xp.float32, xp.complex64) else 1024
+    return 128 if floating_bits(xp, x.dtype) == 32 else 1024
 
 
 def _sum_examples(xp: Namespace, x: Array, /) -> Array:
