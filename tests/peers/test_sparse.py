@@ -331,8 +331,16 @@ def test_refuses() -> None:
         pb.affine_forward(z, w, b[:1])
     with pytest.raises(ValueError, match=r"^affine_backward: da must have the shape of the output"):
         pb.affine_backward(da[:5, :], z, w, wrt=("w",))
-    with pytest.raises(TypeError, match=r"^affine_forward: z must have a floating dtype; got int64\. Cast it first$"):
+    with pytest.raises(
+        TypeError, match=r"^affine_forward: z must have .* int64\. Cast it first, with z\.astype\('float64'\)$"
+    ):
         pb.affine_forward(z.astype("int64"), w)
+    with pytest.raises(TypeError, match=r"^affine_forward: z must have a floating dtype; got int64\. Cast it first$"):
+        pb.affine_forward(aslinearoperator(z.astype("int64")), w)
+    with pytest.raises(
+        TypeError, match=r"^grad: .* got csr_array\. It is .*: name the other arguments in argnums$"
+    ):
+        pb.grad(lambda z, w: pb.affine_forward(z, w) @ w)(z, w)
     with pytest.raises(TypeError, match=r"^affine_forward: z @ w must be a dense array of the library of w"):
         pb.affine_forward(_Other(dense), w)
     with pytest.raises(TypeError, match=r"^affine_forward: z must be an array; got coo_array\. .* z\.toarray\(\)$"):

@@ -9,6 +9,7 @@ from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import LostGradientError, Tape, pull_back, raise_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._core import trees
+from pullback._core.operators import is_operator
 
 Function = Callable[..., Any]
 
@@ -57,9 +58,12 @@ class Recorded:
     def _open(self, tape: Tape, x: Any, /) -> Traced:
         """Make an active array of an argument."""
         if not is_array(x):
+            way = "Convert it first, for example with numpy.asarray"
+            if is_operator(x):
+                way = "It is a constant: name the other arguments in argnums"
             msg = (
                 f"{self.name}: an argument to differentiate must be an array or a container of arrays; got "
-                f"{type(x).__name__}. Convert it first, for example with numpy.asarray"
+                f"{type(x).__name__}. {way}"
             )
             raise TypeError(msg)
         if type(x) is Traced and x._namespace.depth >= tape.depth:

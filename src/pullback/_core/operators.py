@@ -52,7 +52,8 @@ class Operator:
             )
             raise TypeError(msg) from None
         if not floating:
-            msg = f"{function}: z must have a floating dtype; got {matrix.dtype}. Cast it first"
+            way = ", with z.astype('float64')" if hasattr(matrix, "astype") else ""
+            msg = f"{function}: z must have a floating dtype; got {matrix.dtype}. Cast it first{way}"
             raise TypeError(msg)
 
     def product(self, xp: Namespace, x: Array, /) -> Array:
