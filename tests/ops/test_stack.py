@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device
 
+import pullback as pb
 from pullback import (
     Activation,
     Affine,
@@ -232,7 +233,7 @@ def test_empty_stack(backend_one_device: Backend) -> None:
 def test_refuses(backend_one_device: Backend) -> None:
     z: Any = backend_one_device.asarray(np.ones((2, 3)))
     layers: Any = [TANH, (z, None)]
-    with pytest.raises(TypeError, match=r"^stack_forward: each layer must be an Affine or .*; got tuple for layer 1$"):
+    with pytest.raises(TypeError, match=r"^stack_forward: each layer must be .*; got tuple for layer 1\. Make one"):
         stack_forward(layers, z)
     saves: Any = "both"
     with pytest.raises(ValueError, match=r"^stack_forward: saves must be one of .*; got 'both' for layer 0$"):
@@ -241,3 +242,25 @@ def test_refuses(backend_one_device: Backend) -> None:
         stack_backward(z, (), wrt="z")
     with pytest.raises(ValueError, match=r"^affine_forward: the last axis of z must equal the first axis of w; got"):
         stack_forward([Affine(z)], z)
+
+
+def test_rejects_layers_and_outputs_in_place_of_what_was_saved(backend_one_mode: Backend) -> None:
+    w = backend_one_mode.asarray(np.ones((3, 2)))
+    layers = [pb.Affine(w)]
+    out = pb.stack_forward(layers, backend_one_mode.asarray(np.ones((4, 3))))
+    calls: list[Any] = [pb.stack_backward, pb.stack_norms, lambda da, saved: pb.stack_clipped_gradients(da, saved, 1.0)]
+    names = "stack_backward", "stack_norms", "stack_clipped_gradients"
+    for name, call in zip(names, calls, strict=True):
+        with pytest.raises(TypeError, match=rf"^{name}: saved must be the second result .* got Affine in it$"):
+            call(out.a, layers)
+        with pytest.raises(TypeError, match=rf"^{name}: saved must be the second result of stack_forward"):
+            call(out.a, out)
+
+
+def test_loss_in_place_of_its_gradient_names_the_fields(backend_one_mode: Backend) -> None:
+    z = backend_one_mode.asarray(np.ones((4, 3)))
+    loss: Any = pb.squared_error(z, z)
+    with pytest.raises(TypeError, match=r"^affine_backward: da must be an array; got Loss\. Pass .* value or da$"):
+        pb.affine_backward(loss, z, z)
+    with pytest.raises(TypeError, match=r"^grad: the function must .* got Loss\. Return .*, value or da$"):
+        pb.grad(lambda z: pb.squared_error(z, z))(z)

@@ -337,9 +337,7 @@ def test_refuses() -> None:
         pb.affine_forward(z.astype("int64"), w)
     with pytest.raises(TypeError, match=r"^affine_forward: z must have a floating dtype; got int64\. Cast it first$"):
         pb.affine_forward(aslinearoperator(z.astype("int64")), w)
-    with pytest.raises(
-        TypeError, match=r"^grad: .* got csr_array\. It is .*: name the other arguments in argnums$"
-    ):
+    with pytest.raises(TypeError, match=r"^grad: .* got csr_array\. It is .*: name the other arguments in argnums$"):
         pb.grad(lambda z, w: pb.affine_forward(z, w) @ w)(z, w)
     with pytest.raises(TypeError, match=r"^affine_forward: z @ w must be a dense array of the library of w"):
         pb.affine_forward(_Other(dense), w)

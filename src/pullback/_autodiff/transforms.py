@@ -470,7 +470,9 @@ def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: A
         one = out**0 if level.depth == 1 else space_of([out]).ones_like(out)
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
-        msg = f"{name}: the function must return a real scalar, shape (); got {got}. Use vjp for other outputs"
+        fields = " or ".join(getattr(out, "_fields", ()))
+        way = f"Return one of its fields, {fields}" if fields else "Use vjp for other outputs"
+        msg = f"{name}: the function must return a real scalar, shape (); got {got}. {way}"
         raise TypeError(msg)
     found = recorded.pull([one], last=True)
     filled = tuple(found) if recorded.flat else trees.fill(chosen, found)

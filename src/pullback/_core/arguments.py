@@ -226,6 +226,8 @@ def _number(function: str, name: str, value: object, /) -> float:
 
 def _conversion(name: str, x: object, /) -> str:
     """Return the way out for what is not an array, if there is one."""
+    if hasattr(x, "_fields"):  # a result of this library, such as a Loss
+        return f". Pass one of its fields, {' or '.join(x._fields)}"
     for method in ("toarray", "todense", "to_numpy"):  # of scipy.sparse, of other sparse arrays, of tables
         if hasattr(x, method):
             return f". Convert it first, with {name}.{method}()"

@@ -240,6 +240,7 @@ def stack_backward(
            [0.5]]), b=array([1.])), None)
     """
     check_wrt("stack_backward", wrt, _INPUTS)
+    _check_saved("stack_backward", saved)
     lowest = _lowest(saved, wrt)
     gradients: list[Affine[ArrayT] | None] = [None] * len(saved)
     # One name for all upstream gradients frees each of them after the layer below has used it.
@@ -301,7 +302,7 @@ def stack_norms(da: ArrayT, saved: Sequence[Saved[ArrayT]], /) -> ArrayT:
     >>> stack_norms(np.ones_like(a), saved)
     array([12.64911064,  0.        ])
     """
-    return _norms("stack_norms", _upstreams(da, saved))
+    return _norms("stack_norms", _upstreams("stack_norms", da, saved))
 
 
 def stack_clipped_gradients(
@@ -355,7 +356,7 @@ def stack_clipped_gradients(
     (array([[0.9486833],
            [0.       ]]), array([0.31622777]))
     """
-    parts = _upstreams(da, saved)
+    parts = _upstreams("stack_clipped_gradients", da, saved)
     norm: Any = _norms("stack_clipped_gradients", parts)
     xp: Any = array_namespace(norm)
     limit = read_max_norm("stack_clipped_gradients", xp, da, max_norm)
@@ -368,8 +369,14 @@ def stack_clipped_gradients(
     return StackGradients(None, tuple(layers))
 
 
-def _upstreams(da: Any, saved: Sequence[Saved], /) -> list[tuple[int, Affine, Any, Any]]:  # noqa: ANN401
+def _upstreams(
+    function: str,
+    da: Any,  # noqa: ANN401
+    saved: Sequence[Saved],
+    /,
+) -> list[tuple[int, Affine, Any, Any]]:
     """Return the place of each affine layer, the layer, its upstream gradient and its input, the last layer first."""
+    _check_saved(function, saved)
     lowest, parts = _lowest(saved, ("layers",)), []
     for i in range(len(saved) - 1, lowest - 1, -1):
         layer, x = saved[i]
@@ -405,10 +412,23 @@ def _lowest(saved: Sequence[Saved], wrt: Collection[str], /) -> int:
     return affine[0] if "layers" in wrt and affine else len(saved)
 
 
+def _check_saved(function: str, saved: Sequence[Saved], /) -> None:
+    """Check that saved is what stack_forward returned with the output, and neither all of it nor the layers."""
+    wrong = next((x for x in saved if not isinstance(x, Saved)), None)
+    if wrong is not None:
+        got = type(wrong).__name__
+        msg = f"{function}: saved must be the second result of stack_forward, a tuple of Saved; got {got} in it"
+        raise TypeError(msg)
+
+
 def _check_activation(i: int, layer: object, /) -> None:
     """Check that a layer that is not affine is an activation."""
     if not isinstance(layer, Activation):
-        msg = f"stack_forward: each layer must be an Affine or an Activation; got {type(layer).__name__} for layer {i}"
+        got = type(layer).__name__
+        msg = (
+            f"stack_forward: each layer must be an Affine or an Activation, as RELU is; got {got} for layer {i}. "
+            "Make one with Affine(w, b) or Activation(forward, backward, saves)"
+        )
         raise TypeError(msg)
     if layer.saves not in _SAVES:
         msg = f"stack_forward: saves must be one of {_SAVES}; got {layer.saves!r} for layer {i}"
