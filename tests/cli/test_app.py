@@ -84,6 +84,7 @@ def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
             ["gradient", "--help"],
             ["--upstream DA", "[default: 1GiB]", "Example: pullback gradient --z z.npy", "130 for Ctrl-C"],
         ),
+        (["fit", "--help"], ["--l2 L", "OUT.checkpoint", "Example: pullback fit --z z.npy", "[default: 100]"]),
         (
             ["check", "--help"],
             [

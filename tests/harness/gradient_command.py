@@ -1,4 +1,4 @@
-"""Runs `pullback gradient`, writes what it reads and checks what it writes."""
+"""Runs `pullback gradient` and `pullback fit`, writes what it reads and checks what it writes."""
 
 import shlex
 import subprocess
@@ -44,11 +44,11 @@ class Outcome(NamedTuple):
 FILL = "--fill-missing"
 
 
-def arguments(*more: str, **files: str) -> list[str]:
+def arguments(*more: str, command: str = "gradient", **files: str) -> list[str]:
     """Return the arguments of the command; an empty path leaves a file out."""
-    given = {"z": "z.npy", "upstream": "da.npy", "weights": "w.npy", **files}
+    given = {"z": "z.npy", "upstream": "da.npy", "weights": "w.npy", "output": "out.zarr", **files}
     options = [x for name, path in given.items() if path for x in (f"--{name.replace('_', '-')}", path)]
-    return ["gradient", *options, "--output", "out.zarr", *more]
+    return [command, *options, *more]
 
 
 def gradient(*more: str, **files: str) -> Outcome:
@@ -109,15 +109,16 @@ def left() -> set[str]:
     return {path.name for path in Path().iterdir() if path.suffix != ".npy"}
 
 
-def fault(result: Outcome, status: int, *words: str) -> None:
+def fault(result: Outcome, status: int, *words: str, command: str = "gradient") -> None:
     """Check that a run failed with one line, and these words in it."""
+    prefix = f"pullback {command}: "
     assert result.status == status
     *_, line = result.stderr.splitlines()
-    assert line.startswith("pullback gradient: ")
+    assert line.startswith(prefix)
     for word in words:
         assert word in line
     assert "Traceback" not in result.stderr
-    assert sum("pullback gradient: " in x and "and count as" not in x for x in result.stderr.splitlines()) == 1
+    assert sum(prefix in x and "and count as" not in x for x in result.stderr.splitlines()) == 1
 
 
 def rows(printed: str) -> dict[str, str]:

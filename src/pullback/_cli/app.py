@@ -48,6 +48,8 @@ def application() -> "Typer":
     import typer  # noqa: PLC0415 - an extra
     from rich.console import Console  # noqa: PLC0415 - an extra
 
+    from pullback._cli import options  # noqa: PLC0415 - imports an extra
+
     out, err = Console(highlight=False), Console(highlight=False, stderr=True)
     app = typer.Typer(
         add_completion=False,
@@ -62,7 +64,7 @@ def application() -> "Typer":
             raise typer.Exit
 
     @app.callback()
-    def options(
+    def general(
         *,
         _version: Annotated[
             bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
@@ -135,58 +137,16 @@ def application() -> "Typer":
     @app.command()
     def gradient(  # noqa: PLR0913 - the options
         *,
-        z: Annotated[
-            Path, typer.Option(metavar="Z", readable=False, help="The inputs of the affine map, shape (m, ..., k).")
-        ],
-        weights: Annotated[
-            Path, typer.Option(metavar="W", readable=False, help="Its weights, shape (k, n), or (k,) for one output.")
-        ],
+        z: Annotated[Path, options.Z],
+        weights: Annotated[Path, options.WEIGHTS],
         output: Annotated[
             Path, typer.Option(metavar="OUT", readable=False, help="The Zarr group to write loss, dz, dw and db to.")
         ],
-        targets: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="Y",
-                readable=False,
-                help="The targets of the loss, shape (m, ..., n); integers of shape (m, ...) are the class indices of "
-                "softmax_cross_entropy.",
-            ),
-        ] = None,
-        loss: Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME",
-                help="squared_error, logistic, softmax_cross_entropy, poisson or huber, as the functions of these "
-                "names compute them.",
-            ),
-        ] = None,
-        bias: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="B",
-                readable=False,
-                help="The bias of the affine map, shape (n,), or () for one output.",
-                show_default="zero",
-            ),
-        ] = None,
-        example_weights: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="S",
-                readable=False,
-                help="A weight for each example, shape (m, ...), or for each output. Examples of weight 0 are absent.",
-                show_default="all 1",
-            ),
-        ] = None,
-        reduction: Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME",
-                help="mean or sum over the examples. A mean is divided by the sum of their weights.",
-                show_default="mean",
-            ),
-        ] = None,
+        targets: Annotated[Path | None, options.TARGETS] = None,
+        loss: Annotated[str | None, options.LOSS] = None,
+        bias: Annotated[Path | None, options.BIAS] = None,
+        example_weights: Annotated[Path | None, options.EXAMPLE_WEIGHTS] = None,
+        reduction: Annotated[str | None, options.REDUCTION] = None,
         upstream: Annotated[
             Path | None,
             typer.Option(
@@ -203,45 +163,13 @@ def application() -> "Typer":
                 show_default="w,b with --loss, z,w,b with --upstream",
             ),
         ] = None,
-        memory: Annotated[
-            str,
-            typer.Option(
-                metavar="SIZE",
-                help="The memory for blocks, without the 200 MiB of Python and its libraries; on a cluster, in each "
-                "of its workers. It decides how many rows a block has.",
-            ),
-        ] = "1GiB",
-        block_rows: Annotated[
-            int | None,
-            typer.Option(
-                metavar="N",
-                min=1,
-                help="The rows of a block, and of a chunk of dz.",
-                show_default="by --memory and chunks",
-            ),
-        ] = None,
-        workers: Annotated[
-            int | None, typer.Option(metavar="N", min=1, help="The threads to run on.", show_default="one for each CPU")
-        ] = None,
-        scheduler: Annotated[
-            str | None,
-            typer.Option(metavar="ADDRESS", help="The Dask cluster to run on, which must see the same files."),
-        ] = None,
-        fill_missing: Annotated[
-            bool,
-            typer.Option(
-                "--fill-missing",
-                help="Read Zarr chunks that are not stored as the fill value. Without it they are an error, as half a "
-                "copied store has such gaps too.",
-            ),
-        ] = False,
-        plan: Annotated[
-            bool, typer.Option("--plan", help="Show what a run would read, write, compute and take; do nothing.")
-        ] = False,
-        overwrite: Annotated[
-            bool,
-            typer.Option("--overwrite", help="Replace an earlier output of this command, once the new one is whole."),
-        ] = False,
+        memory: Annotated[str, options.MEMORY] = "1GiB",
+        block_rows: Annotated[int | None, options.BLOCK_ROWS] = None,
+        workers: Annotated[int | None, options.WORKERS] = None,
+        scheduler: Annotated[str | None, options.SCHEDULER] = None,
+        fill_missing: Annotated[bool, options.FILL_MISSING] = False,
+        plan: Annotated[bool, options.PLAN] = False,
+        overwrite: Annotated[bool, options.OVERWRITE] = False,
         no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no bar on a terminal.")] = False,
     ) -> None:
         """Compute a loss and its gradients for a batch on disk, larger than memory.
@@ -280,6 +208,82 @@ def application() -> "Typer":
             weights=weights,
             wrt=wrt,
             output=output,
+            memory=memory,
+            block_rows=block_rows,
+            workers=workers,
+            scheduler=scheduler,
+            overwrite=overwrite,
+            fill_missing=fill_missing,
+        )
+
+    @app.command()
+    def fit(  # noqa: PLR0913 - the options
+        *,
+        z: Annotated[Path, options.Z],
+        targets: Annotated[Path, options.TARGETS],
+        loss: Annotated[str, options.LOSS],
+        weights: Annotated[Path, options.WEIGHTS],
+        output: Annotated[
+            Path, typer.Option(metavar="OUT", readable=False, help="The Zarr group to write loss, w and b to.")
+        ],
+        bias: Annotated[Path | None, options.BIAS] = None,
+        example_weights: Annotated[Path | None, options.EXAMPLE_WEIGHTS] = None,
+        reduction: Annotated[str | None, options.REDUCTION] = None,
+        l2: Annotated[
+            float,
+            typer.Option("--l2", metavar="L", min=0.0, help="Add L / 2 times the sum of the squares of w to the loss."),
+        ] = 0.0,
+        wrt: Annotated[
+            str, typer.Option(metavar="NAMES", help="What to fit: w, b or both; the other stays at its start.")
+        ] = "w,b",
+        max_iterations: Annotated[
+            int, typer.Option(metavar="N", min=1, help="The most iterations, of about one pass over the batch each.")
+        ] = 100,
+        memory: Annotated[str, options.MEMORY] = "1GiB",
+        block_rows: Annotated[int | None, options.BLOCK_ROWS] = None,
+        workers: Annotated[int | None, options.WORKERS] = None,
+        scheduler: Annotated[str | None, options.SCHEDULER] = None,
+        fill_missing: Annotated[bool, options.FILL_MISSING] = False,
+        plan: Annotated[bool, options.PLAN] = False,
+        overwrite: Annotated[bool, options.OVERWRITE] = False,
+        no_progress: Annotated[
+            bool, typer.Option("--no-progress", help="Show no line for each iteration on a terminal.")
+        ] = False,
+    ) -> None:
+        """Fit a linear model to a batch on disk, larger than memory.
+
+        The outputs are a = z w + b, and the fit finds the w and b for which their loss is smallest, by L-BFGS in
+        float64: linear, logistic, softmax, Poisson and robust regression. It starts at --weights, which may be zeros,
+        and --bias, zero without it.
+
+        Each evaluation of the loss and its gradient is one pass over the batch, and is kept in OUT.checkpoint. A fit
+        that fails, is interrupted or killed goes on from there when the command runs again, and ends with the bits of a
+        fit that was not. OUT appears when the fit ends, and OUT.checkpoint goes.
+
+        The fit ends where no partial derivative exceeds 1e-6, where an iteration lowers the loss by less than one part
+        in 1e12, or after --max-iterations; it says so if it had not converged.
+
+        The inputs and the exit status are those of `pullback gradient`.
+
+        Example: `pullback fit --z z.npy --targets y.npy --loss logistic --weights w.npy --l2 1e-3 --output fit.zarr`
+        """
+        commands.run_gradient(
+            out,
+            err,
+            name="fit",
+            plan=plan,
+            progress=not no_progress,
+            z=z,
+            targets=targets,
+            loss=loss,
+            weights=weights,
+            output=output,
+            bias=bias,
+            example_weights=example_weights,
+            reduction=reduction,
+            l2=l2,
+            wrt=wrt,
+            iterations=max_iterations,
             memory=memory,
             block_rows=block_rows,
             workers=workers,

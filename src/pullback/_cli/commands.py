@@ -135,19 +135,19 @@ def _check(err: "Console", states: Mapping[str, State], /) -> dict[tuple[str, st
     return checked
 
 
-def run_gradient(out: "Console", err: "Console", /, **options: Any) -> None:  # noqa: ANN401
-    """Compute the gradients of a batch in files, or show the plan; exit with one line if that fails."""
+def run_gradient(out: "Console", err: "Console", /, *, name: str = "gradient", **options: Any) -> None:  # noqa: ANN401
+    """Compute the gradients of a batch in files, or fit; or show the plan; exit with one line if that fails."""
     try:
         with Signals() as signals:
             from pullback._cli.gradient import command  # noqa: PLC0415 - an extra
 
             command.run(out, err, signals, **options)
     except Interrupted as error:
-        console.fail("pullback gradient: interrupted", status=error.status)
+        console.fail(f"pullback {name}: interrupted", status=error.status)
     except ModuleNotFoundError as error:
-        console.fail(f"pullback gradient: {_missing_module(error)}")
+        console.fail(f"pullback {name}: {_missing_module(error)}")
     except console.CommandError as error:
-        console.fail(f"pullback gradient: {error}", status=error.status)
+        console.fail(f"pullback {name}: {error}", status=error.status)
 
 
 def _missing_module(error: ModuleNotFoundError, /) -> str:
@@ -156,7 +156,7 @@ def _missing_module(error: ModuleNotFoundError, /) -> str:
     name = (error.name or "").partition(".")[0]
     if not name or name in sys.modules:
         return f"the cluster lacks a module: {error}"
-    return not_installed(name, "cluster" if name == "distributed" else "dask")
+    return not_installed(name, {"distributed": "cluster", "scipy": "fit"}.get(name, "dask"))
 
 
 def _known(command: str, asked: list[str], /) -> dict[str, Backend]:

@@ -4,6 +4,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("typer>=0.15", "rich>=13.7"),
     "demo": ("numpy>=2.1", "scikit-learn>=1.6"),
     "dask": ("dask[array]>=2025.1", "numpy>=2.1", "rich>=13.7", "threadpoolctl>=3.6", "zarr>=3.0.8"),
+    "fit": ("scipy>=1.15",),
     "cluster": ("distributed>=2025.1",),
 }
 """As in pyproject.toml, without the extras that an extra includes."""

@@ -52,6 +52,8 @@ def test_cluster_and_a_loss(cluster: LocalCluster) -> None:
     z, w = np.load("z.npy"), np.load("w.npy")
     expected: Any = affine_backward(softmax_cross_entropy(z @ w, y).da, z, w).dw
     np.testing.assert_allclose(dw[...], expected, rtol=1e-4)
+    more = ["--l2", "0.1", *options]
+    assert gradient(*more, command="fit", output="fit.zarr", **paths).status == 0
     y[700] = 3
     np.save("y.npy", y)
     fault(

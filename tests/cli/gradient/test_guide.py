@@ -27,4 +27,4 @@ def test_command(command: str) -> None:
     name, *arguments = shlex.split(command.replace("\\\n", ""))
     more = [] if "--overwrite" in arguments else ["--overwrite"]
     result = CliRunner().invoke(app.application(), [*arguments, *more], prog_name=name)
-    assert result.exit_code == 0, result.stderr
+    assert (result.exit_code, result.stderr) == (0, "")

@@ -69,7 +69,7 @@ def test_overwrite_keeps_what_took_the_place_of_the_old_output() -> None:
     output = Path("out.zarr")
 
     def run() -> None:
-        with atomic.output(output, overwrite=True):
+        with atomic.output(output, "pullback gradient", overwrite=True):
             shutil.rmtree(output)
             output.write_text("precious")
 
@@ -139,7 +139,7 @@ def test_output_has_the_group_of_its_folder(here: Path) -> None:
 
 def test_second_run_with_one_output_stops_at_once() -> None:
     save()
-    with atomic.output(Path("out.zarr"), overwrite=False):
+    with atomic.output(Path("out.zarr"), "pullback gradient", overwrite=False):
         Path("z.npy").unlink()
         fault(gradient(), 2, f"another run is writing {Path.cwd()}/out.zarr, in {Path.cwd()}/.out.zarr.partial")
 

@@ -1,8 +1,9 @@
-"""The output of `pullback gradient`: where it may be written, and what it may replace."""
+"""The output of `pullback gradient` and `pullback fit`: where it may be written, and what it may replace."""
 
 import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import zarr
@@ -11,10 +12,8 @@ from pullback._cli.console import CommandError
 from pullback._cli.gradient.files import File
 from pullback.dask._atomic import Draft, whole
 
-MADE_BY = "pullback gradient"
 
-
-def check_output(path: Path, inputs: Collection[File], /, *, overwrite: bool) -> None:
+def check_output(path: Path, made_by: str, inputs: Collection[File], /, *, overwrite: bool) -> None:
     """Check that there is a place for the output, and nothing at it that may not be replaced."""
     path = path.absolute()
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -26,27 +25,27 @@ def check_output(path: Path, inputs: Collection[File], /, *, overwrite: bool) ->
     if not overwrite:
         msg = f"{path} exists already"
         raise CommandError(msg, advice="name another --output, or replace an earlier one with --overwrite")
-    check_ours(path)
+    check_ours(made_by, path)
     for file in inputs:
         if file.path.resolve().is_relative_to(path.resolve()):
             msg = f"{file.path} is a part of {path}, which would be replaced"
             raise CommandError(msg, advice="name another --output")
 
 
-def check_ours(path: Path, /) -> None:
-    """Check that the command wrote what is to be replaced, and that it may be moved."""
+def check_ours(made_by: str, path: Path, /) -> None:
+    """Check that a command wrote what is to be replaced, and that it may be moved."""
     try:
-        made_by = None if path.is_symlink() else zarr.open_group(path, mode="r").attrs.get("made_by")
+        writer = None if path.is_symlink() else zarr.open_group(path, mode="r").attrs.get("made_by")
     except Exception:  # noqa: BLE001 - whatever it is, it is none of ours
-        made_by = None
-    if made_by != MADE_BY:
-        msg = f"{path} was not written by {MADE_BY}, and so --overwrite does not replace it"
+        writer = None
+    if writer != made_by:
+        msg = f"{path} was not written by {made_by}, and so --overwrite does not replace it"
         raise CommandError(msg, advice="name another --output")
     if not os.access(path, os.W_OK):
         msg = f"{path} may not be changed, and so --overwrite cannot replace it"
         raise CommandError(msg, advice="name another --output, or allow yourself to write in it")
 
 
-def output(path: Path, /, *, overwrite: bool) -> AbstractContextManager[Draft]:
+def output(path: Path, made_by: str, /, *, overwrite: bool) -> AbstractContextManager[Draft]:
     """Return the context of a folder that becomes the output when all went well, in place of an earlier one."""
-    return whole(path, may_replace=check_ours if overwrite else None)
+    return whole(path, may_replace=partial(check_ours, made_by) if overwrite else None)

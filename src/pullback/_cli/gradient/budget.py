@@ -10,6 +10,8 @@ from pullback.dask._plan import Plan
 
 # The arrays of the size of the outputs that a step holds at a time: at most 8, in `logistic` with a weight an output.
 LOSS_ARRAYS = 8
+# The vectors of all parameters that SciPy's L-BFGS holds: 10 pairs, and what it makes of them and of the last points.
+FIT_VECTORS = 40
 
 
 class Budget(NamedTuple):
@@ -30,6 +32,8 @@ class Budget(NamedTuple):
     """The dtype that a step computes in."""
     threads: int
     """The threads of a process."""
+    parameters: int
+    """The numbers that are fitted."""
 
     def task(self, rows: int, /) -> int:
         """Predict the memory of a task for a block with this number of rows."""
@@ -51,7 +55,7 @@ class Budget(NamedTuple):
         # Fewer blocks than places for sums take fewer of them.
         held = min(self.plan._replace(blocks=[[]] * blocks).held_bytes(), blocks * self.plan.sum_bytes)
         shared = sum(file.nbytes + prod(file.shape[:1]) * self._cast_bytes(file) for file in self.shared)
-        return min(self.threads, blocks) * self.task(rows) + held + shared
+        return min(self.threads, blocks) * self.task(rows) + held + shared + 8 * FIT_VECTORS * self.parameters
 
     def _cast_bytes(self, file: File, /) -> int:
         """Return the bytes of a row once it is cast to the dtype that a step computes in; 0 where it is not."""

@@ -1,6 +1,7 @@
-"""What `pullback gradient` does, from its options to what it says at the end."""
+"""What `pullback gradient` and `pullback fit` do, from its options to what it says at the end."""
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dask.utils import format_bytes
@@ -16,6 +17,8 @@ from pullback._cli.signals import Interrupted, Signals
 from pullback.dask._atomic import recover
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
@@ -27,9 +30,10 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
 
     def note(line: str) -> None:
         if line:
-            console.say(err, f"pullback gradient: {line}")
+            console.say(err, f"{asked.made_by}: {line}")
 
-    job, done = None, Done(0.0, None, "")
+    carry_out = _carrier(asked, note)
+    job, done = None, Done("", "", ())
     try:
         check_local(asked.output)
         if not plan:
@@ -39,23 +43,35 @@ def run(out: "Console", err: "Console", signals: Signals, /, *, plan: bool, prog
             for gap in job.gaps:
                 note(gap)
             if not plan:
-                done = compute_gradients(job, signals, progress=progress and err.is_terminal)
+                done = carry_out(job, signals, progress=progress and err.is_terminal)
     except ModuleNotFoundError:
         raise
     except (Exception, Interrupted) as error:
         raise _explained(error, job) from error
     if plan:
         _show_plan(out, job)
-        return
-    note(done.left and f"{asked.output} is the new output, and a part of the earlier one is still there: {done.left}")
-    rows, names = job.files["z"].shape[0], ", ".join(job.outputs)
-    loss = "" if done.loss is None else f"loss {done.loss:.6g}, "
-    rate = f"{rows:,} rows in {done.seconds:.1f} s, {rows / done.seconds:,.0f} rows/s"
+    else:
+        _tell(out, note, asked, done)
+
+
+def _carrier(asked: Options, note: "Callable[[str], None]", /) -> "Callable[..., Done]":
+    """Return the function that carries a plan out."""
+    if not asked.is_fit:
+        return compute_gradients
+    from pullback._cli.gradient.fit import fit  # noqa: PLC0415 - an extra
+
+    return partial(fit, note=note)
+
+
+def _tell(out: "Console", note: "Callable[[str], None]", asked: Options, done: Done, /) -> None:
+    """Say what was written."""
+    for line in done.notes:
+        note(line)
     try:
-        console.say(out, f"{asked.output} now holds {names}: {loss}{rate}")
+        console.say(out, f"{asked.output} now holds {done.names}: {done.text}")
     except OSError as error:
         # The output is what was asked for, and it is there.
-        note(f"{asked.output} now holds {names}; {error.strerror}")
+        note(f"{asked.output} now holds {done.names}; {error.strerror}")
 
 
 def _explained(error: BaseException, job: Job | None, /) -> CommandError:
@@ -73,7 +89,8 @@ def _explained(error: BaseException, job: Job | None, /) -> CommandError:
     fate = "is as it was" if output.exists() else "was not written"
     if not isinstance(error, Interrupted):
         advice = f"{advice or _advice(error, job)}, and "
-    return CommandError(f"{text.removesuffix('.')}. {output} {fate}: {advice}run the command again", status=status)
+    again = "run the command again" + ", which goes on where this run ended" * job.options.is_fit
+    return CommandError(f"{text.removesuffix('.')}. {output} {fate}: {advice}{again}", status=status)
 
 
 def _advice(error: BaseException, job: Job, /) -> str:
@@ -95,7 +112,9 @@ def _show_plan(out: "Console", job: Job, /) -> None:
         "blocks": f"{len(job.plan.blocks):,}",
         "rows a block": f"{max(job.plan.chunks):,}",
         "tasks": f"{job.tasks:,}",
-        "read": format_bytes(sum(file.nbytes for file in job.files.values())),
+        "read in a pass" if job.options.is_fit else "read": format_bytes(
+            sum(file.nbytes for file in job.files.values())
+        ),
         "written": format_bytes(sum(x.nbytes for x in job.outputs.values())),
         "operations": f"{job.operations:,}",
         "memory": f"{format_bytes(job.memory)} of {format_bytes(job.limit)}",

@@ -73,9 +73,9 @@ class LossStep(NamedTuple):
             raise CommandError(msg, advice="correct the targets, or give these rows an example weight of 0", status=1)
 
 
-def _floating(s: Array, a: Array, /) -> DType:
-    """Return the dtype of weights in a loss: their own, or that of the outputs for integers."""
-    return s.dtype if s.dtype.kind == "f" else a.dtype
+def _floating(s: Any, a: Any, /) -> DType:  # noqa: ANN401 - NumPy's
+    """Return the dtype that a loss computes in with these weights."""
+    return np.result_type(a, s) if s.dtype.kind == "f" else a.dtype
 
 
 def _sum(s: Any, /) -> Array:  # noqa: ANN401 - NumPy's
@@ -154,23 +154,22 @@ def divisor(files: Mapping[str, File], rows: int, /) -> float | DaskArray:
     return accumulate(_sum, weights.lazy(rows)) / each
 
 
-def lay(
-    loss: str, wrt: tuple[str, ...], files: Mapping[str, File], rows: int, divisor: float | DaskArray, /
+def lay(  # noqa: PLR0913, PLR0917 - what a loss is made of
+    loss: str, wrt: tuple[str, ...], files: Mapping[str, File], rows: int, dtype: DType, point: tuple[Any, ...], /
 ) -> LossGradients:
-    """Lay a loss and its gradients out on blocks of this number of rows."""
+    """Lay a loss and its gradients out on blocks of this number of rows; a point is weights, bias and divisor."""
     a = output_shape(files["z"], files["weights"])
-    dtype = computed_dtype(*files.values())
     step: Any = LossStep(loss, wrt, prod(a[1:]) * dtype.itemsize)
     batch = [files[name].lazy(rows) for name in ("z", "targets", "example_weights") if name in files]
-    shared = (whole(files["weights"]), whole(files["bias"]) if "bias" in files else None, divisor)
-    return accumulate(step, *batch, shared=shared, rows=("dz",) if "z" in wrt else ())
+    return accumulate(step, *batch, shared=point, rows=("dz",) if "z" in wrt else ())
 
 
-def whole(file: File, /) -> DaskArray:
-    """Return all of an array in one block."""
-    return file.lazy(-1).map_blocks(_read, file.shape, meta=np.empty((0,) * file.ndim, file.dtype))
+def whole(file: File, dtype: DType | None = None, /) -> DaskArray:
+    """Return all of an array in one block, perhaps in another dtype."""
+    dtype = dtype or file.dtype
+    return file.lazy(-1).map_blocks(_read, file.shape, dtype, meta=np.empty((0,) * file.ndim, dtype))
 
 
-def _read(x: Any, shape: tuple[int, ...], /) -> Array:  # noqa: ANN401 - an array, or rows to read
+def _read(x: Any, shape: tuple[int, ...], dtype: DType, /) -> Array:  # noqa: ANN401 - an array, or rows to read
     """Return an array in memory."""
-    return np.reshape(np.asarray(x), shape)
+    return np.reshape(np.asarray(x, dtype), shape)

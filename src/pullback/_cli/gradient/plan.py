@@ -1,10 +1,10 @@
-"""How `pullback gradient` divides a batch into blocks that fit into memory."""
+"""How `pullback gradient` and `pullback fit` divide a batch into blocks that fit into memory."""
 
 from bisect import bisect_right
 from functools import partial
-from math import ceil, lcm, prod
+from math import ceil, isfinite, lcm, prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from dask.utils import format_bytes, parse_bytes
@@ -16,7 +16,7 @@ from pullback._cli.gradient.atomic import check_output
 from pullback._cli.gradient.budget import Budget
 from pullback._cli.gradient.files import File, open_file
 from pullback._cli.gradient.team import Team
-from pullback._core.typing import Array, DaskArray
+from pullback._core.typing import Array, DaskArray, DType
 from pullback.dask import accumulate
 from pullback.dask._graph import blocks_of
 from pullback.dask._plan import TASK_BYTES, Plan
@@ -51,6 +51,19 @@ class Options(NamedTuple):
     bias: Path | None = None
     example_weights: Path | None = None
     reduction: str | None = None
+    iterations: int | None = None
+    """The most iterations of a fit; None for a gradient."""
+    l2: float = 0.0
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether weights and bias are fitted."""
+        return self.iterations is not None
+
+    @property
+    def made_by(self) -> str:
+        """Return the name of the command."""
+        return "pullback fit" if self.is_fit else "pullback gradient"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,6 +75,16 @@ class Options(NamedTuple):
     def is_mean(self) -> bool:
         """Whether the loss is a mean over the examples."""
         return self.loss is not None and self.reduction != "sum"
+
+
+class Point(NamedTuple):
+    """Where a loss is computed: in memory, or lazy."""
+
+    w: Any
+    b: Any
+    """Perhaps None, for zero."""
+    divisor: Any
+    """What the sum over the examples is divided by."""
 
 
 class Job(NamedTuple):
@@ -106,16 +129,16 @@ def plan(options: Options, team: Team, /) -> Job:
     """Open the files and divide them into blocks that fit into the memory, or say why that cannot be."""
     limit = _bytes(options.memory)
     files = _open(options)
-    check_output(options.output, files.values(), overwrite=options.overwrite)
+    check_output(options.output, options.made_by, files.values(), overwrite=options.overwrite)
     gaps = [file.check_whole(fill_missing=options.fill_missing) for file in files.values()]
     batch = tuple(file for name, file in files.items() if name in _BATCH)
     try:
-        lazy, whole_batch = _lay(options, files, max(*(file.shape[0] for file in batch), 1))
+        lazy, whole_batch = lay(options, files, max(*(file.shape[0] for file in batch), 1))
     except (TypeError, ValueError) as error:
         error.add_note(", ".join(f"{name} is {file.path} {file.shape}" for name, file in files.items()))
         raise
 
-    dtype = model.computed_dtype(*files.values())
+    dtype = _dtype(options, files)
     outputs = prod(model.output_shape(files["z"], files["weights"])[1:]) if options.loss else 0
     budget = Budget(
         plan=whole_batch,
@@ -126,11 +149,12 @@ def plan(options: Options, team: Team, /) -> Job:
         output_row_bytes=outputs * dtype.itemsize,
         dtype=dtype,
         threads=team.each,
+        parameters=sum(prod(x.shape) for x in (lazy.dw, lazy.db) if x is not None) if options.is_fit else 0,
     )
     rows = options.block_rows or _best_rows(budget, limit)
     rows = min(rows, max(files["z"].shape[0], 1))
     _check_rows(rows, budget)
-    lazy, plan = _lay(options, files, rows)
+    lazy, plan = lay(options, files, rows)
     memory = budget.process(max(*plan.chunks, 1))
     job = Job(options, files, lazy, plan, rows, memory, limit, [gap for gap in gaps if gap])
     if job.memory > limit:
@@ -183,6 +207,12 @@ def _check_options(options: Options, /) -> None:
         has = f"{given[0]} is there without " if given else "there is neither --upstream nor "
         msg = f"{has}{'--loss' if options.targets is not None else '--targets'}"
         raise CommandError(msg, advice=way)
+    if options.is_fit and not set(options.names) <= {"w", "b"}:
+        msg = f"--wrt of {options.made_by} must name w, b or both; got {options.wrt!r}"
+        raise CommandError(msg)
+    if not isfinite(options.l2):
+        msg = f"--l2 must be a finite number; got {options.l2}"
+        raise CommandError(msg)
     for name, choices in (("loss", tuple(model.LOSSES)), ("reduction", model.REDUCTIONS)):
         value = getattr(options, name)
         if value is not None and value not in choices:
@@ -190,19 +220,34 @@ def _check_options(options: Options, /) -> None:
             raise CommandError(msg)
 
 
-def _lay(options: Options, files: dict[str, File], rows: int, /) -> tuple[AffineGradients | model.LossGradients, Plan]:
-    """Lay the gradients out on blocks of this number of rows."""
+def _dtype(options: Options, files: dict[str, File], /) -> DType:
+    """Return the dtype that a step computes in; a fit needs the digits of float64 to find the least loss."""
+    return np.dtype(np.float64) if options.is_fit else model.computed_dtype(*files.values())
+
+
+def start_of(options: Options, files: dict[str, File], rows: int, /) -> Point:
+    """Return the point that the files hold, lazily."""
+    dtype = np.dtype(np.float64) if options.is_fit else None
+    w = model.whole(files["weights"], dtype)
+    b = model.whole(files["bias"], dtype) if "bias" in files else None
+    return Point(w, b, model.divisor(files, rows) if options.is_mean else 1.0)
+
+
+def lay(
+    options: Options, files: dict[str, File], rows: int, point: Point | None = None, /
+) -> tuple[AffineGradients | model.LossGradients, Plan]:
+    """Lay the gradients at a point, or at that of the files, out on blocks of this number of rows."""
     if options.scheduler:
         files = {name: file.unchecked() for name, file in files.items()}
+    point = point or start_of(options, files, rows)
     lazy: AffineGradients | model.LossGradients
     if options.loss:
-        divisor = model.divisor(files, rows) if options.is_mean else 1.0
-        lazy = model.lay(options.loss, options.names, files, rows, divisor)
+        lazy = model.lay(options.loss, options.names, files, rows, _dtype(options, files), tuple(point))
     else:
         z, upstream = (files[name].lazy(rows) for name in ("z", "upstream"))
         step = partial(_step, options.names)
         kept = ("dz",) if "z" in options.names else ()
-        lazy = accumulate(step, upstream, z, shared=(model.whole(files["weights"]),), rows=kept)
+        lazy = accumulate(step, upstream, z, shared=(point.w,), rows=kept)
     # The layer before it, if there is one, sums the example weights.
     return lazy, blocks_of(*lazy)[-1].plan
 
