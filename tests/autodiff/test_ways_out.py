@@ -206,3 +206,16 @@ def test_gradients_that_are_mapped(backend_one_device: Backend) -> None:
 
     found = vmap(b, pb.grad(loss), (0,))(b.asarray(rows))
     assert np.allclose(b.numpy(found), np.stack([pb.grad(loss)(row) for row in rows]))
+
+
+@pytest.mark.backends("jax", "torch")
+def test_gradients_of_gathers_along_an_axis_are_mapped(backend_one_device: Backend) -> None:
+    """PyTorch's vmap has no rule for moveaxis: sums at indices swap axes."""
+    b = backend_one_device
+    batch, places = np.random.default_rng(3).standard_normal((2, 3, 4)), b.asarray(np.asarray([2, 0, 2]))
+
+    def gathered(x: Any) -> Any:
+        return total(array_namespace(x).take(x, pb.constant(places), axis=1) ** 2)
+
+    found = vmap(b, pb.grad(gathered), (0,))(b.asarray(batch))
+    assert np.allclose(b.numpy(found), 2 * batch * np.asarray([1, 0, 2, 0]))

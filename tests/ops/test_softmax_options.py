@@ -9,7 +9,7 @@ import pytest
 from array_api_compat import array_namespace, device
 
 import pullback as pb
-from tests.harness.autodiff import gradients, hessians
+from tests.harness.autodiff import gradients, hessians, vmap
 from tests.harness.backend import Backend
 from tests.harness.pair_laws import EPS, C
 
@@ -206,6 +206,28 @@ def test_derivatives_by_the_library(backend_one_device: Backend, name: str, mask
     right = some * (kept - np.sum(kept * p) - kept * np.sum(p)) if name == "softmax" else -p * np.sum(kept)
     for way, got in gradients(backend_one_device, backward, h).items():
         assert agree(got, right, 16 * eps), way
+
+
+@pytest.mark.backends("jax", "torch")
+@pytest.mark.parametrize("name", FORWARDS)
+def test_vmap(backend_one_device: Backend, name: str) -> None:
+    """Over examples that share a mask, and over masks of one example, along an axis that is not the last."""
+    a, dh, mask = drawn((4, 3, 5))
+    arrays = [backend_one_device.asarray(x) for x in (a, dh, mask)]
+
+    def both(a: Any, dh: Any, mask: Any) -> Any:
+        h = FORWARDS[name](a, axis=0, mask=mask)
+        return h, BACKWARDS[name](dh, h, axis=0, mask=mask)
+
+    for axes in ((0, 0, None), (None, 0, 0)):
+        args = [x if axis == 0 else x[0, ...] for x, axis in zip(arrays, axes, strict=True)]
+        whole = [x if axis == 0 else x[None, ...] for x, axis in zip(args, axes, strict=True)]
+        got = vmap(backend_one_device, both, axes)(*args)
+        broadcast = [backend_one_device.xp.broadcast_to(x, SHAPE) for x in whole]
+        h = FORWARDS[name](broadcast[0], axis=1, mask=broadcast[2])
+        right = h, BACKWARDS[name](broadcast[1], h, axis=1, mask=broadcast[2])
+        for x, y in zip(got, right, strict=True):
+            assert agree(backend_one_device.numpy(x), backend_one_device.numpy(y), EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", FORWARDS)

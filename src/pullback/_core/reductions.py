@@ -221,6 +221,14 @@ def flatten(xp: Namespace, x: Array, kept: int, /) -> Array:
     return xp.reshape(x, (*x.shape[:kept], math.prod(x.shape[kept:-1]), x.shape[-1]))
 
 
+def swap_axes(xp: Namespace, x: Array, axis: int, other: int, /) -> Array:
+    """Return `x` with two axes swapped, which a second swap undoes. PyTorch's vmap has no rule for moveaxis."""
+    order = list(range(x.ndim))
+    order[axis], order[other] = order[other], order[axis]
+    out: Array = xp.permute_dims(x, tuple(order))
+    return out
+
+
 def accumulation_dtype(xp: Namespace, x: Array, /) -> DType:
     """Return the dtype in which to sum: the precision of float64, where the device has it."""
     if x.dtype == xp.float64:

@@ -6,6 +6,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from pullback._autodiff.typing import Array
+from pullback._core.reductions import swap_axes
 from pullback._core.typing import Namespace
 
 
@@ -14,7 +15,7 @@ def add_at(xp: Namespace, g: Array, places: Array, axis: int, n: int, /) -> Arra
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_add_at, g, places, axis, n)
-    rows = xp.moveaxis(g, axis, 0) if axis else g
+    rows = swap_axes(xp, g, axis, 0) if axis else g
     out = xp.zeros((n, *rows.shape[1:]), dtype=g.dtype, device=device(g))
     if hasattr(out, "at"):
         out = out.at[places].add(rows)
@@ -22,7 +23,7 @@ def add_at(xp: Namespace, g: Array, places: Array, axis: int, n: int, /) -> Arra
         out = out.index_add(0, places, rows)
     elif 0 not in (*rows.shape, n):
         out = _fold(xp, rows, places, n)
-    return xp.moveaxis(out, 0, axis) if axis else out
+    return swap_axes(xp, out, axis, 0) if axis else out
 
 
 def _add_at(xp: Namespace, g: Array, places: Array, axis: int, n: int, /) -> Any:
@@ -106,8 +107,8 @@ def _along_axis(xp: Namespace, x: Array, indices: Array, axis: int, /) -> Array:
     """Return ``take_along_axis(x, indices)``, which not all libraries have, for indices of the shape of `x`."""
     if hasattr(xp, "take_along_axis"):
         return xp.take_along_axis(x, indices, axis=axis)
-    x, indices = xp.moveaxis(x, axis, -1), xp.moveaxis(indices, axis, -1)
+    x, indices = swap_axes(xp, x, axis, -1), swap_axes(xp, indices, axis, -1)
     *rows, n = x.shape
     starts = xp.reshape(xp.arange(math.prod(rows), dtype=indices.dtype) * n, (*rows, 1))
     flat = xp.take(xp.reshape(x, (-1,)), xp.reshape(indices + starts, (-1,)), axis=0)
-    return xp.moveaxis(xp.reshape(flat, x.shape), -1, axis)
+    return swap_axes(xp, xp.reshape(flat, x.shape), axis, -1)

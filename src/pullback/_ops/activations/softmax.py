@@ -9,7 +9,7 @@ from pullback._core.arguments import compatible_size, shapes, validate_library_a
 from pullback._core.dtypes import is_dtype
 from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
-from pullback._core.reductions import dot_last, sum_last
+from pullback._core.reductions import dot_last, sum_last, swap_axes
 from pullback._core.stable import log_softmax, softmax
 from pullback._core.tracing import lifted, recorders
 from pullback._core.typing import Array, ArrayT, Namespace
@@ -281,7 +281,7 @@ def _over_axis(xp: Namespace, compute: _Map, axis: int, /, *arrays: Array) -> An
     """Apply a map over an axis, counted from the last, of arrays of one shape."""
     if axis == -1:
         return compute(xp, *arrays)
-    return xp.moveaxis(compute(xp, *(xp.moveaxis(x, axis, -1) for x in arrays)), -1, axis)
+    return swap_axes(xp, compute(xp, *(swap_axes(xp, x, axis, -1) for x in arrays)), axis, -1)
 
 
 def _read_axis(function: str, axis: int, /, **array: Array) -> int:
