@@ -38,6 +38,9 @@ CORE = [
     ),
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
+# Python compiles what is imported, a small part of what is installed.
+NO_COMPILE = "--no-compile"
+COVERAGE = ["--cov", "--cov-report="]
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
 
@@ -67,7 +70,7 @@ def chosen_tests(name: str) -> list[str]:
 
 def install(session: nox.Session, package: str, *requirements: str) -> None:
     """Install requirements, and this package from the checkout: an old copy of it is never tested, not even by -R."""
-    session.install(package, *requirements)
+    session.install(NO_COMPILE, package, *requirements)
     session.run("python", "-m", "pip", "install", "--quiet", "--no-deps", ".")
 
 
@@ -78,11 +81,18 @@ def run_in_dev(session: nox.Session, *command: str, env: dict[str, str] | None =
     session.run(str(place / command[0]), *command[1:], env={**path, **(env or {})}, external=True)
 
 
+def run_apart(session: nox.Session, dist: str) -> None:
+    """Run the tests of a session of its own on all cores, and save their coverage."""
+    environment = {"COVERAGE_FILE": f".coverage.{session.name}"}
+    options = ["--numprocesses=auto", dist, *COVERAGE]
+    run_in_dev(session, "pytest", *options, *APART[session.name], env=environment)
+
+
 def laws(name: str, session: str, *more: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment that run the laws on one backend and save their coverage."""
     environment = {"COVERAGE_FILE": f".coverage.{session}.{name}", **BACKENDS[name].get("environment", {})}
     # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
-    options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", "--cov", "--cov-report=", *more]
+    options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", *COVERAGE, *more]
     return ["pytest", *options, *LAWS], environment
 
 
@@ -110,7 +120,7 @@ def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
     libraries = [x for name in CPU for x in tested(name)]
     tools = [x for name in ("test", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
-    session.install("--editable", ".[cluster,examples]", *libraries, *tools)
+    session.install(NO_COMPILE, "--editable", ".[cluster,examples]", *libraries, *tools)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
     session.install("--no-deps", *group("backpack"))
 
@@ -155,27 +165,26 @@ def cupy_dry(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
-    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["demo"], env={"COVERAGE_FILE": ".coverage.demo"})
-    run_in_dev(session, "pullback", "demo")
+    run_apart(session, "--dist=loadgroup")
+    run_in_dev(session, "pullback", "demo", "--backend=numpy")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def examples(session: nox.Session) -> None:
-    """Run the scripts of examples/, which check what they find; they draw their pictures for the docs."""
-    for path in sorted(Path("examples").glob("*.py")):
-        run_in_dev(session, "python", str(path), f"--output={session.create_tmp()}/{path.stem}.svg")
+    """Run the example that is for all CPU backends; the session `docs` runs each on NumPy and Dask."""
+    run_in_dev(session, "python", "examples/digits_mlp.py", f"--output={session.create_tmp()}/digits_mlp.svg")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["large"], env={"COVERAGE_FILE": ".coverage.large"})
+    run_apart(session, "--dist=loadfile")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
-    run_in_dev(session, "pytest", "--cov", "--cov-report=", *APART["peers"], env={"COVERAGE_FILE": ".coverage.peers"})
+    run_apart(session, "--dist=loadfile")
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 
@@ -196,11 +205,10 @@ def consumers(session: nox.Session, libraries: tuple[str, ...]) -> None:
         run_in_dev(session, "pytest", *options, env={"SCIPY_ARRAY_API": "1"})
 
 
-@nox.session(tags=["cpu", "quick"])
+@nox.session(tags=["cpu", "quick"], **IN_DEV)
 def doctest(session: nox.Session) -> None:
     """Run the examples of the docstrings."""
-    install(session, ".[demo,cluster]", *group("test"))
-    session.run("pytest", "--doctest-modules", "--pyargs", "pullback", *session.posargs)
+    run_in_dev(session, "pytest", "--doctest-modules", "--pyargs", "pullback", *session.posargs)
 
 
 @nox.session(tags=["cpu"])
@@ -210,7 +218,7 @@ def docs(session: nox.Session) -> None:
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for make in ("clean", "html"):
         session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
-    session.run("pytest", *APART["docs"])
+    session.run("pytest", "--numprocesses=auto", *APART["docs"])
 
 
 @nox.session(tags=["cpu", "quick"])
@@ -221,11 +229,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-@nox.session(tags=["cpu", "quick"])
+@nox.session(tags=["cpu", "quick"], **IN_DEV)
 def types(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
-    install(session, ".[demo]", *group("types"), *group("test"))
-    session.run("mypy")
+    run_in_dev(session, "mypy")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)

@@ -4,9 +4,11 @@ import signal
 
 import pytest
 
-from tests.harness.backend import Backend, deviations, load
+from tests.harness.backend import Backend, deviations, load, slow_to_call
+from tests.harness.covering import covering
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
+_FIXTURES = {"backend", "backend_one_device", "backend_one_chunking", "backend_one_mode"}
 
 
 def pytest_sessionstart() -> None:
@@ -34,8 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     `backend_one_chunking` is the single mode in which derivative rules are tested: the one that has all functions.
     `backend_one_mode` is the first mode alone.
     """
-    fixtures = {"backend", "backend_one_device", "backend_one_chunking", "backend_one_mode"}
-    for fixture in fixtures & set(metafunc.fixturenames):
+    for fixture in _FIXTURES.intersection(metafunc.fixturenames):
         backends = metafunc.config.stash[_BACKENDS]
         if fixture == "backend_one_mode":
             backends = backends[:1]
@@ -50,12 +51,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, backends, ids=str)
 
 
+@pytest.hookimpl(trylast=True)  # a sample of what `-k` has selected, and not the reverse
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests of other backends; make each known deviation a strict xfail, which fails once it is mended."""
-    other = [item for item in items if (mark := item.get_closest_marker("backends")) and not _named(config, mark)]
-    if other:
-        config.hook.pytest_deselected(items=other)
-        items[:] = [item for item in items if item not in other]
+    """Deselect tests of other backends; make each known deviation a strict xfail, which fails once it is mended.
+
+    A test that uses no backend runs on NumPy alone. A library that is slow to call gets each value of each parameter
+    of a test, and not each combination.
+    """
+    chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
+    if slow_to_call(config.getoption("--backend")):
+        chosen = covering(chosen)
+    if left := set(items).difference(chosen):
+        config.hook.pytest_deselected(items=left)
+        items[:] = chosen
     for deviation in deviations(config.getoption("--backend")):
         for item in items:
             if deviation["test"] in item.nodeid:
@@ -63,6 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
-def _named(config: pytest.Config, mark: pytest.Mark) -> bool:
-    """Whether `mark` names the backend of this run."""
-    return config.getoption("--backend") in mark.args
+def _concerns(backend: str, item: pytest.Item) -> bool:
+    """Whether a test is to run on `backend`."""
+    if mark := item.get_closest_marker("backends"):
+        return backend in mark.args
+    return backend == "numpy" or not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

@@ -161,9 +161,17 @@ def sampled(cases: Iterable[Any], every: int = 4) -> list[Any]:
 
 def deviations(name: str) -> list[dict[str, str]]:
     """Return the known deviations of a backend: a part of a test's id, the reason and the upstream issue of each."""
-    spec = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    out: list[dict[str, str]] = spec.get("deviations", [])
+    out: list[dict[str, str]] = _read(name).get("deviations", [])
     return out
+
+
+def slow_to_call(name: str) -> bool:
+    """Whether tests on a backend run a sample of the combinations of their parameters."""
+    return bool(_read(name).get("slow_to_call", False))
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _device(devices: Any, wanted: str) -> Any:
