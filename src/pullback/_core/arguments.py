@@ -33,7 +33,7 @@ def validate_arrays(
     """
     xp = cached_namespace(*arrays)
     if xp is not None:
-        return xp, _identity, _identity, arrays
+        return xp, identity, identity, arrays
     arrays = lifted(arrays)
     xp = validate_library_and_device(function, names, *arrays)
     checked: list[DType] = []
@@ -50,7 +50,7 @@ def validate_arrays(
         if x.dtype in (xp.float32, xp.float64) and (type(x), x.dtype) in _plain:
             _usual[type(x), x.dtype] = xp
     promoted = compute = _promoted(function, xp, names, arrays)
-    conj: Elementwise = _identity
+    conj: Elementwise = identity
     if is_dtype(xp, promoted, "complex floating"):
         conj = xp.conj
     elif promoted not in (xp.float32, xp.float64):
@@ -92,7 +92,7 @@ def validate_real_arrays(
     xp, conj, cast_output, ready = validate_arrays(function, names, *arrays)
     given = dict(zip(names, arrays, strict=True))
     for name, x in given.items():
-        if conj is not _identity and is_dtype(xp, x.dtype, "complex floating"):
+        if conj is not identity and is_dtype(xp, x.dtype, "complex floating"):
             msg = f"{function}: {name} must have a real floating dtype; got {x.dtype}"
             raise TypeError(msg)
         if not same_shape(x.shape, arrays[0].shape):
@@ -167,6 +167,9 @@ def check_value(function: str, dvalue: Array, shape: tuple[int, ...], /) -> None
 def check_wrt(function: str, wrt: Collection[str], names: tuple[str, ...], /) -> None:
     """Check that `wrt` is a collection of some of `names`."""
     if wrt is names:
+        return
+    # Usual: what follows takes as long as a small product.
+    if type(wrt) is tuple and all(map(names.__contains__, wrt)):
         return
     if isinstance(wrt, str) or not isinstance(wrt, Collection) or not all(name in names for name in wrt):
         msg = f"{function}: wrt must be a tuple of names out of {names}; got {wrt!r}"
@@ -287,7 +290,7 @@ def _cast(xp: Namespace, x: Array, dtype: DType, /) -> Array:
     return xp.astype(real_like(xp, x, dtype), dtype, copy=False)
 
 
-def _identity(x: Array, _: DType = None, /) -> Array:
+def identity(x: Array, _: DType = None, /) -> Array:
     """Return the conjugate of a real array, or the cast of an array that has the dtype already."""
     return x
 

@@ -29,9 +29,11 @@ _WHOLE = range(2 * CHAIN + 1)
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
-    """Return ``x @ w``; for a matrix `w` as a single product, which is faster than one for each batch entry."""
-    if x.ndim <= 2 or w.ndim != 2 or not can_reshape_rows(x):
+    """Return ``x @ w``; where `w` has no batch, as a single product, which is faster than one for each batch entry."""
+    if x.ndim <= 2 or w.ndim > 2 or not can_reshape_rows(x):
         return x @ w
+    if w.ndim == 1:
+        return product(xp, x, w[:, None])[..., 0]
     if type(x) in tracing.sums:
         return tracing.sums[type(x)]("product", xp, x, w)
     flat = flatten(xp, x, 0) @ w

@@ -126,11 +126,9 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     if w.ndim != 2 or z.shape[-1:] != w.shape[:1] or (b is not None and b.shape != w.shape[1:]):
         check_factors("affine_forward", z, w, vector=True)
         check_bias("affine_forward", "b", b, w)
-        if w.ndim == 1:
-            return cast_output(affine_forward(z, w[:, None], None if b is None else b[None])[..., 0])
     a = product(xp, z, w)
     if b is not None:
-        a = add_to_rows(xp, a, b)
+        a = add_to_rows(xp, a, b) if w.ndim == 2 else add(a, b)
     return cast_output(a)
 
 
@@ -210,18 +208,20 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     if w.ndim != 2 or shape[-1:] != w.shape[:1] or da.shape != (*shape[:-1], w.shape[1]):
         check_factors("affine_backward", z, w, vector=True)
         check_upstream("affine_backward", da, z, w)
-        if w.ndim == 1:
-            dz, dw, db = affine_backward(da[..., None], z, w[:, None], wrt=wrt)
-            return AffineGradients(dz, None if dw is None else dw[:, 0], None if db is None else db[..., 0])
     z_dtype, w_dtype = z.dtype, w.dtype
     da, z, w = ready
+    is_vector = w.ndim == 1
+    if is_vector:
+        da, w = da[..., None], w[:, None]
     dz = dw = db = None
     if "z" in wrt:
         dz = cast_output(product(xp, da, conj(w).T), z_dtype)
     if "w" in wrt:
         dw = cast_output(contract_rows(xp, conj(z), da), w_dtype)
+        dw = dw[:, 0] if is_vector else dw
     if "b" in wrt:
         db = cast_output(sum_rows(xp, da), w_dtype)
+        db = db[0] if is_vector else db
     return AffineGradients(dz, dw, db)
 
 

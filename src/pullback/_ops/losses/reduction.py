@@ -3,8 +3,7 @@
 No loss checks the values of its labels: that is one more pass over an eager array, and computes a lazy one. Each
 docstring says which labels the loss takes. Booleans count as 0 and 1.
 
-A loss of single outputs takes a vector as a batch of examples with one output each, as scikit-learn does, and computes
-it as a column.
+A loss of single outputs takes a vector as a batch of examples with one output each, as scikit-learn does.
 
 An example or an output of weight 0 is absent. Its outputs, labels and tangents are replaced by 0 before anything is
 computed, so that its loss and its entries of `da` are 0, also to autodiff and also where it holds NaN. But the
@@ -17,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
-from pullback._core.arguments import cached_namespace, same_shape, shapes, validate_arrays, validate_library_and_device
+from pullback._core.arguments import cached_namespace, identity, same_shape, shapes, validate_arrays, validate_library_and_device
 from pullback._core.dtypes import is_dtype
 from pullback._core.memory import divide, multiply
 from pullback._core.reductions import accumulation_dtype, sum_all, sum_last
@@ -32,8 +31,9 @@ _RULES = {
     "weights": "a real floating dtype or an integer one",
 }
 
-# The namespace of arguments that have passed the checks of library and dtype, and the names of the floating ones.
-_known: dict[tuple[Any, ...], tuple[Namespace, tuple[str, ...]]] = {}
+# Of arguments that have passed the checks of library and dtype: their namespace, the names of the floating ones, and
+# whether all of these have one dtype, to compute in and to return.
+_known: dict[tuple[Any, ...], tuple[Namespace, tuple[str, ...], bool]] = {}
 
 
 class Loss(NamedTuple, Generic[ArrayT]):
@@ -58,25 +58,25 @@ class Reducer(NamedTuple):
     xp: Namespace
     reduction: str
     share: Array | None
-    """The factors (..., 1) of the examples or (..., n) of the outputs, where there are weights."""
+    """The factors (..., 1) of the examples, (m,) for vectors, or (..., n) of the outputs, where there are weights."""
     examples: Any
     """Number of examples for a mean, NaN for none; 1 for a sum."""
     is_vector: bool = False
-    """Whether the outputs are a vector, computed as a column."""
+    """Whether the outputs are a vector, with one entry for each example."""
     of_outputs: bool = False
     """Whether the factors are those of outputs."""
 
     def total_of_outputs(self, losses: Array, /) -> Array:
-        """Reduce the losses (..., n) of the outputs, which nothing else holds."""
+        """Reduce the losses (..., n) or (m,) of the outputs, which nothing else holds."""
         if self.of_outputs:
             losses = multiply(losses, self.share)
-        return self.total(sum_last(self.xp, losses))
+        return self.total(losses if self.is_vector else sum_last(self.xp, losses))
 
     def total(self, losses: Array, /) -> Array:
-        """Reduce the losses (..., 1) of the examples, which nothing else holds."""
+        """Reduce the losses (..., 1) or (m,) of the examples, which nothing else holds."""
         if self.share is not None and not self.of_outputs:
             losses = multiply(losses, self.share)
-        value = losses[..., 0]
+        value = losses if self.is_vector else losses[..., 0]
         if self.reduction == "none":
             return value
         wide = accumulation_dtype(self.xp, value)
@@ -90,12 +90,10 @@ class Reducer(NamedTuple):
         return self.xp.sum(value) + 0 * self.examples
 
     def scaled(self, x: Array, /) -> Array:
-        """Multiply each example of `x` (..., n), which nothing else holds, by its factor in the reduced loss."""
+        """Multiply each example of `x`, as `a`, which nothing else holds, by its factor in the reduced loss."""
         if self.share is not None:
-            x = multiply(x, self.share)
-        elif self.reduction == "mean":
-            x = divide(x, self.examples)
-        return x[..., 0] if self.is_vector else x
+            return multiply(x, self.share)
+        return divide(x, self.examples) if self.reduction == "mean" else x
 
 
 def read_outputs(
@@ -103,7 +101,7 @@ def read_outputs(
 ) -> tuple[Namespace, Cast, Reducer, list[Any]]:
     """Check the arguments of a loss of single outputs, and return as `read_loss` does.
 
-    The labels have the shape of `a`, and so may the weights. Labels are returned in floats, and vectors as columns.
+    The labels have the shape of `a`, and so may the weights. Labels are returned in floats.
     """
     xp, cast_output, reducer, ready = read_loss(function, weights, reduction, _check_outputs, **arrays)
     if ready[-1].dtype != ready[-2].dtype:
@@ -126,23 +124,22 @@ def read_loss(
     """
     if weights is not None:
         arrays["weights"] = weights
-    xp, floating = _check_dtypes(function, arrays)
+    xp, floating, usual = _check_dtypes(function, arrays)
     single = check_labels is _check_outputs
     _check_shapes(function, arrays, single=single)
     if reduction not in _REDUCTIONS:
         msg = f"{function}: reduction must be one of {_REDUCTIONS}; got {reduction!r}"
         raise ValueError(msg)
-    _, _, cast_output, ready = validate_arrays(function, floating, *[arrays[name] for name in floating])
-    arrays.update(zip(floating, ready, strict=True))
+    cast_output: Cast = identity
+    if not usual:
+        _, _, cast_output, ready = validate_arrays(function, floating, *[arrays[name] for name in floating])
+        arrays.update(zip(floating, ready, strict=True))
     a, y = arrays["a"], arrays["y"]
     if y.dtype == xp.bool:
         arrays["y"] = y = xp.astype(y, a.dtype)
     check_labels(function, a, y)
     is_vector = single and a.ndim == 1
-    if is_vector:
-        arrays.update({name: x[:, None] for name, x in arrays.items()})
-        a = arrays["a"]
-    count: Any = _count(xp, a) if reduction == "mean" else 1
+    count: Any = _count(xp, a, a.shape if is_vector else a.shape[:-1]) if reduction == "mean" else 1
     if weights is None:
         return xp, cast_output, Reducer(xp, reduction, None, count, is_vector), [*arrays.values()]
     weights = xp.astype(arrays.pop("weights"), a.dtype, copy=False)
@@ -156,12 +153,12 @@ def read_loss(
         share = _shares(xp, weights, count)
         if of_outputs:
             # As many as one example has: weights that are the same for all of its outputs are those of examples.
-            share = share * (_count(xp, a[..., None]) / count)
+            share = share * (_count(xp, a, a.shape) / count)
     return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs), present
 
 
-def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...]]:
-    """Check the libraries, devices and dtypes; return the namespace and the names of the floating arrays."""
+def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...], bool]:
+    """Check the libraries, devices and dtypes; return what `_known` holds."""
     cls, device = type(given["a"]), getattr(given["a"], "device", None)
     parts: list[Any] = [cls, *given]
     for x in given.values():
@@ -183,7 +180,8 @@ def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace,
         elif not is_dtype(xp, x.dtype, *_OTHER_KINDS.get(name, ())):
             msg = f"{function}: {name} must have {_RULES.get(name, 'a real floating dtype')}; got {x.dtype}"
             raise TypeError(msg)
-    known = xp, tuple(floating)
+    usual = cached_namespace(*(given[name] for name in floating)) is not None
+    known = xp, tuple(floating), usual
     if key is not None and cached_namespace(given["a"]) is not None:
         _known[key] = known
     return known
@@ -230,10 +228,11 @@ def _shares(xp: Namespace, weights: Array, count: Array | float, /) -> Array:
     return xp.astype(parts / xp.where(xp.equal(total, 0), math.nan, total), weights.dtype, copy=False)
 
 
-def _count(xp: Namespace, x: Array, /) -> Array | float:
-    """Return the number of examples in `x` (..., n); NaN for none, of which there is no mean."""
-    if set(map(type, x.shape[:-1])) <= {int}:
-        return math.prod(x.shape[:-1]) or math.nan
+def _count(xp: Namespace, x: Array, shape: tuple[int, ...], /) -> Array | float:
+    """Return the number of examples in `x`, whose axes have this shape; NaN for none, of which there is no mean."""
+    if set(map(type, shape)) <= {int}:
+        return math.prod(shape) or math.nan
     # Counted lazily.
-    total = sum_all(xp, xp.sum(xp.zeros_like(x), axis=-1) + 1)
+    zeros = xp.zeros_like(x)
+    total = sum_all(xp, (zeros if len(shape) == x.ndim else xp.sum(zeros, axis=-1)) + 1)
     return xp.where(xp.equal(total, 0), math.nan, total)
