@@ -16,7 +16,14 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
-from pullback._core.arguments import cached_namespace, identity, same_shape, shapes, validate_arrays, validate_library_and_device
+from pullback._core.arguments import (
+    cached_namespace,
+    identity,
+    same_shape,
+    shapes,
+    validate_arrays,
+    validate_library_and_device,
+)
 from pullback._core.dtypes import is_dtype
 from pullback._core.memory import divide, multiply
 from pullback._core.reductions import accumulation_dtype, sum_all, sum_last
