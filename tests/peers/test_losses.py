@@ -240,3 +240,26 @@ def test_torch_activations(name: str) -> None:
         near(h, right.detach(), size.numpy(), shape[1])
         da = pair.backward(dh, h if pair.saves == "output" else x, **options)
         near(da, a.grad, (size * dh.abs().max(dim=-1, keepdim=True).values).numpy(), shape[1])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_torch_softmaxes_of_masked_logits(name: str) -> None:
+    """Over either axis, where each row has a possible class: PyTorch has NaN for the others."""
+    pair = PAIRS_BY_NAME[name]
+    assert pair.backward is not None
+    for seed in range(COUNT):
+        rng = np.random.default_rng(seed)
+        shape, axis = (int(rng.integers(1, 9)), int(rng.integers(1, 7))), int(rng.integers(2))
+        mask = torch.from_numpy(rng.random(shape) < 0.6)
+        mask.select(axis, 0)[:] = True
+        a = torch.from_numpy(3 * rng.standard_normal(shape)).requires_grad_()
+        dh = torch.from_numpy(rng.standard_normal(shape))
+        right = getattr(torch, name)(a.masked_fill(~mask, -torch.inf), dim=axis)
+        torch.autograd.backward(torch.where(mask, right, 0), dh)
+        x = a.detach()
+        h = pair.forward(x, axis=axis, mask=mask)
+        assert bool(torch.all(h[~mask] == right[~mask]))
+        size = (1 + x.abs()) ** 2
+        near(torch.where(mask, h, 0), torch.where(mask, right, 0).detach(), size.numpy(), shape[axis])
+        da = pair.backward(dh, h, axis=axis, mask=mask)
+        near(da, a.grad, (size * dh.abs().max()).numpy(), shape[axis])
