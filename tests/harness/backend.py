@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ class Backend:
         dtype = dtype or {"float64": self.real, "complex128": self.complex}.get(x.dtype.name, x.dtype.name)
         if dtype == "bfloat16":  # which NumPy does not have
             return self.xp.astype(self.xp.asarray(x.astype(np.float32), device=self.device), self.xp.bfloat16)
-        return self.xp.asarray(x.astype(dtype), device=self.device)
+        options = _OPTIONS.get(self.mode, dict)()
+        return self.xp.asarray(x.astype(dtype), device=self.device, **options)
 
     def rows(self, x: Any, dtype: str | None = None) -> Any:
         """Put an array on the device whose first axis may be of unknown size: a batch of rows, as a filter leaves."""
@@ -195,6 +197,16 @@ def _fifty_digits() -> None:
 _STARTS: dict[str, Callable[[], None]] = {"50 digits": _fifty_digits}
 
 
+@functools.cache
+def _limits() -> dict[str, Any]:
+    """Return a memory limit that is not Cubed's default: constants must come with the limit of the arrays."""
+    return {"spec": importlib.import_module("cubed").Spec(allowed_mem="300MB", executor_name="single-threaded")}
+
+
+# What else creates an array in a mode.
+_OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {"bounded memory": _limits}
+
+
 def _as_it_is(x: Any) -> Any:
     return x
 
@@ -253,6 +265,16 @@ def _nothing_computes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _nothing_is_planned() -> Iterator[None]:
+    def refuse(*_: Any, **__: Any) -> None:
+        msg = "a lazy array was computed inside a pair"
+        raise AssertionError(msg)
+
+    with patch("cubed.core.plan.FinalizedPlan.execute", refuse):
+        yield
+
+
 def _strictest_flags() -> AbstractContextManager[None]:
     flags = importlib.import_module("array_api_strict").ArrayAPIStrictFlags
     out: AbstractContextManager[None] = flags(
@@ -266,4 +288,5 @@ _GUARDS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "one chunk": _nothing_computes,
     "many chunks": _nothing_computes,
     "unknown rows": _nothing_computes,
+    "bounded memory": _nothing_is_planned,
 }

@@ -10,7 +10,7 @@ from tests.harness.backend import FOLDER, Backend, load
 
 FILES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
 MODES = {"plain", "read-only", "strictest", "one chunk", "many chunks", "unknown rows", "jit", "compile"}
-MODES |= {"50 digits"}
+MODES |= {"50 digits", "bounded memory"}
 
 
 @pytest.mark.parametrize("name", FILES)

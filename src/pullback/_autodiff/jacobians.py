@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from array_api_compat import device
-
 from pullback._autodiff.namespace import space_of
 from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.transforms import bind, check_argnums, grad, linearize, vjp
 from pullback._core import trees
 from pullback._core.flat_operator import FlatOperator
+from pullback._core.memory import place
 from pullback._core.typing import Namespace
 
 Function = Callable[..., Any]
@@ -131,7 +130,7 @@ def _blocks(function: Function, chosen: tuple[Any, ...], /) -> tuple[Any, list[l
             [
                 space.reshape(space.stack(rows), (*a.shape, *x.shape))
                 if rows
-                else space.zeros((*a.shape, *x.shape), dtype=x.dtype, device=device(x))
+                else space.zeros((*a.shape, *x.shape), dtype=x.dtype, **place(x))
                 for x, rows in zip(inputs, _transposed(_pulls(space, recorded, outputs, k), len(inputs)), strict=True)
             ]
             for k, a in enumerate(outputs)
@@ -142,7 +141,7 @@ def _blocks(function: Function, chosen: tuple[Any, ...], /) -> tuple[Any, list[l
         [
             space.reshape(space.stack([column[k] for column in of_input], axis=-1), (*a.shape, *x.shape))
             if of_input
-            else space.zeros((*a.shape, *x.shape), dtype=a.dtype, device=device(a))
+            else space.zeros((*a.shape, *x.shape), dtype=a.dtype, **place(a))
             for x, of_input in zip(inputs, columns, strict=True)
         ]
         for k, a in enumerate(outputs)
@@ -160,7 +159,7 @@ def _size(shape: Any, /) -> int:
 def _basis(space: Namespace, x: Any, /) -> list[Any]:
     """Return the unit arrays of the shape and dtype of an array."""
     n = math.prod(x.shape)
-    eye = space.eye(n, dtype=x.dtype, device=device(x))
+    eye = space.eye(n, dtype=x.dtype, **place(x))
     return [space.reshape(eye[i, ...], x.shape) for i in range(n)]
 
 

@@ -79,6 +79,11 @@ class Traced:
         """The chunks of a chunked array; other arrays have no such attribute."""
         return self._value.chunks
 
+    @property
+    def spec(self) -> Any:
+        """The limits of the plan that computes the array; other arrays have no such attribute."""
+        return self._value.spec
+
     def to_device(self, device: Any, /, *, stream: Any = None) -> "Traced":
         """Move to a device; the cotangent moves back."""
         return self._namespace.moved(self, device, stream)

@@ -6,6 +6,8 @@ Each function takes an `x` that nothing else holds, of the shape and dtype of th
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from array_api_compat import device
+
 from pullback._core.typing import Array, ArrayT, Namespace
 
 
@@ -31,6 +33,13 @@ def is_gpu_memory(x: Array, /) -> bool:
     JAX says nothing that `jit` can follow, and DLPack nothing that `torch.compile` can.
     """
     return not is_host_memory(x) if is_plain_memory(x) else getattr(x, "is_cuda", False)
+
+
+def place(x: Array, /) -> dict[str, Any]:
+    """Return the options that create an array where `x` is: on its device, and in the plan of its computation."""
+    # Arrays of one computation must share what Cubed calls a spec, a memory limit and a folder for results.
+    spec = getattr(x, "spec", None)
+    return {"device": device(x)} if spec is None else {"device": device(x), "spec": spec}
 
 
 def without_warnings(xp: Namespace, /) -> AbstractContextManager[None]:

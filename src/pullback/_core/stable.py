@@ -112,8 +112,8 @@ def sum_without_largest(xp: Namespace, x: Array, exp_x: Array, /) -> Array:
 def clipped(xp: Namespace, x: Array, low: float | None, high: float | None = None, /) -> Array:
     """Return `x` between the two bounds, of which one may be None; NaN stays NaN."""
     # NumPy's clip takes as long to call as 10,000 entries, and array-api-compat's needs every size; PyTorch cannot
-    # compile a maximum with a number.
-    if not is_plain_memory(x) and all(isinstance(size, int) for size in x.shape):
+    # compile a maximum with a number. Of chunked arrays some have no clip by one bound.
+    if not (is_plain_memory(x) or hasattr(x, "chunks")) and all(isinstance(size, int) for size in x.shape):
         return xp.clip(x, low, high)
     x = x if low is None else xp.maximum(x, low)
     return x if high is None else xp.minimum(x, high)

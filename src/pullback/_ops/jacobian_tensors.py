@@ -4,10 +4,9 @@ import math
 from collections.abc import Collection
 from typing import Generic, NamedTuple
 
-from array_api_compat import device
-
 from pullback._core.arguments import check_factors, check_known, check_wrt, shapes, validate_arrays
 from pullback._core.dtypes import floating_bits, is_dtype
+from pullback._core.memory import place
 from pullback._core.typing import Array, ArrayT, Namespace
 
 _INPUTS = ("z", "w", "b")
@@ -97,7 +96,7 @@ def affine_jacobians(
     (k, n), batch, ones = w.shape, z.shape[:-1], (1,) * (z.ndim - 1)
     bits = floating_bits(xp, z.dtype) * (2 if is_dtype(xp, z.dtype, "complex floating") else 1)
     # A Python number would promote a dtype that is not NumPy's own.
-    zero = xp.zeros((), dtype=z.dtype, device=device(z))
+    zero = xp.zeros((), dtype=z.dtype, **place(z))
     dz = dw = db = None
     if "z" in wrt:
         _check_size("z", (*batch, n, *batch, k), bits // 8, max_bytes)
@@ -108,7 +107,7 @@ def affine_jacobians(
         dw = xp.where(_eye(xp, n, z)[:, None, :], z[..., None, :, None], zero)
     if "b" in wrt:
         _check_size("b", (*batch, n, n), bits // 8, max_bytes)
-        db = xp.where(_eye(xp, n, z), xp.ones((*batch, 1, 1), dtype=z.dtype, device=device(z)), zero)
+        db = xp.where(_eye(xp, n, z), xp.ones((*batch, 1, 1), dtype=z.dtype, **place(z)), zero)
     return AffineJacobians(dz, dw, db)
 
 
@@ -174,13 +173,13 @@ def weight_jacobian_slice(z: ArrayT, k: int, l: int, n: int, /) -> ArrayT:
     if not 0 <= l < n:
         msg = f"weight_jacobian_slice: l must be one of the n columns, 0 … n - 1; got {l} and n = {n}"
         raise ValueError(msg)
-    zero = xp.zeros((), dtype=z.dtype, device=device(z))
-    return xp.where(xp.arange(n, device=device(z)) == l, z[..., k : k + 1], zero)
+    zero = xp.zeros((), dtype=z.dtype, **place(z))
+    return xp.where(xp.arange(n, **place(z)) == l, z[..., k : k + 1], zero)
 
 
 def _eye(xp: Namespace, n: int, like: Array, /) -> Array:
     """Return the (n, n) mask of the diagonal."""
-    index = xp.arange(n, device=device(like))
+    index = xp.arange(n, **place(like))
     return index[:, None] == index
 
 

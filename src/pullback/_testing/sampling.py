@@ -9,9 +9,10 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from pullback._core.dtypes import is_dtype
+from pullback._core.memory import place
 from pullback._core.typing import Array
 
 Numbers: TypeAlias = list[complex]
@@ -94,7 +95,7 @@ def _number(like: Array, real: float, imaginary: float, /) -> Any:  # noqa: ANN4
 def _put(numbers: list[Any], like: Array, shape: tuple[int, ...], /) -> Array:
     """Return numbers as an array of the namespace, dtype and device of another."""
     xp = array_namespace(like)
-    return xp.reshape(xp.asarray(numbers, dtype=like.dtype, device=device(like)), shape)
+    return xp.reshape(xp.asarray(numbers, dtype=like.dtype, **place(like)), shape)
 
 
 def _is_complex(x: Array, /) -> bool:

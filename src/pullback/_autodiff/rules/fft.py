@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from array_api_compat import device
-
 from pullback._autodiff.rules.chunks import one_chunk
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension
 from pullback._autodiff.typing import Array
+from pullback._core.memory import place
 from pullback._core.typing import Namespace
 
 fft_rule = in_extension("fft")
@@ -25,7 +24,7 @@ def _cut(xp: Namespace, x: Array, sizes: dict[int, int], /) -> Array:
         elif have < size:
             shape = list(x.shape)
             shape[axis] = size - have
-            x = xp.concat([x, xp.zeros(tuple(shape), dtype=x.dtype, device=device(x))], axis=axis)
+            x = xp.concat([x, xp.zeros(tuple(shape), dtype=x.dtype, **place(x))], axis=axis)
     return x
 
 
@@ -105,7 +104,7 @@ def _back_half(xp: Namespace, g: Array, axes: tuple[int, ...], norm: str, sizes:
     last = axes[-1]
     n = g.shape[last]
     out = xp.fft.rfftn(one_chunk(xp, g, axes), axes=axes, norm=_OPPOSITE[norm])
-    k = xp.arange(out.shape[last], device=device(g))
+    k = xp.arange(out.shape[last], **place(g))
     twice = xp.astype((k > 0) & (2 * k < n), g.dtype) + 1
     twice = xp.reshape(twice, (-1, *(1,) * (g.ndim - 1 - last % g.ndim)))
     return _cut(xp, out * xp.astype(twice, out.dtype), sizes)

@@ -10,6 +10,7 @@ from pullback._autodiff.rules.registry import rule
 from pullback._autodiff.rules.scatter import add_at, put_rows
 from pullback._autodiff.shapes import Like, like, zeros
 from pullback._autodiff.typing import Array
+from pullback._core.memory import place
 from pullback._core.typing import Namespace
 
 _PLACES = frozenset({int, slice, type(None), type(Ellipsis)})
@@ -82,12 +83,14 @@ def _put_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /) ->
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_record_slice, g, axis, size, item)
-    taken = {place: i for i, place in enumerate(range(*item.indices(size)))}
+    taken = {at: i for i, at in enumerate(range(*item.indices(size)))}
     shape = (*(1,) * axis, size, *(1,) * (g.ndim - axis - 1))
-    chosen = xp.reshape(xp.asarray([place in taken for place in range(size)]), shape)
+    index, span = xp.reshape(xp.arange(size, **place(g)), shape), range(*item.indices(size))
+    low, high = min(span, default=0), max(span, default=-1)
+    chosen = (index >= low) & (index <= high) & ((index - low) % abs(span.step) == 0)
     if not taken:
         return xp.where(chosen, xp.sum(g, axis=axis, keepdims=True), 0)
-    return xp.where(chosen, g[(*(_WHOLE,) * axis, [taken.get(place, 0) for place in range(size)])], 0)
+    return xp.where(chosen, g[(*(_WHOLE,) * axis, [taken.get(at, 0) for at in range(size)])], 0)
 
 
 def _record_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /) -> Any:
@@ -138,7 +141,7 @@ def _add_anywhere(xp: Namespace, g: Array, spec: Like, key: Any, /) -> Array:
 
 def _places(xp: Namespace, g: Array, spec: Like, /) -> Array:
     """Return the place of each entry among all of the array."""
-    return xp.reshape(xp.arange(math.prod(spec.shape), device=device(g)), spec.shape)
+    return xp.reshape(xp.arange(math.prod(spec.shape), **place(g)), spec.shape)
 
 
 def _add_flat(xp: Namespace, g: Array, spec: Like, places: Array, /) -> Array:
@@ -193,7 +196,7 @@ def _gather_last(xp: Namespace, g: Array, key: Any, /) -> Array:
     """Return `g` at indices, and 0 for an entry that a later one overwrote."""
     taken = g[key]
     spec = like(g)
-    order = xp.reshape(xp.arange(math.prod(taken.shape), device=device(g)), taken.shape)
+    order = xp.reshape(xp.arange(math.prod(taken.shape), **place(g)), taken.shape)
     last = put(xp, xp.asarray(_places(xp, g, spec), copy=True), key, order)
     return xp.where(last[key] == order, taken, 0)
 

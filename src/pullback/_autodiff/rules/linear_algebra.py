@@ -8,13 +8,12 @@ phase only, as singular vectors are, the derivative is right for functions that 
 from collections.abc import Callable
 from typing import Any
 
-from array_api_compat import device
-
 from pullback._autodiff.rules.registry import WITHOUT_DERIVATIVE, in_extension, rule
 from pullback._autodiff.rules.strong import conj, strong_divide
 from pullback._autodiff.shapes import keep_dims
 from pullback._autodiff.typing import Array
 from pullback._core.dtypes import is_complex
+from pullback._core.memory import place
 from pullback._core.reductions import contract_rows, product
 from pullback._core.typing import Namespace
 
@@ -121,8 +120,8 @@ def _on_diagonal(xp: Namespace, g: Array, shape: tuple[int, int], offset: int, /
     """Return matrices of zeros with `g` on a diagonal."""
     missing = (shape[0] if offset >= 0 else shape[1]) - g.shape[-1]
     if missing:
-        g = xp.concat([g, xp.zeros((*g.shape[:-1], missing), dtype=g.dtype, device=device(g))], axis=-1)
-    on = xp.eye(*shape, k=offset, dtype=xp.bool, device=device(g))
+        g = xp.concat([g, xp.zeros((*g.shape[:-1], missing), dtype=g.dtype, **place(g))], axis=-1)
+    on = xp.eye(*shape, k=offset, dtype=xp.bool, **place(g))
     return xp.where(on, xp.expand_dims(g, axis=-1 if offset >= 0 else -2), xp.zeros_like(g[..., :1, None]))
 
 
@@ -132,7 +131,7 @@ def trace(xp: Namespace, x: Array, /, *, offset: int = 0, dtype: Any = None) -> 
 
 
 def _trace(xp: Namespace, g: Array, shape: tuple[int, int], offset: int, /) -> Array:
-    on = xp.eye(*shape, k=offset, dtype=xp.bool, device=device(g))
+    on = xp.eye(*shape, k=offset, dtype=xp.bool, **place(g))
     g = g[..., None, None]
     return xp.where(on, g, xp.zeros_like(g))
 
@@ -179,7 +178,7 @@ def _det(xp: Namespace, g: Array, x: Array, /) -> Array:
     u, s, vh = xp.linalg.svd(x, full_matrices=False)
     phase = xp.linalg.det(u) * xp.linalg.det(vh)
     n = s.shape[-1]
-    others = xp.where(xp.eye(n, dtype=xp.bool, device=device(s)), xp.ones_like(s[..., None, :]), s[..., None, :])
+    others = xp.where(xp.eye(n, dtype=xp.bool, **place(s)), xp.ones_like(s[..., None, :]), s[..., None, :])
     cofactors = (u * xp.expand_dims(xp.astype(xp.prod(others, axis=-1), u.dtype), axis=-2)) @ vh
     return (g * conj(xp, phase))[..., None, None] * cofactors
 
@@ -226,7 +225,7 @@ def _halved(xp: Namespace, x: Array, /) -> Array:
     """Return the lower triangle with half of the diagonal's real part."""
     n = x.shape[-1]
     below = xp.tril(x, k=-1)
-    on = xp.eye(n, dtype=xp.bool, device=device(x))
+    on = xp.eye(n, dtype=xp.bool, **place(x))
     return below + xp.where(on, _real_part(xp, x) * 0.5, xp.zeros_like(x))
 
 
@@ -290,7 +289,7 @@ def svd(xp: Namespace, x: Array, /, *, full_matrices: bool = True) -> Any:
 
 def _gaps(xp: Namespace, x: Array, s: Array, /) -> Array:
     """Divide the entries of matrices by ``s_j - s_i``, and return 0 on the diagonal."""
-    on = xp.eye(s.shape[-1], dtype=xp.bool, device=device(s))
+    on = xp.eye(s.shape[-1], dtype=xp.bool, **place(s))
     gap = xp.where(on, xp.ones_like(s[..., None, :]), s[..., None, :] - s[..., :, None])
     return strong_divide(xp, xp.where(on, xp.zeros_like(x), x), xp.astype(gap, x.dtype))
 
@@ -302,7 +301,7 @@ def _svd(xp: Namespace, gs: tuple[Array, Array, Array], u: Array, s: Array, vh: 
     row, column = s_cast[..., None, :], s_cast[..., :, None]
     in_u, in_v = uh @ of_u, vh @ of_v
     inner = _gaps(xp, in_u - adjoint(xp, in_u), s * s) * row + column * _gaps(xp, in_v - adjoint(xp, in_v), s * s)
-    on = xp.eye(s.shape[-1], dtype=xp.bool, device=device(s))
+    on = xp.eye(s.shape[-1], dtype=xp.bool, **place(s))
     inner = inner + xp.where(on, xp.astype(of_s, u.dtype)[..., None, :], xp.zeros_like(inner))
     if is_complex(xp, u.dtype):
         inner = inner + xp.where(on, strong_divide(xp, in_u - adjoint(xp, in_u), row * 2), xp.zeros_like(inner))
@@ -333,7 +332,7 @@ def eigh(xp: Namespace, x: Array, /) -> Any:
 def _eigh(xp: Namespace, gs: tuple[Array, Array], w: Array, v: Array, /) -> Array:
     of_w, of_v = gs
     inner = _gaps(xp, adjoint(xp, v) @ of_v, w)
-    on = xp.eye(w.shape[-1], dtype=xp.bool, device=device(w))
+    on = xp.eye(w.shape[-1], dtype=xp.bool, **place(w))
     inner = inner + xp.where(on, xp.astype(of_w, v.dtype)[..., None, :], xp.zeros_like(inner))
     return _hermitian(xp, v @ inner @ adjoint(xp, v))
 
@@ -358,7 +357,7 @@ def _eig(xp: Namespace, gs: tuple[Array, Array], w: Array, v: Array, /) -> Array
     of_w, of_v = gs
     vh = adjoint(xp, v)
     in_v = vh @ of_v
-    on = xp.eye(w.shape[-1], dtype=xp.bool, device=device(w))
+    on = xp.eye(w.shape[-1], dtype=xp.bool, **place(w))
     scaled = (vh @ v) @ xp.where(on, _real_part(xp, in_v), xp.zeros_like(in_v))
     inner = _gaps(xp, in_v - scaled, xp.conj(w))
     inner = inner + xp.where(on, of_w[..., None, :], xp.zeros_like(inner))

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from pullback._autodiff.typing import Array
+from pullback._core.memory import place
 from pullback._core.reductions import swap_axes
 from pullback._core.typing import Namespace
 
@@ -16,7 +17,7 @@ def add_at(xp: Namespace, g: Array, places: Array, axis: int, n: int, /) -> Arra
     if record is not None:
         return record(_add_at, g, places, axis, n)
     rows = swap_axes(xp, g, axis, 0) if axis else g
-    out = xp.zeros((n, *rows.shape[1:]), dtype=g.dtype, device=device(g))
+    out = xp.zeros((n, *rows.shape[1:]), dtype=g.dtype, **place(g))
     if hasattr(out, "at"):
         out = out.at[places].add(rows)
     elif hasattr(out, "index_add"):
@@ -48,7 +49,7 @@ def _fold(xp: Namespace, rows: Array, places: Array, n: int, /) -> Array:
         more = xp.where(xp.reshape(same, (m - step, *ones)), rows[step:, ...], 0)
         rows = xp.concat([rows[:-step, ...] + more, rows[m - step :, ...]], axis=0)
         step *= 2
-    wanted = xp.arange(n, dtype=places.dtype, device=device(places))
+    wanted = xp.arange(n, dtype=places.dtype, **place(places))
     first = xp.searchsorted(places, wanted)
     first = xp.where(first < m, first, m - 1)
     found = xp.take(places, first, axis=0) == wanted
@@ -66,7 +67,7 @@ def put_rows(xp: Namespace, g: Array, mask: Array, /) -> Array:
 
 def _put_in_block(g: Array, mask: Array, /) -> Array:
     xp = array_namespace(g)
-    out = xp.zeros((mask.shape[0], *g.shape[1:]), dtype=g.dtype, device=device(g))
+    out = xp.zeros((mask.shape[0], *g.shape[1:]), dtype=g.dtype, **place(g))
     out[xp.reshape(mask, (-1,))] = g
     return out
 

@@ -3,11 +3,9 @@
 import math
 from typing import Any
 
-from array_api_compat import device
-
 from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
 from pullback._core.dtypes import is_dtype
-from pullback._core.memory import add, multiply, subtract
+from pullback._core.memory import add, multiply, place, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import may_be_infinite, shifted, without_infinities
@@ -309,7 +307,7 @@ def _top(xp: Namespace, shifted: Array, /) -> tuple[Array, Array]:
 
 def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
     """Return the class indices as a column, the same inside 0 … n - 1, and those numbers."""
-    classes = xp.arange(a.shape[-1], device=device(a))
+    classes = xp.arange(a.shape[-1], **place(a))
     # In the default integer dtype, in which every number of classes fits.
     index = xp.astype(y, classes.dtype)[..., None]
     return index, index % a.shape[-1], classes

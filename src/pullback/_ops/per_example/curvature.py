@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Generic, NamedTuple, cast
 
-from array_api_compat import device
-
 from pullback._core.arguments import validate_optional_arrays
-from pullback._core.memory import is_host_memory, without_warnings
+from pullback._core.memory import is_host_memory, place, without_warnings
 from pullback._core.operators import ARRAYS, is_operator
 from pullback._core.reductions import contract_rows, sum_rows
 from pullback._core.typing import Array, ArrayT, Elementwise, Namespace
@@ -250,6 +248,6 @@ def _factors(  # noqa: PLR0913 - two arrays and how to sum over them
     if bias:
         # The blocks of the product with a column of ones, without a copy of z to append it to.
         mean = sum_rows(xp, z if scale == 1.0 else z * scale)[None, :] / divisor
-        one = xp.ones((1, 1), dtype=z.dtype, device=device(z)) * m / m
+        one = xp.ones((1, 1), dtype=z.dtype, **place(z)) * m / m
         a = xp.concat([xp.concat([a, conj(mean).T], axis=1), xp.concat([mean, one], axis=1)])
     return a, g
