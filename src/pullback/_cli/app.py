@@ -179,7 +179,7 @@ def application() -> "Typer":
         dz = DA wᵀ, dw = zᵀ DA, and db, the sum of DA's rows.
 
         The inputs are `.npy` files or folders of Zarr arrays. Every part of them is read once, example weights twice
-        for a mean; of Zarr arrays with unequal chunks, some parts of the smaller ones are read twice.
+        for a mean; of Zarr arrays with unequal chunks, some parts of the smaller ones more than once.
 
         The bits of the result depend on the rows of a block, and those on the inputs and on --memory where it is short.
 
