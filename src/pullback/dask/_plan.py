@@ -19,8 +19,9 @@ from pullback.dask._task import Place, Run
 # Starting a task takes some 0.2 ms, in which a core reads about a megabyte.
 TASK_BYTES = 8 * 2**20
 # A strip should stay in a cache, but must outweigh the sums that are accumulated after each; and a step's own float32
-# sums are accurate for this number of rows.
-_STRIP_BYTES = 4 * 2**20
+# sums are accurate for this number of rows. Arrays of 4 MiB go back to the system after each strip, and fresh memory
+# takes a recorded step a quarter of its time.
+_STRIP_BYTES = 2 * 2**20
 _STRIP_ROWS = 1024, 16_384
 # A GPU has no such cache: what starts its work takes so long that a strip should be a block, as far as memory allows.
 _GPU_STRIP_BYTES = 256 * 2**20

@@ -118,6 +118,38 @@ def test_strong_zero(backend_one_chunking: Backend, name: str) -> None:
     assert tangent == b.numpy(b.call(jvp, total, (one,), (v[1:],))[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*(divide by zero|invalid value|overflow).*:RuntimeWarning")
+@pytest.mark.parametrize("name", ["log", "exp", "x**x"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_strong_zeros_of_long_arrays(backend_one_chunking: Backend, name: str, *, masked: bool) -> None:
+    """Arrays that are searched for zeros beforehand have the gradients of short ones, entry by entry."""
+    call, outside = MASKED[name]
+    b = backend_one_chunking
+
+    def total(x: Any) -> Any:
+        xp = array_namespace(x)
+        return xp.sum(xp.where(x != outside, call(xp, x), 0.0))
+
+    short = np.asarray([outside if masked else 2.0, 1.25])
+    right = b.numpy(b.call(grad(total), b.asarray(short)))
+    found = b.numpy(b.call(grad(total), b.asarray(np.tile(short, 300))))
+    np.testing.assert_allclose(found, np.tile(right, 300), rtol=4e-16, atol=0)
+
+
+@pytest.mark.parametrize("upstream", [[[2.0], [3.0]], [[INF], [NAN]]])
+def test_extremum_of_infinite_cotangents(backend_one_chunking: Backend, upstream: list[list[float]]) -> None:
+    """An entry that is not the largest has gradient zero, whatever the cotangent."""
+    b = backend_one_chunking
+
+    def pulled(x: Any, g: Any) -> Any:
+        _, pull = vjp(lambda x: array_namespace(x).max(x, axis=1, keepdims=True), x)
+        return pull(g)[0]
+
+    x, g = (b.asarray(np.asarray(a)) for a in ([[1.0, 2.0], [4.0, 3.0]], upstream))
+    (first,), (second,) = upstream
+    np.testing.assert_array_equal(b.numpy(b.call(pulled, x, g)), [[0, first], [second, 0]])
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_infinite_derivatives(backend_one_chunking: Backend) -> None:
     """An infinite derivative is infinite where it counts."""

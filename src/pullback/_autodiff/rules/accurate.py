@@ -7,8 +7,10 @@ from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.typing import Array
 from pullback._core import tracing
 from pullback._core.operators import Operator
+from pullback._core.reduction_policy import SHORT
 from pullback._core.reductions import (
     accumulation_dtype,
+    can_reshape_rows,
     contract_rows,
     dot_last,
     product,
@@ -79,6 +81,10 @@ def sum_axes(xp: Namespace, x: Array, axes: tuple[int, ...], /) -> Array:
     """Sum over some axes, which are kept with size 1, in the accumulation dtype; return the dtype of `x`."""
     if type(x) in tracing.sums:
         return xp.call_internal(_sum_axes, x, axes)
+    few = axes == (x.ndim - 1,) and can_reshape_rows(x) and x.shape[-1] <= SHORT
+    if few and x.dtype in (xp.float32, xp.float64):
+        # A chain of so few entries is as accurate as the dtype.
+        return sum_last(xp, x)
     total = xp.sum(x, axis=axes, dtype=accumulation_dtype(xp, x), keepdims=True)
     return xp.astype(total, x.dtype, copy=False)
 

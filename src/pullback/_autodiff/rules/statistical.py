@@ -7,6 +7,7 @@ from pullback._autodiff.rules.registry import rule
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.shapes import Like, keep_dims, like, normalized_axes
 from pullback._autodiff.typing import Array
+from pullback._core.memory import is_host_memory
 from pullback._core.typing import DType, Namespace
 
 
@@ -74,9 +75,14 @@ def min_(xp: Namespace, x: Array, /, *, axis: Any = None, keepdims: bool = False
 
 def _extremum(xp: Namespace, g: Array, x: Array, out: Array, axis: Any, keepdims: bool, /) -> Array:
     """Share a cotangent equally among ties; where the extremum is NaN, among the entries that are."""
-    chosen = xp.astype((x == keep_dims(xp, out, x.ndim, axis, keepdims)) | xp.isnan(x), g.dtype)
-    shares = keep_dims(xp, g, x.ndim, axis, keepdims) / sum_axes(xp, chosen, normalized_axes(x.ndim, axis))
-    return xp.where(chosen == 0, 0, shares)
+    chosen = (x == keep_dims(xp, out, x.ndim, axis, keepdims)) | xp.isnan(x)
+    g = keep_dims(xp, g, x.ndim, axis, keepdims)
+    # Where it can be seen for free that no entries are tied, none of the cotangents is shared.
+    if not (is_host_memory(chosen) and int(xp.count_nonzero(chosen)) == out.size):
+        g = g / sum_axes(xp, xp.astype(chosen, g.dtype), normalized_axes(x.ndim, axis))
+    if is_host_memory(g) and bool(xp.all(xp.isfinite(g))):
+        return g * xp.astype(chosen, g.dtype)
+    return xp.where(chosen, g, 0)
 
 
 @rule

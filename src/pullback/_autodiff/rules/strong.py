@@ -8,7 +8,11 @@ from typing import Any
 
 from pullback._autodiff.typing import Array
 from pullback._core.dtypes import is_complex
+from pullback._core.memory import is_host_memory
 from pullback._core.typing import Namespace
+
+# Up to so many entries a look at them takes NumPy as long as a choice between them.
+_SMALL = 256
 
 
 def strong_multiply(xp: Namespace, g: Array, d: Array, /) -> Array:
@@ -16,7 +20,7 @@ def strong_multiply(xp: Namespace, g: Array, d: Array, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_multiply, g, d)
-    return g * xp.where(g == 0, 0, d)
+    return g * _where_zero(xp, g, 0, d)
 
 
 def strong_divide(xp: Namespace, g: Array, d: Array, /) -> Array:
@@ -24,7 +28,7 @@ def strong_divide(xp: Namespace, g: Array, d: Array, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_divide, g, d)
-    return g / xp.where(g == 0, 1, d)
+    return g / _where_zero(xp, g, 1, d)
 
 
 def strong_power(xp: Namespace, g: Array, x: Array, exponent: Any, /) -> Array:
@@ -32,7 +36,7 @@ def strong_power(xp: Namespace, g: Array, x: Array, exponent: Any, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_power, g, x, exponent)
-    return g * xp.where(g == 0, 1, x) ** exponent
+    return g * _where_zero(xp, g, 1, x) ** exponent
 
 
 def strong_log(xp: Namespace, g: Array, x: Array, /) -> Array:
@@ -40,7 +44,7 @@ def strong_log(xp: Namespace, g: Array, x: Array, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_log, g, x)
-    return g * xp.log(xp.where(g == 0, 1, x))
+    return g * xp.log(_where_zero(xp, g, 1, x))
 
 
 def strong_product(xp: Namespace, g: Array, h: Any, /) -> Array:
@@ -50,7 +54,14 @@ def strong_product(xp: Namespace, g: Array, h: Any, /) -> Array:
     record = getattr(xp, "call_internal", None)
     if record is not None:
         return record(_product, g, h)
-    return xp.where(h == 0, 0, g) * xp.where(g == 0, 0, h)
+    return _where_zero(xp, h, 0, g) * _where_zero(xp, g, 0, h)
+
+
+def _where_zero(xp: Namespace, g: Array, number: int, d: Any, /) -> Any:
+    """Return a number where `g` is 0, else `d`; `d` itself where it can be seen for free that `g` has no zeros."""
+    if is_host_memory(g) and g.size > _SMALL and bool(xp.all(g)):
+        return d
+    return xp.where(g == 0, number, d)
 
 
 def _product(xp: Namespace, g: Array, h: Array, /) -> Any:
