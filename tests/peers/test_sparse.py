@@ -306,6 +306,40 @@ def test_single_examples_need_entries() -> None:
         pb.affine_jvp(z, w)
 
 
+def test_rejects_lazy_arrays_and_computes_none() -> None:
+    import dask  # noqa: PLC0415
+    import dask.array as da  # noqa: PLC0415
+
+    def refuse(*_: Any, **_options: Any) -> None:
+        pytest.fail("computed")
+
+    dense, w, _, upstream = drawn("float64", vector=False)
+    z = sp.csr_array(dense)
+    calls: list[tuple[str, Any]] = [
+        ("affine_forward", lambda: pb.affine_forward(z, da.from_array(w))),
+        ("affine_backward", lambda: pb.affine_backward(da.from_array(upstream), z, da.from_array(w), wrt=("w",))),
+        ("clipped_gradients", lambda: pb.clipped_gradients(da.from_array(upstream), z, 1.0)),
+    ]
+    with dask.config.set(scheduler=refuse):
+        for name, call in calls:
+            with pytest.raises(TypeError, match=rf"^{name}: z must be an array of Dask .* pullback\.dask\.accumulate$"):
+                call()
+
+
+def test_sparse_arrays_of_jax() -> None:
+    import jax.numpy as jnp  # noqa: PLC0415
+    from jax.experimental.sparse import BCOO  # noqa: PLC0415
+
+    dense, w, b, da = drawn("float32", vector=False)
+    z, weights, bias, upstream = BCOO.fromdense(jnp.asarray(dense)), *map(jnp.asarray, (w, b, da))
+    np.testing.assert_allclose(pb.affine_forward(z, weights, bias), dense @ w + b, rtol=1e-4, atol=1e-4)
+    dw = pb.affine_backward(upstream, z, weights, wrt=("w",)).dw
+    np.testing.assert_allclose(dw, dense.T @ da, rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
+    message = r"^per_example_norms: z must have the squares .* got BCOO\. Convert it first, with z\.todense\(\)$"
+    with pytest.raises(TypeError, match=message):
+        pb.per_example_norms(upstream, z)
+
+
 def test_rejects_weights_of_another_library() -> None:
     import torch  # noqa: PLC0415
 

@@ -63,6 +63,8 @@ def test_activations_and_losses_of_numpy() -> None:
         assert_type(forward(a), NumPy)
     for backward in (pb.relu_backward, pb.sigmoid_backward, pb.tanh_backward, pb.softmax_backward):
         assert_type(backward(a, a), NumPy)
+    assert_type(pb.softmax_forward(a, axis=0, mask=a > 0), NumPy)
+    assert_type(pb.log_softmax_backward(a, a, mask=a > 0), NumPy)
     assert_type(pb.squared_error(a, a), pb.Loss[NumPy])
     assert_type(pb.softmax_cross_entropy(a, labels).da, NumPy)
     assert_type(pb.logistic_hessian_product(a, a, labels[:, None] + np.zeros((4, 3), dtype=int)), NumPy)

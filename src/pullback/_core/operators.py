@@ -89,6 +89,13 @@ class Operator:
 
     def _multiply(self, xp: Namespace, matrix: Matrix, x: Array, /) -> Array:
         """Return ``matrix @ x``, an array of the library of `x`."""
+        if hasattr(x, "chunks"):
+            msg = (
+                f"{self.function}: z must be an array of Dask where the other arrays are lazy, which a product with "
+                f"{type(matrix).__name__} would compute. Compute them first, or make z in a step of "
+                "pullback.dask.accumulate"
+            )
+            raise TypeError(msg)
         if type(matrix) is type(x) and matrix.dtype != x.dtype:  # PyTorch's product does not promote
             dtype = xp.result_type(matrix.dtype, x.dtype)
             matrix, x = xp.astype(matrix, dtype), xp.astype(x, dtype)
@@ -104,7 +111,9 @@ class Operator:
 
 def dense_way(z: Matrix, /) -> str:
     """Return the way out where only an array will do."""
-    way = next((f"z.{method}()" for method in ("toarray", "to_dense") if hasattr(z, method)), "z @ numpy.eye(k)")
+    way = next(
+        (f"z.{method}()" for method in ("toarray", "to_dense", "todense") if hasattr(z, method)), "z @ numpy.eye(k)"
+    )
     return f"Convert it first, with {way}"
 
 

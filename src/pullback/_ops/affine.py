@@ -95,8 +95,9 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     Notes
     -----
     A sparse batch is anything with `shape`, `dtype`, ``@`` and ``.T`` that is no array of the standard: SciPy's and
-    CuPy's sparse arrays, PyTorch's sparse tensors, ``scipy.sparse.linalg.LinearOperator``. It is a constant of the
-    model; the output is dense, in the library of `w`.
+    CuPy's sparse arrays, PyTorch's sparse tensors, JAX's ``BCOO``, ``scipy.sparse.linalg.LinearOperator``. It is a
+    constant of the model; the output is dense, in the library of `w`. It does not multiply Dask's arrays: a step of
+    `pullback.dask.accumulate` makes sparse blocks of dense ones.
 
     In indices, ``a_ij = Σ_l z_il w_lj + b_j``. The bias is added to the product in place where the array is plain
     memory, as NumPy's and CuPy's are: the output is then the only array of its size.

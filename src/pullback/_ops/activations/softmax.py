@@ -20,7 +20,7 @@ _Map: TypeAlias = Callable[..., Any]
 _NO_CLASSES = ((), (0,))
 
 
-def softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = None) -> ArrayT:
+def softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: Array | None = None) -> ArrayT:
     """Compute the softmax over an axis, ``h = exp(a) / Σ_j exp(a_j)``.
 
     Parameters
@@ -80,7 +80,7 @@ def softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = None)
     return _forward("softmax_forward", softmax, 0.0, a, axis, mask)
 
 
-def softmax_backward(dh: ArrayT, h: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = None) -> ArrayT:
+def softmax_backward(dh: ArrayT, h: ArrayT, /, *, axis: int = -1, mask: Array | None = None) -> ArrayT:
     """Compute the gradient of `softmax_forward`, ``da = h (dh - Σ_j dh_j h_j)``.
 
     Parameters
@@ -127,7 +127,7 @@ def softmax_backward(dh: ArrayT, h: ArrayT, /, *, axis: int = -1, mask: ArrayT |
     return _backward("softmax_backward", _softmax_pullback, dh, h, axis, mask)
 
 
-def log_softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = None) -> ArrayT:
+def log_softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: Array | None = None) -> ArrayT:
     """Compute the logarithm of the softmax over an axis, ``h = a - log Σ_j exp(a_j)``.
 
     Parameters
@@ -185,7 +185,7 @@ def log_softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = N
     return _forward("log_softmax_forward", log_softmax, -math.inf, a, axis, mask)
 
 
-def log_softmax_backward(dh: ArrayT, h: ArrayT, /, *, axis: int = -1, mask: ArrayT | None = None) -> ArrayT:
+def log_softmax_backward(dh: ArrayT, h: ArrayT, /, *, axis: int = -1, mask: Array | None = None) -> ArrayT:
     """Compute the gradient of `log_softmax_forward`, ``da = dh - exp(h) Σ_j dh_j``.
 
     Parameters
@@ -245,7 +245,7 @@ def _log_softmax_pullback(xp: Namespace, dh: Array, h: Array, /) -> Array:
 
 
 def _forward(  # noqa: PLR0913, PLR0917 - the map, its arguments, and the output of a masked entry
-    function: str, compute: _Map, absent: float, a: ArrayT, axis: int, mask: ArrayT | None, /
+    function: str, compute: _Map, absent: float, a: ArrayT, axis: int, mask: Array | None, /
 ) -> ArrayT:
     """Apply a map of the logits over an axis."""
     xp, cast_output, (x,) = validate_real_arrays(function, ("a",), a)
@@ -261,7 +261,7 @@ def _forward(  # noqa: PLR0913, PLR0917 - the map, its arguments, and the output
 
 
 def _backward(  # noqa: PLR0913, PLR0917 - the map and its arguments
-    function: str, compute: _Map, dh: ArrayT, h: ArrayT, axis: int, mask: ArrayT | None, /
+    function: str, compute: _Map, dh: ArrayT, h: ArrayT, axis: int, mask: Array | None, /
 ) -> ArrayT:
     """Apply a map of the upstream gradient and the output over an axis."""
     if mask is not None:
