@@ -54,6 +54,9 @@ def second_moments(da: ArrayT, z: ArrayT, /) -> ParameterGradients[ArrayT]:
     Without positions, ``Σ_i dw_i² = (z∘z)ᵀ (da∘da)``, a product like that of the gradient [1]_. With positions, the
     gradients are formed in blocks of examples.
 
+    The squares of `da` and of `z` are formed apart, in the dtype of the arrays: float32 entries below 1e-19 lose digits
+    and then count as 0, and entries above 1e19 give infinity, whatever their product is. Pass float64 arrays for those.
+
     References
     ----------
     .. [1] F. Dangel, F. Kunstner and P. Hennig, "BackPACK: packing more into backprop", ICLR 2020, appendix A.1.
