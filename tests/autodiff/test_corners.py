@@ -34,6 +34,17 @@ def test_operands_that_are_no_arrays(op: Callable[[Any, Any], Any]) -> None:
             record(call, X)
 
 
+@pytest.mark.parametrize("of", [lambda x: x @ x, lambda x: np.sum(np.ones(2) * x)], ids=["matmul", "multiply"])
+def test_masked_arrays(of: Callable[[Any], Any]) -> None:
+    """They are refused as arguments, and as constants that meet an active array."""
+    x = np.ma.array([1.0, 2.0], mask=[False, True])
+    error = r"a function that is differentiated: x must not be masked; got MaskedArray\. .* example with x\.filled\(0\)"
+    with pytest.raises(TypeError, match=error):
+        pb.grad(of)(x)
+    with pytest.raises(TypeError, match=error):
+        pb.grad(lambda y: of(y * x))(np.ones(2))
+
+
 def test_plain_masks_on_the_left() -> None:
     got = record(lambda x: ((x > 0).__rand__(np.asarray([True, True, False])), True & (x > 0)), X)
     assert [list(np.asarray(part)) for part in got] == [[True, False, False], [True, False, True]]

@@ -30,6 +30,7 @@ from pullback._autodiff.rules.special import special
 from pullback._autodiff.traced import SCALARS, Traced, innermost
 from pullback._autodiff.typing import Array
 from pullback._autodiff.views import changed, changes, is_basic, link
+from pullback._core.arguments import check_entries
 from pullback._core.dtypes import is_dtype
 from pullback._core.typing import Namespace
 
@@ -315,6 +316,7 @@ def library(x: Array, /) -> Namespace:
     """Return the library's namespace of a plain array; by its type, since asking takes as long as a small product."""
     found = libraries.get(type(x))
     if found is None:
+        check_entries("a function that is differentiated", "x", x)
         found = libraries[type(x)] = array_namespace(x)
     return found
 

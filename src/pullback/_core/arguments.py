@@ -18,7 +18,7 @@ _LARGEST = sys.float_info.max
 
 # The namespaces of arrays of float32 and float64, by type and dtype: the checks take longer than a small product.
 _usual: dict[tuple[type, DType], Namespace] = {}
-# The types and dtypes that passed `_check_entries`. Not Dask's, for its blocks may be of any
+# The types and dtypes that passed `check_entries`. Not Dask's, for its blocks may be of any
 # type, and not traced ones, whose namespace depends on the level. A dict: torch.compile fails where a set has changed.
 _plain: dict[tuple[type, DType], bool] = {}
 
@@ -111,7 +111,7 @@ def validate_library_and_device(function: str, names: tuple[str, ...], /, *array
             msg = f"{function}: {name} must be an array; got {type(x).__name__}{_conversion(name, x)}"
             raise TypeError(msg) from None
         if (type(x), x.dtype) not in _plain:
-            _check_entries(function, name, x)
+            check_entries(function, name, x)
     xp = namespaces[names[0]]
     if any(namespace is not xp for namespace in namespaces.values()):
         libraries = [namespace.__name__.removeprefix("array_api_compat.") for namespace in namespaces.values()]
@@ -239,7 +239,7 @@ def _conversion(name: str, x: object, /) -> str:
     return ""
 
 
-def _check_entries(function: str, name: str, x: Array, /) -> None:
+def check_entries(function: str, name: str, x: Array, /) -> None:
     """Check that an array holds numbers, none of them masked, and that its operators are the standard's."""
     block = getattr(x, "_meta", x)  # Dask's empty array of the type of its blocks
     if hasattr(block, "mask") or hasattr(block, "get_mask"):
