@@ -87,7 +87,8 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         if rows > CHAIN and is_gpu_memory(y):
             return xp.astype(_sum_on_device(xp, y, accumulation_dtype(xp, y)), y.dtype, copy=False)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
-        if sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64):
+        by_products = sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64)
+        if by_products and not hasattr(y, "nnz"):  # see `sum_last`
             return _sum_products(xp, rows, y)
         total = _sum_chains(xp, y, accumulation_dtype(xp, y))
     return xp.astype(total, y.dtype, copy=False)
@@ -104,7 +105,8 @@ def sum_last(xp: Namespace, x: Array, /) -> Array:
     if n == 1:
         return x
     few = x.shape[0] in range(SHORT)
-    if few or hasattr(x, "chunks") or not isinstance(n, int) or n > SHORT:
+    # Ones are no operand of a product where arrays store what is not 0.
+    if few or hasattr(x, "chunks") or hasattr(x, "nnz") or not isinstance(n, int) or n > SHORT:
         return xp.sum(x, axis=-1, keepdims=True)
     return product(xp, x, xp.ones((n, 1), dtype=x.dtype, device=device(x)))
 

@@ -85,9 +85,7 @@ def _put_slice(xp: Namespace, g: Array, axis: int, size: int, item: slice, /) ->
         return record(_record_slice, g, axis, size, item)
     taken = {at: i for i, at in enumerate(range(*item.indices(size)))}
     shape = (*(1,) * axis, size, *(1,) * (g.ndim - axis - 1))
-    index, span = xp.reshape(xp.arange(size, **place(g)), shape), range(*item.indices(size))
-    low, high = min(span, default=0), max(span, default=-1)
-    chosen = (index >= low) & (index <= high) & ((index - low) % abs(span.step) == 0)
+    chosen = xp.reshape(xp.asarray([at in taken for at in range(size)], **place(g)), shape)
     if not taken:
         return xp.where(chosen, xp.sum(g, axis=axis, keepdims=True), 0)
     return xp.where(chosen, g[(*(_WHOLE,) * axis, [taken.get(at, 0) for at in range(size)])], 0)
