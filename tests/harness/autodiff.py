@@ -55,7 +55,7 @@ def _torch_gradients(function: Function, x: Any) -> dict[str, Any]:
 
     leaf = x.detach().clone().requires_grad_()
     function(leaf).backward()
-    return {"backward": leaf.grad.numpy(), "torch.func.grad": torch.func.grad(function)(x).numpy()}
+    return {"backward": leaf.grad.cpu().numpy(), "torch.func.grad": torch.func.grad(function)(x).cpu().numpy()}
 
 
 def _torch_hessians(function: Function, x: Any) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def _torch_hessians(function: Function, x: Any) -> dict[str, Any]:
         # What PyTorch 2.13 imports for this uses what it has deprecated itself.
         warnings.filterwarnings("ignore", message=r".torch\.jit\..* is deprecated", category=DeprecationWarning)
         return {
-            "torch.func.hessian": torch.func.hessian(function)(x).numpy(),
-            "torch.autograd.functional.hessian": torch.autograd.functional.hessian(function, x).numpy(),
+            "torch.func.hessian": torch.func.hessian(function)(x).cpu().numpy(),
+            "torch.autograd.functional.hessian": torch.autograd.functional.hessian(function, x).cpu().numpy(),
         }
 
 

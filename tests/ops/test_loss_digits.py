@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 import pullback
 from tests.harness.backend import Backend
@@ -126,7 +126,7 @@ def test_softmax_product(backend_one_device: Backend, width: str) -> None:
 
             def product(v: Any, a: Any) -> Any:
                 xp = array_namespace(a)
-                y = xp.zeros(a.shape[:-1], dtype=xp.int64)
+                y = xp.zeros(a.shape[:-1], dtype=xp.int64, device=device(a))
                 return pullback.softmax_cross_entropy_hessian_product(v, a, y, reduction="sum")
 
             require(errors(backend_one_device, width, product, v * scale, a))

@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "multiply": lambda _, x: 2 * x * x,
     "divide": lambda _, x: 1 / (x + 3),
     "pow": lambda _, x: (x + 3) ** 2,
-    "take": lambda xp, x: xp.take(x, xp.asarray([0, 1, 0]), axis=0),
+    "take": lambda xp, x: xp.take(x, xp.asarray([0, 1, 0], device=x.device), axis=0),
     "concat": lambda xp, x: xp.concat([x, 2 * x]),
     "abs": lambda xp, x: xp.abs(x),
     "tanh": lambda xp, x: xp.tanh(x),
