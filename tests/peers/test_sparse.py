@@ -245,6 +245,9 @@ def test_curvature_of_a_stack_of_a_sparse_batch() -> None:
         results.append([pb.stack_norms(upstream, saved), *product, *parts])
     for x, y in zip(*results, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-12)
+    _, saved = pb.stack_forward(layers, sp.csr_array(dense))
+    with pytest.raises(ValueError, match=r"^stack_backward: wrt must not name 'z' .* Pass wrt=\('layers',\)$"):
+        pb.stack_backward(upstream, saved)
 
 
 def test_norms_are_differentiated() -> None:

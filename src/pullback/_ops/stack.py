@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, cast
 from array_api_compat import array_namespace
 
 from pullback._core.arguments import check_wrt
+from pullback._core.operators import ARRAYS, is_operator
 from pullback._core.pair import Pair
 from pullback._core.typing import ArrayT
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
@@ -200,7 +201,7 @@ def stack_backward(
         The arrays that `stack_forward` saved.
     wrt : collection of str, default ("z", "layers")
         The inputs to differentiate for: the batch, the parameters of the layers. Training needs ``("layers",)`` only,
-        without the product for the gradient of the batch.
+        without the product for the gradient of the batch. A sparse batch has no gradient.
 
     Returns
     -------
@@ -213,7 +214,7 @@ def stack_backward(
     TypeError
         If a layer's backward raises it.
     ValueError
-        If a layer's backward raises it, or `wrt` names something else.
+        If a layer's backward raises it, or `wrt` names something else, or ``"z"`` where that is sparse.
 
     See Also
     --------
@@ -241,6 +242,12 @@ def stack_backward(
     """
     check_wrt("stack_backward", wrt, _INPUTS)
     _check_saved("stack_backward", saved)
+    if "z" in wrt and saved and type(saved[0].x) not in ARRAYS and is_operator(saved[0].x):
+        msg = (
+            "stack_backward: wrt must not name 'z' where the batch is sparse or an operator, since the gradient is "
+            f"dense; got {tuple(wrt)}. Pass wrt=('layers',)"
+        )
+        raise ValueError(msg)
     lowest = _lowest(saved, wrt)
     gradients: list[Affine[ArrayT] | None] = [None] * len(saved)
     # One name for all upstream gradients frees each of them after the layer below has used it.
