@@ -228,8 +228,14 @@ def test_start_has_no_loss() -> None:
     z = np.load("z.npy")
     z[3, 2] = np.nan
     np.save("z.npy", z)
-    words = "the loss at the start is nan. out.zarr was not written: start at smaller weights, and look for NaN"
+    words = "the loss at the start is nan. out.zarr was not written: look for NaN and infinity in the inputs, and for"
     wrong(fit("squared_error"), 1, words)
+
+
+def test_there_are_no_examples() -> None:
+    draw("huber", m=0)
+    wrong(fit("huber"), 1, "there are no examples in ", "z.npy, which has shape (0, 7). out.zarr was not written")
+    assert left() == set()
 
 
 def test_no_step_lowers_the_loss() -> None:

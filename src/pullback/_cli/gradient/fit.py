@@ -59,9 +59,8 @@ class _Loss(NamedTuple):
         gradient = np.concatenate([np.ravel(gradients[name]) for name in self.fitted])
         if not (self.past.done or isfinite(value)):
             msg = f"the loss at the start is {value}"
-            raise CommandError(
-                msg, advice="start at smaller weights, and look for NaN and infinity in --z and --targets"
-            )
+            causes = "NaN and infinity in the inputs, and for example weights whose sum is 0"
+            raise CommandError(msg, advice=f"look for {causes}, or start at smaller weights")
         self.past.append(vector, value, gradient)
         return value, gradient
 
@@ -69,6 +68,9 @@ class _Loss(NamedTuple):
 def fit(job: Job, signals: Signals, /, *, progress: bool, note: Callable[[str], None]) -> Done:
     """Fit the weights and the bias, and write them; a signal interrupts a pass only."""
     began, options = time.perf_counter(), job.options
+    if not job.examples:
+        msg = f"there are no examples in {job.files['z'].path}, which has shape {job.files['z'].shape}"
+        raise CommandError(msg)
     saved = options.output.absolute().with_name(f"{options.output.name}.checkpoint")
     with signals.held(), draft_of(job) as draft:
         with signals.allowed():

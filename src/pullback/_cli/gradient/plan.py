@@ -262,7 +262,7 @@ def _best_rows(budget: Budget, limit: int, /) -> int:
     """Return the rows of a block: of those that are worth a task the most that fit, else the least.
 
     A block that is a number of chunks of each array is read once. If that is too large, blocks follow the largest
-    array, and chunks of another one that lie in two blocks are read twice.
+    array, and chunks of another one are read by each block that they lie in.
     """
     all_of_them = lcm(*(file.chunk_rows for file in budget.batch))
     for unit in (all_of_them, _largest(budget).chunk_rows):
