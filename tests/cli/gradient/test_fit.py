@@ -127,7 +127,7 @@ def test_interrupted_fit_has_the_same_bits(number: int, monkeypatch: pytest.Monk
     assert CHECKPOINT.exists() == (number > 0)
     whole = len(calls)
     result = fit(SOFTMAX, *more, **ALL)
-    here = f"pullback fit: goes on after {number - 1} evaluations of the loss, which {CHECKPOINT.absolute()} holds\n"
+    here = f"pullback fit: goes on after pass {number - 1}, as {CHECKPOINT.absolute()} holds what came of it\n"
     assert (result.status, result.stderr) == (0, here if number > 1 else "")
     passes = int(result.stdout.split(" passes")[0].split()[-1])
     assert len(calls) - whole == 1 + passes - max(number - 1, 0)
@@ -169,7 +169,7 @@ def test_damaged_checkpoint_is_used_up_to_the_damage(damage: str, monkeypatch: p
             file.write(np.float64(7).tobytes())
     result = fit(SOFTMAX)
     assert result.status == 0
-    held = {"torn": "goes on after 2 eval", "torn header": "", "other parameters": "goes on after 3 eval"}[damage]
+    held = {"torn": "goes on after pass 2,", "torn header": "", "other parameters": "goes on after pass 3,"}[damage]
     assert held in result.stderr
     assert bool(held) == bool(result.stderr)
     assert bits() == expected
@@ -208,7 +208,7 @@ def test_killed_fit_has_the_same_bits(here: Path) -> None:
     assert {"out.zarr.checkpoint", ".out.zarr.partial"} <= left()
     result = finish(start(*more, **paths))
     assert result.status == 0
-    assert "pullback fit: goes on after " in result.stderr
+    assert "pullback fit: goes on after pass " in result.stderr
     assert bits() == expected
     assert left() == {"first.zarr", "out.zarr"}
 

@@ -77,7 +77,7 @@ def fit(job: Job, signals: Signals, /, *, progress: bool, note: Callable[[str], 
             start = _read(job)
         size = sum(getattr(start, name).size for name in options.names)
         with checkpoint(saved, _identity(job), size) as past:
-            note(f"goes on after {past.count} evaluations of the loss, which {saved} holds" if past.count else "")
+            note(f"goes on after pass {past.count}, as {saved} holds what came of it" if past.count else "")
             loss = _Loss(job, signals, past, start)
 
             def tell(intermediate_result: Any) -> None:  # noqa: ANN401 - SciPy's, which asks for this name
