@@ -38,8 +38,6 @@ CORE = [
     ),
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
-# Python compiles what is imported, a small part of what is installed.
-NO_COMPILE = "--no-compile"
 COVERAGE = ["--cov", "--cov-report="]
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
@@ -70,7 +68,7 @@ def chosen_tests(name: str) -> list[str]:
 
 def install(session: nox.Session, package: str, *requirements: str) -> None:
     """Install requirements, and this package from the checkout: an old copy of it is never tested, not even by -R."""
-    session.install(NO_COMPILE, package, *requirements)
+    session.install(package, *requirements)
     session.run("python", "-m", "pip", "install", "--quiet", "--no-deps", ".")
 
 
@@ -120,7 +118,7 @@ def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
     libraries = [x for name in CPU for x in tested(name)]
     tools = [x for name in ("test", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
-    session.install(NO_COMPILE, "--editable", ".[cluster,examples]", *libraries, *tools)
+    session.install("--editable", ".[cluster,examples]", *libraries, *tools)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
     session.install("--no-deps", *group("backpack"))
 

@@ -124,12 +124,12 @@ def draw(case: Case, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
     return a, rng.standard_normal(shape), case.kept(a)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_shapes(backend_one_device: Backend, name: str) -> None:
+def test_shapes(backend_one_device: Backend, name: str, shape: tuple[int, ...]) -> None:
     if CASES[name].exists(backend_one_device):
-        for shape in SHAPES:
-            arrays = tuple(backend_one_device.rows(x) for x in draw(CASES[name], shape))
-            check(backend_one_device, CASES[name], arrays, EPS[backend_one_device.real])
+        arrays = tuple(backend_one_device.rows(x) for x in draw(CASES[name], shape))
+        check(backend_one_device, CASES[name], arrays, EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,6 +1,5 @@
 """The losses under the autodiff and vmap of JAX and PyTorch: where |a| and max have kinks, the losses have none."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,12 +28,13 @@ VECTORS = np.random.default_rng(0).standard_normal(LOGITS.shape)
 WEIGHTS = np.resize([1.0, 0.0, 2.0, 0.5], 16)
 
 
-def cases(backend: Backend) -> Iterator[tuple[Any, Any, Any, Any, dict[str, Any]]]:
-    """Yield a, y, v, the weights in NumPy, and the options of the loss."""
-    held = [backend.asarray(x) for x in (LOGITS, LABELS, VECTORS)]
-    yield *held, None, {"reduction": "mean"}
-    yield *held, WEIGHTS, {"weights": backend.asarray(WEIGHTS), "reduction": "sum"}
-    yield *held, WEIGHTS, {"weights": backend.asarray(WEIGHTS), "reduction": "mean"}
+REDUCTIONS = {"mean": (None, "mean"), "weighted sum": (WEIGHTS, "sum"), "weighted mean": (WEIGHTS, "mean")}
+
+
+def options_of(backend: Backend, reduction: str) -> dict[str, Any]:
+    """Return the options of a loss."""
+    weights, name = REDUCTIONS[reduction]
+    return {"reduction": name} if weights is None else {"weights": backend.asarray(weights), "reduction": name}
 
 
 def require(got: dict[str, Any], right: Any, size: Any) -> None:
@@ -52,46 +52,46 @@ def dot(x: Any, y: Any) -> Any:
     return (x * y).sum()
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", CASES)
-def test_value(backend_one_device: Backend, name: str) -> None:
+def test_value(backend_one_device: Backend, name: str, reduction: str) -> None:
     """The derivatives of the value are those of the formula, and those that come with it."""
-    backend, case = backend_one_device, CASES[name]
-    for a, y, v, weights, options in cases(backend):
-        scale = partial(weigh, weights=weights, reduction=options["reduction"])
-        size = scale(case.size(LOGITS, LABELS) + 0 * LOGITS)
+    backend, case, options = backend_one_device, CASES[name], options_of(backend_one_device, reduction)
+    a, y, v = map(backend.asarray, (LOGITS, LABELS, VECTORS))
+    scale = partial(weigh, weights=REDUCTIONS[reduction][0], reduction=options["reduction"])
+    size = scale(case.size(LOGITS, LABELS) + 0 * LOGITS)
 
-        def value(a: Any, y: Any = y, options: Any = options) -> Any:
-            return case.loss(a, y, **options).value
+    def value(a: Any) -> Any:
+        return case.loss(a, y, **options).value
 
-        right = scale(case.gradient(LOGITS, LABELS))
-        require(gradients(backend, value, a), right, size)
-        require({"da": backend.numpy(case.loss(a, y, **options).da)}, right, size)
-        if case.kinked:
-            continue
+    right = scale(case.gradient(LOGITS, LABELS))
+    require(gradients(backend, value, a), right, size)
+    require({"da": backend.numpy(case.loss(a, y, **options).da)}, right, size)
+    if not case.kinked:
         right = scale(case.curvature(VECTORS, LOGITS, LABELS))
         bound = size * np.max(abs(VECTORS))
         require(products(backend, value, a), right, bound)
         require({"product": backend.numpy(case.product(v, a, y, **options))}, right, bound)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", CASES)
-def test_gradient(backend_one_device: Backend, name: str) -> None:
+def test_gradient(backend_one_device: Backend, name: str, reduction: str) -> None:
     """The derivative of ⟨da, v⟩ is the Hessian product; that of ⟨H v, u⟩ along v is H u."""
-    backend, case = backend_one_device, CASES[name]
-    for a, y, v, _, options in cases(backend):
-        product = partial(case.product, **options)
-        exact = backend.numpy(product(v, a, y))
-        size = np.max(abs(VECTORS)) * (case.size(LOGITS, LABELS) + 0 * exact)
+    backend, case, options = backend_one_device, CASES[name], options_of(backend_one_device, reduction)
+    a, y, v = map(backend.asarray, (LOGITS, LABELS, VECTORS))
+    exact = backend.numpy(case.product(v, a, y, **options))
+    size = np.max(abs(VECTORS)) * (case.size(LOGITS, LABELS) + 0 * exact)
 
-        def change(a: Any, y: Any = y, v: Any = v, options: Any = options) -> Any:
-            return dot(case.loss(a, y, **options).da, v)
+    def change(a: Any) -> Any:
+        return dot(case.loss(a, y, **options).da, v)
 
-        def curvature(u: Any, a: Any = a, y: Any = y, v: Any = v, product: Any = product) -> Any:
-            return dot(product(u, a, y), v)
+    def curvature(u: Any) -> Any:
+        return dot(case.product(u, a, y, **options), v)
 
-        require(gradients(backend, curvature, v), exact, size)
-        if not case.kinked:
-            require(gradients(backend, change, a), exact, size)
+    require(gradients(backend, curvature, v), exact, size)
+    if not case.kinked:
+        require(gradients(backend, change, a), exact, size)
 
 
 def test_known_values(backend_one_device: Backend) -> None:

@@ -17,17 +17,17 @@ SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1), (2, 70), (70, 3)]
 ELEMENTWISE = [name for name in CASES if not CASES[name].rowwise]
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_shapes(backend_one_device: Backend, name: str) -> None:
-    for shape in SHAPES:
-        a, y, weights, v = CASES[name].draw(1, *shape)
-        plain, weighted = (
-            given(backend_one_device, None, a, y, None, v),
-            given(backend_one_device, None, a, y, weights, v),
-        )
-        check_loss(backend_one_device, CASES[name], plain, "none", EPS[backend_one_device.real])
-        check_loss(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
-        check_product(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
+def test_shapes(backend_one_device: Backend, name: str, shape: tuple[int, ...]) -> None:
+    a, y, weights, v = CASES[name].draw(1, *shape)
+    plain, weighted = (
+        given(backend_one_device, None, a, y, None, v),
+        given(backend_one_device, None, a, y, weights, v),
+    )
+    check_loss(backend_one_device, CASES[name], plain, "none", EPS[backend_one_device.real])
+    check_loss(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
+    check_product(backend_one_device, CASES[name], weighted, "mean", EPS[backend_one_device.real])
 
 
 @pytest.mark.parametrize("name", CASES)
