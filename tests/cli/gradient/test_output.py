@@ -38,6 +38,15 @@ def test_output_exists() -> None:
     assert left() == {"out.zarr"}
 
 
+@pytest.mark.parametrize("suffix", ["npz", "npy", "h5"])
+def test_output_is_no_file_of_another_kind(suffix: str) -> None:
+    """A Zarr group of that name could not be opened by what opens such files."""
+    save()
+    name = f"out.{suffix}"
+    fault(gradient("--output", name), 2, f"{name} is the name of another kind of file; name it out.zarr")
+    assert left() == set()
+
+
 def test_overwrite_replaces_nothing_else() -> None:
     save()
     output = Path("out.zarr")

@@ -12,10 +12,15 @@ from pullback._cli.console import CommandError
 from pullback._cli.gradient.files import File
 from pullback.dask._atomic import Draft, whole
 
+_OTHER_FORMATS = {".csv", ".h5", ".hdf5", ".json", ".npy", ".npz", ".parquet"}
+
 
 def check_output(path: Path, made_by: str, inputs: Collection[File], /, *, overwrite: bool) -> None:
     """Check that there is a place for the output, and nothing at it that may not be replaced."""
     path = path.absolute()
+    if path.suffix in _OTHER_FORMATS:
+        msg = f"the output is a Zarr group, and {path.name} is the name of another kind of file"
+        raise CommandError(msg, advice=f"name it {path.stem}.zarr")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         reason = "nothing may be written there" if path.parent.is_dir() else "there is no such folder"
         msg = f"{path} cannot be made in {path.parent}: {reason}"
