@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,11 @@ Vector: TypeAlias = NDArray[np.float64]
 
 
 class Checkpoint:
-    """A file with a record of float64 for each evaluation: the parameters, the value and the gradient."""
+    """A file with a record of float64 for each evaluation: parameters, value, gradient and the checksum of these."""
 
     def __init__(self, file: BinaryIO, header: int, size: int) -> None:
         self._file, self._header, self._size = file, header, size
-        self._bytes = 8 * (2 * size + 1)
+        self._bytes = 8 * (2 * size + 2)
         # The end of a record is missing where the process was killed while it wrote.
         self.count = (os.fstat(file.fileno()).st_size - header) // self._bytes
         """The number of records."""
@@ -33,17 +34,19 @@ class Checkpoint:
             return None
         self._file.seek(self._header + self.done * self._bytes)
         record = np.frombuffer(self._file.read(self._bytes))
-        if record[: self._size].tobytes() != x.tobytes():
-            # Another version of a library takes another path from here.
+        whole = record[-1] == crc32(record[:-1].tobytes())
+        if not whole or record[: self._size].tobytes() != x.tobytes():
+            # The power failed, or another version of a library takes another path from here.
             self.count = self.done
             return None
         self.done += 1
-        return float(record[self._size]), record[self._size + 1 :].copy()
+        return float(record[self._size]), record[self._size + 1 : -1].copy()
 
     def append(self, x: Vector, value: float, gradient: Vector, /) -> None:
         """Write the record of an evaluation, and wait until the disk has it."""
         self._file.truncate(self._header + self.done * self._bytes)
-        self._file.write(x.tobytes() + np.float64(value).tobytes() + gradient.tobytes())
+        record = x.tobytes() + np.float64(value).tobytes() + gradient.tobytes()
+        self._file.write(record + np.float64(crc32(record)).tobytes())
         self._file.flush()
         os.fsync(self._file.fileno())
         self.done += 1
