@@ -103,6 +103,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
         if alone:
             # The blocks of the guide on GPUs, which run with CuPy, need Dask.
             install(session, ".[dask]" if "gpu" in backend["tags"] else ".", *tested(name), *group("test"))
+            # A driver that an environment brings is named by the place of that environment.
+            environment = {x: y.format(prefix=session.virtualenv.location) for x, y in environment.items()}
             session.run(*command, *session.posargs, env=environment)
         else:
             run_in_dev(session, *command, *session.posargs, env=environment)

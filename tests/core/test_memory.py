@@ -26,8 +26,9 @@ def test_steps(
     out = step(x, y)
     np.testing.assert_array_equal(backend_one_device.numpy(out), right(values, 2 * values if is_array else 4.0))
     assert (out is x) == is_plain_memory(x)
-    assert is_plain_memory(x) == (backend_one_device.library in {"numpy", "cupy"})
-    assert is_gpu_memory(x) == (backend_one_device.library == "cupy" or "cuda" in backend_one_device.device_name)
+    assert is_plain_memory(x) == (backend_one_device.library in {"numpy", "cupy", "dpnp"})
+    on_device = backend_one_device.library in {"cupy", "dpnp"} or "cuda" in backend_one_device.device_name
+    assert is_gpu_memory(x) == on_device
 
 
 @pytest.mark.backends("jax", "torch")

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import sys
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +121,7 @@ def load(name: str) -> list[Backend]:
         raise pytest.UsageError(msg)
     spec = tomllib.loads(path.read_text(encoding="utf-8"))
     for variable, value in spec.get("environment", {}).items():
-        os.environ.setdefault(variable, value)
+        os.environ.setdefault(variable, value.format(prefix=sys.prefix))
     try:
         with warnings.catch_warnings():
             # array-api-compat asks PyTorch for each device type that it ever had, some of them deprecated.

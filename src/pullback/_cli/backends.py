@@ -81,8 +81,8 @@ def _is_device(device: object, /) -> bool:
 def label(device: object, /) -> str:
     """Return a device's name in short: ``CPU_DEVICE`` of ``array_api_strict.Device('CPU_DEVICE')``.
 
-    A device that has no name, as a library's only one, is ``default``.
+    A device that has no name, as a library's only one, is ``default``. A device of SYCL has its filter string.
     """
     if type(device).__repr__ is object.__repr__:
         return "default"
-    return str(device).split("'")[-2:][0]
+    return str(getattr(device, "filter_string", device)).split("'")[-2:][0]

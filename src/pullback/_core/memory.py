@@ -14,7 +14,7 @@ from pullback._core.typing import Array, ArrayT, Namespace
 def is_plain_memory(x: Array, /) -> bool:
     """Whether nothing records, batches or defers what is done to `x`: it shows the flags of its memory.
 
-    NumPy's and CuPy's arrays do. Those of JAX, PyTorch and Dask do not, nor do their tracers.
+    NumPy's, CuPy's and dpnp's arrays do. Those of JAX, PyTorch and Dask do not, nor do their tracers.
     """
     return hasattr(x, "flags")
 
@@ -28,7 +28,7 @@ def is_host_memory(x: object, /) -> bool:
 
 
 def is_gpu_memory(x: Array, /) -> bool:
-    """Whether the entries of `x` are known to lie in the memory of a GPU: CuPy's arrays, and PyTorch's on CUDA.
+    """Whether the entries of `x` are known to lie in the memory of a GPU: CuPy's and dpnp's arrays, PyTorch's on CUDA.
 
     JAX says nothing that `jit` can follow, and DLPack nothing that `torch.compile` can.
     """
