@@ -1,15 +1,19 @@
-"""Fused tasks give what Dask's own function gives, and let go of what they no longer need."""
+"""Tasks give what Dask's own give, and let go of what they no longer need."""
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
+import dask.array as da
 import numpy as np
+import pytest
 from dask._task_spec import DataNode, Task, TaskRef, _execute_subgraph
+from dask.core import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.dask._compat import run_fused
+from pullback.dask._compat import run_fused, tasks_of_places, to_tasks
 
 
 def combine(*values: Any) -> int:
@@ -45,3 +49,51 @@ def test_lets_go_of_what_is_used_up() -> None:
     tasks = {i: Task(i, grow, TaskRef(i - 1)) for i in range(1, 6)}
     assert run_fused(tasks, 5, (0,), np.zeros(3)).tolist() == [5, 5, 5]  # type: ignore[attr-defined] # an array
     assert alive == [0, 1, 1, 1, 1]
+
+
+def numbered(x: Any, block_id: tuple[int, int] = (0, 0), block_info: Any = None) -> Any:
+    info = block_info[None]["array-location"][0] if block_info else (0, 0)
+    return x + block_id[0] + 10 * info[1]
+
+
+def ones(*shape: int) -> Any:
+    return da.ones(shape, chunks=(4, 2))
+
+
+PLACES: dict[str, Callable[[], Any]] = {
+    "one function": lambda: ones(10, 2),
+    "a number": lambda: 2 * ones(10, 2) + 1,
+    "two arrays": lambda: ones(10, 2) - 3 * da.full((10, 2), 5, chunks=(4, 2)),
+    "broadcast rows": lambda: ones(10, 2) + 3 * ones(1, 2),
+    "broadcast columns": lambda: ones(10, 2) + 3 * ones(10, 1),
+    "transposed": lambda: (ones(4, 10) + 1).T + da.ones((10, 4), chunks=(2, 4)),
+    "places": lambda: da.map_blocks(numbered, ones(10, 2), dtype=float),
+    "columns": lambda: ones(10, 6).rechunk((4, 2)) + 1,
+}
+OTHERS: dict[str, Callable[[], Any]] = {
+    "an array in memory": lambda: da.from_array(np.ones((10, 2)), chunks=(4, 2)) + 1,
+    "a selection": lambda: (ones(10, 2) + 1)[3:],
+    "a sum": lambda: ones(10, 2).sum(axis=1, keepdims=True) + ones(10, 2),
+    "a product": lambda: ones(10, 4) @ ones(4, 2),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_tasks_of_places(name: str) -> None:
+    """Where tasks read nothing, they are made without Dask's optimization, and compute the same chunks."""
+    x = PLACES[name]()
+    keys = list(flatten(x.__dask_keys__()))
+    found = tasks_of_places(x.dask, keys)
+    assert found is not None
+    assert list(found) == keys
+    assert all(not task.dependencies for task in found.values())
+    ours = {key[1:]: task({}) for key, task in to_tasks(found).items()}
+    for place in np.ndindex(x.numblocks):
+        np.testing.assert_array_equal(ours[place], x.blocks[place].compute(scheduler="sync"))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_tasks_that_read(name: str) -> None:
+    """What reads other tasks or arrays is left to Dask."""
+    x = OTHERS[name]()
+    assert tasks_of_places(x.dask, list(flatten(x.__dask_keys__()))) is None

@@ -15,6 +15,8 @@ from dask._task_spec import (
     convert_legacy_graph,
 )
 from dask.array.core import getter, getter_inline, getter_nofancy
+from dask.blockwise import Blockwise, blockwise_token, optimize_blockwise
+from dask.highlevelgraph import HighLevelGraph
 from threadpoolctl import OpenBLASController
 
 from pullback._core.typing import Array, DaskArray
@@ -30,6 +32,7 @@ __all__ = [
     "empty_block",
     "fuse",
     "release_blas_control",
+    "tasks_of_places",
     "to_tasks",
 ]
 
@@ -42,6 +45,47 @@ def to_tasks(graph: Mapping[Any, Any], /) -> dict[Any, Any]:
     tasks = convert_legacy_graph(graph)
     fused = {key: task for key, task in tasks.items() if isinstance(task, Task) and task.func is _execute_subgraph}
     return {**tasks, **{key: Task(key, run_fused, *task.args) for key, task in fused.items()}}
+
+
+def tasks_of_places(graph: HighLevelGraph, keys: Sequence[Any], /) -> dict[Any, Any] | None:
+    """Return the tasks of some keys where each is made of its place alone, as in ``ones(...) + 1``; None elsewhere.
+
+    Dask's own optimization makes each of them three times, which takes longer than the work on a small chunk.
+    """
+    layers = optimize_blockwise(graph, keys=keys).layers
+    if not all(map(_is_of_places, layers.values())):
+        return None
+    templates = {name: _template(layer) for name, layer in layers.items()}
+    return {key: _of_place(templates[key[0]], layers[key[0]], key) for key in keys}
+
+
+def _is_of_places(layer: Any, /) -> bool:  # noqa: ANN401 - a layer of any kind
+    """Whether the tasks of a layer read nothing but the place of their chunk, and what is the same for all."""
+    if not isinstance(layer, Blockwise):
+        return False
+    return all(
+        not isinstance(x, GraphNode | TaskRef)
+        if index is None
+        else x in layer.io_deps and not layer.io_deps[x].produces_tasks and {*index} <= {*layer.output_indices}
+        for x, index in layer.indices
+    )
+
+
+def _template(layer: Blockwise, /) -> Task:
+    """Return the task of a layer with the arguments that are the same for all its chunks."""
+    same = {blockwise_token(i): DataNode(None, x) for i, (x, index) in enumerate(layer.indices) if index is None}
+    return layer.task.substitute(same)
+
+
+def _of_place(template: Task, layer: Blockwise, key: tuple[Any, ...], /) -> Task:
+    """Return the task of a chunk."""
+    place, values = dict(zip(layer.output_indices, key[1:], strict=True)), {}
+    for i, (x, index) in enumerate(layer.indices):
+        if index is not None:
+            # What has one chunk along an axis gives it to all.
+            at = tuple(place[a] if n > 1 else 0 for a, n in zip(index, layer.numblocks[x], strict=True))
+            values[blockwise_token(i)] = DataNode(None, layer.io_deps[x].get(at, at))
+    return template.substitute(values, key=key)
 
 
 def empty_block(x: DaskArray, /) -> Array:

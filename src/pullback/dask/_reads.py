@@ -7,7 +7,7 @@ from typing import Any
 from dask.highlevelgraph import HighLevelGraph
 
 from pullback._core.typing import DaskArray
-from pullback.dask._compat import READS, Alias, DataNode, GraphNode, List, Task, TaskRef, to_tasks
+from pullback.dask._compat import READS, Alias, DataNode, GraphNode, List, Task, TaskRef, tasks_of_places, to_tasks
 
 Key = Hashable
 Graph = dict[Key, Any]
@@ -41,7 +41,9 @@ def _needed(batch: Sequence[DaskArray], keys: Sequence[Key], /) -> dict[Key, Any
     if all({*x.dask.layers} <= {x.name, f"original-{x.name}"} for x in batch):
         # Arrays that are only read: there is nothing to leave out or to join, and looking for it takes a third longer.
         return {key: task for x in batch for layer in x.dask.layers.values() for key, task in layer.items()}
-    return dict(batch[0].__dask_optimize__(HighLevelGraph.merge(*(x.dask for x in batch)), keys))
+    graph = HighLevelGraph.merge(*(x.dask for x in batch))
+    made = tasks_of_places(graph, keys)
+    return dict(batch[0].__dask_optimize__(graph, keys)) if made is None else made
 
 
 def _pop(graph: Graph, key: Key, uses: Mapping[Key, int], /) -> GraphNode | Key:
