@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sparse
 from array_api_compat import array_namespace
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
@@ -22,6 +23,8 @@ FORMS = {
     "csc_array": sp.csc_array,
     "coo_array": sp.coo_array,
     "csr_matrix": sp.csr_matrix,
+    "pydata_coo": sparse.COO.from_numpy,
+    "pydata_gcxs": sparse.GCXS.from_numpy,
     "operator": lambda z: aslinearoperator(sp.csr_array(z)),
 }
 
@@ -197,8 +200,8 @@ def test_single_examples_equal_dense(form: str, dtype: str, *, vector: bool) -> 
         pairs = [[pb.clipped_gradients(da, x, 2.0, bias=bias) for x in (z, dense)]]
         pairs += [[pb.fisher_diagonal(da, x, bias=bias) for x in (z, dense)]]
         pairs += [[pb.second_moments(da, x) for x in (z, dense)]]
-        for sparse, array in pairs:
-            for x, y in zip(sparse, array, strict=True):
+        for of_sparse, of_array in pairs:
+            for x, y in zip(of_sparse, of_array, strict=True):
                 assert (x is None) == (y is None)
                 if y is not None:
                     assert (x.dtype, x.shape) == (y.dtype, y.shape)

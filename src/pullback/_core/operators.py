@@ -17,12 +17,18 @@ ARRAYS: set[type] = set()
 """Types whose objects are arrays of the standard: looking here takes less time than asking an object."""
 
 
-def is_operator(z: Matrix, /) -> bool:
-    """Whether `z` multiplies arrays, but is no dense array of the standard."""
+def is_operator(z: Matrix, other: Array | None = None, /) -> bool:
+    """Whether `z` multiplies arrays such as `other`, but is no dense array of the standard.
+
+    Sparse arrays of the standard, as those of PyData's sparse, multiply dense arrays of NumPy as a matrix does, and
+    others of their own type as an array.
+    """
     if hasattr(z, "is_sparse_csr"):  # of PyTorch, whose sparse and dense tensors have one type
         # A masked tensor has methods of these names, and is refused where arrays are checked.
         return z.is_sparse is True or z.is_sparse_csr is True
     if is_array_api_obj(z):
+        if hasattr(z, "nnz"):
+            return not (other is None or type(other) is type(z))
         ARRAYS.add(type(z))
         return False
     # Tables and NumPy's matrices have all of these, too.
@@ -71,7 +77,8 @@ class Operator:
     def squares(self, x: Array, /) -> "Operator":
         """Return the operator of the squared magnitudes of the entries, in the accumulation dtype of `x`."""
         matrix: Any = self.matrix
-        if not hasattr(matrix, "multiply"):
+        is_array = is_array_api_obj(matrix) and not hasattr(matrix, "multiply")  # whose * goes entry by entry
+        if not (is_array or hasattr(matrix, "multiply")):
             msg = (
                 f"{self.function}: z must have the squares of its entries, z.multiply(z), as sparse matrices do; got "
                 f"{type(matrix).__name__}. {dense_way(matrix)}"
@@ -81,7 +88,7 @@ class Operator:
         wide = raw.result_type(matrix.dtype, accumulation_dtype(self.xp, x))
         matrix = matrix.astype(wide) if hasattr(matrix, "astype") else raw.astype(matrix, wide)
         other = matrix.conj() if is_dtype(raw, wide, "complex floating") else matrix
-        return Operator(self.function, self.xp, matrix.multiply(other))
+        return Operator(self.function, self.xp, matrix * other if is_array else matrix.multiply(other))
 
     def adjoint(self, xp: Namespace, /) -> "Operator":
         """Return the adjoint."""

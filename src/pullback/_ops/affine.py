@@ -117,7 +117,7 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     >>> affine_forward(z, w[:, 0], np.asarray(0.5))
     array([19.5, 43.5])
     """
-    if type(z) not in ARRAYS and is_operator(z):
+    if type(z) not in ARRAYS and is_operator(z, w):
         return _forward_of_operator(z, w, b)
     if b is None:
         xp, _, cast_output, (z, w) = validate_arrays("affine_forward", _INPUTS[:2], z, w)
@@ -199,7 +199,7 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
     >>> db
     array([ 101., 1010.])
     """
-    if type(z) not in ARRAYS and is_operator(z):
+    if type(z) not in ARRAYS and is_operator(z, w):
         return _backward_of_operator(da, z, w, wrt)
     xp, conj, cast_output, ready = validate_arrays("affine_backward", ("da", "z", "w"), da, z, w)
     if wrt is not _INPUTS:
@@ -289,7 +289,7 @@ def affine_jvp(
            [0., 3.]])
     """
     tangents = {"z_tangent": z_tangent, "w_tangent": w_tangent, "b_tangent": b_tangent}
-    if type(z) not in ARRAYS and is_operator(z):
+    if type(z) not in ARRAYS and is_operator(z, w):
         return _jvp_of_operator(z, w, tangents)
     xp, _, cast_output, ready = validate_optional_arrays("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
     check_factors("affine_jvp", z, w, vector=True)
@@ -385,7 +385,7 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
            [3., 4.]])
     """
     cotangents = {"ddz": ddz, "ddw": ddw, "ddb": ddb}
-    if type(z) not in ARRAYS and is_operator(z):
+    if type(z) not in ARRAYS and is_operator(z, w):
         return _double_backward_of_operator(cotangents, da, z, w)
     xp, _, cast_output, _ = validate_optional_arrays(
         "affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents

@@ -65,7 +65,7 @@ def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Ele
     Returns their namespace, complex conjugation, the form of the results, and the arrays in the dtype to compute in,
     `da` with an axis of one output for a vector of weights.
     """
-    if type(z) not in ARRAYS and is_operator(z):
+    if type(z) not in ARRAYS and is_operator(z, da):
         got = type(z).__name__
         msg = f"{function}: z must be an array, since entries that are 0 count, too; got {got}. {dense_way(z)}"
         raise TypeError(msg)

@@ -226,7 +226,7 @@ def gauss_newton_product(
            [14.]]), db=array([4.]))
     """
     steps: dict[str, Array | None] = {"vw": vw, "vb": vb}
-    is_constant = type(z) not in ARRAYS and is_operator(z)
+    is_constant = type(z) not in ARRAYS and is_operator(z, vw)
     arrays = steps if is_constant else {**steps, "z": z}
     _, _, cast_output, (w, b, *ready) = validate_optional_arrays("gauss_newton_product", arrays, ("vb",))
     z = z if is_constant else ready[0]

@@ -14,7 +14,7 @@ from pullback._ops.per_example.blocking import Output, ParameterGradients, real_
 
 def read_operator(function: str, da: Array, z: Matrix, /) -> Operator | None:
     """Return a sparse batch, checked against da (m, n) or (m,); None for an array."""
-    if type(z) in ARRAYS or not is_operator(z):
+    if type(z) in ARRAYS or not is_operator(z, da):
         return None
     xp, *_ = validate_arrays(function, ("da",), da)
     if da.ndim not in {1, 2} or not compatible_size(da.shape[0], z.shape[0]):
