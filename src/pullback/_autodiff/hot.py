@@ -49,9 +49,10 @@ def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]
         dtype = x.dtype
         if x.ndim != 2 or y.ndim != 2 or dtype != y.dtype or dtype not in real or ns.lazy:
             return call_rule(ns, rule, (x1, x2), {})
-        if None in x.shape or None in y.shape:  # sizes that a broadcast cannot be told
-            return call_rule(ns, rule, (x1, x2), {})
         out = x @ y
+        shape = out.shape
+        if None in shape:  # a size that a broadcast cannot be told
+            return call_rule(ns, rule, (x1, x2), {})
         if i < 0 and j < 0:
             return Traced(out, None, -1, ns)
         tape = x1._tape if i >= 0 else x2._tape
@@ -59,9 +60,9 @@ def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]
             raise_two_tapes()
         edges = []
         if i >= 0:
-            edges.append((i, _left, (y, out.shape)))
+            edges.append((i, _left, (y, shape)))
         if j >= 0:
-            edges.append((j, _right, (x, out.shape)))
+            edges.append((j, _right, (x, shape)))
         nodes = tape.nodes
         nodes.append(edges)
         return Traced(out, tape, len(nodes) - 1, ns)

@@ -10,7 +10,7 @@ import math
 from array_api_compat import device
 
 from pullback._core import tracing
-from pullback._core.memory import add, is_gpu_memory
+from pullback._core.memory import add, is_gpu_memory, is_plain_memory
 from pullback._core.reduction_policy import (
     CHAIN,
     DEVICE_WIDTH,
@@ -79,7 +79,8 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if type(y) in tracing.sums:
         return tracing.sums[type(y)]("sum_rows", xp, y)
-    if hasattr(y, "chunks") or None in y.shape:
+    # Blocks need a size, and ones are no operand of a product where arrays store what is not 0.
+    if not is_plain_memory(y) and (hasattr(y, "chunks") or hasattr(y, "nnz") or None in y.shape):
         total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
     else:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
@@ -87,8 +88,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         if rows > CHAIN and is_gpu_memory(y):
             return xp.astype(_sum_on_device(xp, y, accumulation_dtype(xp, y)), y.dtype, copy=False)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
-        by_products = sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64)
-        if by_products and not hasattr(y, "nnz"):  # see `sum_last`
+        if sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64):
             return _sum_products(xp, rows, y)
         total = _sum_chains(xp, y, accumulation_dtype(xp, y))
     return xp.astype(total, y.dtype, copy=False)
