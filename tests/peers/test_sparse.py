@@ -347,11 +347,14 @@ def test_sparse_arrays_of_jax() -> None:
 
 
 def test_rejects_weights_of_another_library() -> None:
+    import array_api_strict  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    z = sp.csr_array(np.eye(3))
-    with pytest.raises(TypeError, match=r"^affine_forward: z must multiply arrays of the library of w, .*; got csr"):
-        pb.affine_forward(z, torch.ones((3, 2)))
+    for form in (sp.csr_array, sparse.COO.from_numpy):
+        for weights in (torch.ones(3, dtype=torch.float64), array_api_strict.ones(3)):
+            message = r"^affine_forward: z must multiply arrays of the library of w, .*; got (csr|COO)"
+            with pytest.raises(TypeError, match=message):
+                pb.affine_forward(form(np.eye(3)), weights)
 
 
 def test_refuses() -> None:

@@ -4,6 +4,7 @@ Such a batch is a constant. It has a shape, a dtype, `@` and `.T`, as SciPy's an
 tensors and ``scipy.sparse.linalg.LinearOperator`` do.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from array_api_compat import array_namespace, is_array_api_obj
@@ -49,14 +50,15 @@ class Operator:
         self.function, self.xp, self.matrix, self.is_adjoint = function, xp, matrix, is_adjoint
         self.shape = tuple(matrix.shape)
         raw: Namespace = getattr(xp, "raw", xp)
-        try:
+        floating = False
+        with suppress(AttributeError):  # from PyTorch, about a dtype of NumPy
             floating = matrix.dtype is None or is_dtype(raw, matrix.dtype, "real floating", "complex floating")
-        except AttributeError:  # from PyTorch, about a dtype of NumPy
+        if not floating and str(matrix.dtype).startswith(("float", "complex")):  # a dtype of another library
             msg = (
                 f"{function}: z must multiply arrays of the library of w, {raw.__name__}; got "
                 f"{type(matrix).__name__} of {matrix.dtype}. Convert w or z to the library of the other first"
             )
-            raise TypeError(msg) from None
+            raise TypeError(msg)
         if not floating:
             way = ", with z.astype('float64')" if hasattr(matrix, "astype") else ""
             msg = f"{function}: z must have a floating dtype; got {matrix.dtype}. Cast it first{way}"
