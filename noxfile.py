@@ -143,15 +143,15 @@ def minimums(session: nox.Session) -> None:
         session.run(*command, env=environment)
 
 
-@nox.session(name="dask-newest", venv_backend="virtualenv", default=False)
+@nox.session(name="dask-newest", python=interpreter("torch"), venv_backend="virtualenv", default=False)
 def dask_newest(session: nox.Session) -> None:
     """Run the laws and the tests of large batches on the newest Dask, release candidates included."""
     newest = ["--pre", "--upgrade", "dask[array]", "distributed"]
-    session.install(".[cli,cluster]", *group("test"))
+    session.install(".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
     install(session, ".", *newest)
     command, environment = laws("dask", session.name)
     session.run(*command, *session.posargs, env=environment)
-    session.run("pytest", "--deselect=tests/dask/test_array_types.py", "tests/dask", *session.posargs)
+    session.run("pytest", "--numprocesses=auto", "--dist=loadfile", "tests/dask", *session.posargs)
 
 
 @nox.session(name="cupy-dry", tags=["cpu"])
