@@ -110,21 +110,23 @@ UNKNOWN: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.backends("numpy", "dask")
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown_rows(backend_one_device: Backend, name: str) -> None:
-    """Rows of unknown number have gradients, and nothing is computed."""
-    b, call = backend_one_device, UNKNOWN[name]
+def test_unknown_rows(backend_one_device: Backend) -> None:
+    """Rows of unknown number have gradients, and nothing is computed. A sample of the calls would miss the mode."""
+    b = backend_one_device
     x = np.random.default_rng(3).standard_normal((5, 3))
+    for name, call in UNKNOWN.items():
 
-    def total(x: Any) -> Any:
-        xp = array_namespace(x)
-        return xp.sum(xp.square(call(xp, x)))
+        def total(x: Any, call: Callable[..., Any] = call) -> Any:
+            xp = array_namespace(x)
+            return xp.sum(xp.square(call(xp, x)))
 
-    found = b.numpy(b.call(grad(total), b.rows(x)))
-    right = grad(total)(x)
-    assert np.max(np.abs(found - right)) <= 64 * np.finfo(found.dtype).eps * (1 + np.max(np.abs(right)))
-    twice = b.numpy(b.call(lambda x: hvp(total, (x,), (x,))[0], b.rows(x)))
-    assert np.allclose(twice, hvp(total, (x,), (x,))[0], rtol=0, atol=1e-12)
+        def product(x: Any, total: Callable[..., Any] = total) -> Any:
+            return hvp(total, (x,), (x,))[0]
+
+        found = b.numpy(b.call(grad(total), b.rows(x)))
+        right = grad(total)(x)
+        assert np.max(np.abs(found - right)) <= 64 * np.finfo(found.dtype).eps * (1 + np.max(np.abs(right))), name
+        assert np.allclose(b.numpy(b.call(product, b.rows(x))), product(x), rtol=0, atol=1e-12), name
 
 
 @pytest.mark.backends("dask")
