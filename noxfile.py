@@ -79,11 +79,10 @@ def run_in_dev(session: nox.Session, *command: str, env: dict[str, str] | None =
     session.run(str(place / command[0]), *command[1:], env={**path, **(env or {})}, external=True)
 
 
-def run_apart(session: nox.Session, dist: str) -> None:
-    """Run the tests of a session of its own on all cores, and save their coverage."""
+def run_apart(session: nox.Session, *options: str) -> None:
+    """Run the tests of a session of its own, and save their coverage."""
     environment = {"COVERAGE_FILE": f".coverage.{session.name}"}
-    options = ["--numprocesses=auto", dist, *COVERAGE]
-    run_in_dev(session, "pytest", *options, *APART[session.name], env=environment)
+    run_in_dev(session, "pytest", *options, *COVERAGE, *APART[session.name], env=environment)
 
 
 def laws(name: str, session: str, *more: str) -> tuple[list[str], dict[str, str]]:
@@ -165,7 +164,7 @@ def cupy_dry(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
-    run_apart(session, "--dist=loadgroup")
+    run_apart(session, "--numprocesses=auto", "--dist=loadgroup")
     run_in_dev(session, "pullback", "demo", "--backend=numpy")
 
 
@@ -178,13 +177,14 @@ def examples(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    run_apart(session, "--dist=loadfile")
+    # One by one: the tests kill workers and wait for clusters, which are short of time beside others.
+    run_apart(session)
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
-    run_apart(session, "--dist=loadfile")
+    run_apart(session, "--numprocesses=auto", "--dist=loadfile")
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 
