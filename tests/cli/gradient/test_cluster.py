@@ -24,7 +24,7 @@ from tests.harness.gradient_command import FILL, check, fault, finish, gradient,
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Two workers in processes of their own, with 500 MB each, of which they hold half; a task that kills one is not tried again."""
+    """Two workers in processes of their own, with twice the memory that they hold; a task that kills one ends."""
     options: Any = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": "500MB", "dashboard_address": ":0"}
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), LocalCluster(**options) as cluster:
         yield cluster
