@@ -15,7 +15,7 @@ from pullback._core.reductions import accumulation_dtype
 from pullback._core.typing import Array, DType, Matrix, Namespace
 
 ARRAYS: set[type] = set()
-"""Types whose objects are arrays of the standard: looking here takes less time than asking an object."""
+"""Types whose objects are arrays of the standard. The affine pair looks here itself, before it calls `is_operator`."""
 
 
 def is_operator(z: Matrix, other: Array | None = None, /) -> bool:
@@ -24,6 +24,8 @@ def is_operator(z: Matrix, other: Array | None = None, /) -> bool:
     Sparse arrays of the standard, as those of PyData's sparse, multiply dense arrays of NumPy as a matrix does, and
     others of their own type as an array.
     """
+    if type(z) in ARRAYS:
+        return False
     if hasattr(z, "is_sparse_csr"):  # of PyTorch, whose sparse and dense tensors have one type
         # A masked tensor has methods of these names, and is refused where arrays are checked.
         return z.is_sparse is True or z.is_sparse_csr is True

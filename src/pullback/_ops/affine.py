@@ -289,7 +289,7 @@ def affine_jvp(
            [0., 3.]])
     """
     tangents = {"z_tangent": z_tangent, "w_tangent": w_tangent, "b_tangent": b_tangent}
-    if type(z) not in ARRAYS and is_operator(z, w):
+    if is_operator(z, w):
         return _jvp_of_operator(z, w, tangents)
     xp, _, cast_output, ready = validate_optional_arrays("affine_jvp", {"z": z, "w": w, **tangents}, tangents)
     check_factors("affine_jvp", z, w, vector=True)
@@ -385,7 +385,7 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
            [3., 4.]])
     """
     cotangents = {"ddz": ddz, "ddw": ddw, "ddb": ddb}
-    if type(z) not in ARRAYS and is_operator(z, w):
+    if is_operator(z, w):
         return _double_backward_of_operator(cotangents, da, z, w)
     xp, _, cast_output, _ = validate_optional_arrays(
         "affine_double_backward", {**cotangents, "da": da, "z": z, "w": w}, cotangents

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, cast
 from array_api_compat import array_namespace
 
 from pullback._core.arguments import check_wrt
-from pullback._core.operators import ARRAYS, is_operator
+from pullback._core.operators import is_operator
 from pullback._core.pair import Pair
 from pullback._core.typing import ArrayT
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
@@ -242,7 +242,7 @@ def stack_backward(
     """
     check_wrt("stack_backward", wrt, _INPUTS)
     _check_saved("stack_backward", saved)
-    if "z" in wrt and saved and type(saved[0].x) not in ARRAYS and is_operator(saved[0].x):
+    if "z" in wrt and saved and is_operator(saved[0].x):
         msg = (
             "stack_backward: wrt must not name 'z' where the batch is sparse or an operator, since the gradient is "
             f"dense; got {tuple(wrt)}. Pass wrt=('layers',)"

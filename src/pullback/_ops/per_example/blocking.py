@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple
 from pullback._core.arguments import same_shape, shapes, validate_arrays
 from pullback._core.dtypes import floating_bits, is_complex, result_dtype
 from pullback._core.memory import is_host_memory, without_warnings
-from pullback._core.operators import ARRAYS, dense_way, is_operator
+from pullback._core.operators import dense_way, is_operator
 from pullback._core.reductions import accumulation_dtype, can_reshape_rows, contract_rows, flatten, sum_rows
 from pullback._core.stable import clipped
 from pullback._core.typing import Array, ArrayT, DType, Elementwise, Namespace
@@ -65,7 +65,7 @@ def read_examples(function: str, da: Array, z: Array, /) -> tuple[Namespace, Ele
     Returns their namespace, complex conjugation, the form of the results, and the arrays in the dtype to compute in,
     `da` with an axis of one output for a vector of weights.
     """
-    if type(z) not in ARRAYS and is_operator(z, da):
+    if is_operator(z, da):
         got = type(z).__name__
         msg = f"{function}: z must be an array, since entries that are 0 count, too; got {got}. {dense_way(z)}"
         raise TypeError(msg)

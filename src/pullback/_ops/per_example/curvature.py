@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, cast
 
 from pullback._core.arguments import validate_optional_arrays
 from pullback._core.memory import is_host_memory, place, without_warnings
-from pullback._core.operators import ARRAYS, is_operator
+from pullback._core.operators import is_operator
 from pullback._core.reductions import contract_rows, sum_rows
 from pullback._core.typing import Array, ArrayT, Elementwise, Namespace
 from pullback._ops.affine import affine_backward, affine_forward
@@ -18,7 +18,6 @@ from pullback._ops.per_example.blocking import (
     mean_squares,
     read_examples,
 )
-from pullback._ops.per_example.sparse import read_operator
 
 
 class KroneckerFactors(NamedTuple, Generic[ArrayT]):
@@ -159,7 +158,7 @@ def fisher_diagonal(da: ArrayT, z: ArrayT, /, *, bias: bool = True) -> Parameter
     >>> fisher_diagonal(np.asarray([[1.0, -1.0], [3.0, 1.0]]), np.asarray([[3.0], [1.0]]))
     ParameterGradients(dw=array([[9., 5.]]), db=array([5., 1.]))
     """
-    operator = read_operator("fisher_diagonal", da, z)
+    operator = sparse.read_operator("fisher_diagonal", da, z)
     if operator is not None:
         means = sparse.mean_squares(operator, da, mean=True)
         return means if bias else ParameterGradients(means.dw, None)
@@ -226,7 +225,7 @@ def gauss_newton_product(
            [14.]]), db=array([4.]))
     """
     steps: dict[str, Array | None] = {"vw": vw, "vb": vb}
-    is_constant = type(z) not in ARRAYS and is_operator(z, vw)
+    is_constant = is_operator(z, vw)
     arrays = steps if is_constant else {**steps, "z": z}
     _, _, cast_output, (w, b, *ready) = validate_optional_arrays("gauss_newton_product", arrays, ("vb",))
     z = z if is_constant else ready[0]

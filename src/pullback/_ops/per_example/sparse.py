@@ -6,7 +6,7 @@ from array_api_compat import device
 
 from pullback._core.arguments import compatible_size, shapes, validate_arrays
 from pullback._core.dtypes import real_like
-from pullback._core.operators import ARRAYS, Operator, is_operator
+from pullback._core.operators import Operator, is_operator
 from pullback._core.reductions import accumulation_dtype, sum_rows
 from pullback._core.typing import Array, ArrayT, Matrix, Namespace
 from pullback._ops.per_example.blocking import Output, ParameterGradients, real_part, squared
@@ -14,7 +14,7 @@ from pullback._ops.per_example.blocking import Output, ParameterGradients, real_
 
 def read_operator(function: str, da: Array, z: Matrix, /) -> Operator | None:
     """Return a sparse batch, checked against da (m, n) or (m,); None for an array."""
-    if type(z) in ARRAYS or not is_operator(z, da):
+    if not is_operator(z, da):
         return None
     xp, *_ = validate_arrays(function, ("da",), da)
     if da.ndim not in {1, 2} or not compatible_size(da.shape[0], z.shape[0]):
