@@ -18,7 +18,7 @@ from array_api_compat import array_namespace
 from benchmarks.accuracy import error, reference
 from benchmarks.peers import OURS, Floats, backward, forward, inputs
 from benchmarks.report import Row, Section, duration, sizes
-from benchmarks.tape import CASES, gradient
+from benchmarks.tape import CASES, check, gradient, jax_gradient, torch_gradient
 from benchmarks.timing import Bound, Call, interleave
 from pullback import affine_backward, affine_forward, value_and_grad
 from pullback.dask import accumulate, compute
@@ -167,36 +167,17 @@ def _host(x: Any) -> Floats:
 def _tape(*, quick: bool) -> Iterator[Row]:
     """Compare whole gradients of recorded functions."""
     for title, (program, by_hand, arguments, count, *_) in CASES.items():
-        ours = gradient(program, [cupy.asarray(x) for x in arguments], count)
-        moved = [jax.numpy.asarray(x) for x in arguments]
-        compiled = jax.jit(jax.value_and_grad(partial(program, jax.numpy), tuple(range(count))))
+        on_card = [cupy.asarray(x) for x in arguments]
         calls = {
-            OURS: _on_cupy(ours),
-            HAND: _on_cupy(partial(by_hand, *map(cupy.asarray, arguments))),
-            "PyTorch": _on_torch(_torch(program, arguments, count)),
-            "JAX, jit": _on_jax(partial(compiled, *moved)),
+            OURS: _on_cupy(gradient(program, on_card, count)),
+            HAND: _on_cupy(partial(by_hand, *on_card)),
+            "PyTorch": _on_torch(torch_gradient(program, arguments, count, "cuda")),
+            "JAX, jit": jax_gradient(program, arguments, count, jit=True),
         }
-        value, gradients = calls[HAND]()
-        for call in calls.values():
-            got, found = call()
-            np.testing.assert_allclose(_host(got), _host(value), rtol=1e-4)
-            for g, expected in zip(found, gradients, strict=True):
-                np.testing.assert_allclose(_host(g), _host(expected), rtol=1e-3, atol=1e-5)
+        check(calls.values(), calls[HAND], _host)
         times = interleave(calls, quick=quick)
         ratios = (str(times.ratio(name, OURS)) for name in calls if name != OURS)
         yield Row((title, duration(times.median(OURS)), *ratios, "none"), holds=None)
-
-
-def _torch(program: Callable[..., Any], arguments: list[Floats], count: int) -> Call:
-    """Return PyTorch's value and gradient on the card."""
-    tensors = [torch.from_numpy(x).cuda() for x in arguments]
-    moving = [x.requires_grad_() for x in tensors[:count]]
-
-    def call() -> Any:
-        value = program(torch, *tensors)
-        return value.detach(), torch.autograd.grad(value, moving)
-
-    return call
 
 
 def _accumulate(*, quick: bool) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """Gradients of functions, recorded: compared with NumPy written by hand and with the tapes of other libraries."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -145,12 +145,7 @@ def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
     for title, (program, by_hand, arguments, count, most, others) in CASES.items():
         calls = {OURS: gradient(program, arguments, count), HAND: partial(by_hand, *arguments)}
         calls |= {name: make(program, arguments, count) for name, make in makers.items()}
-        value, gradients = calls[HAND]()
-        for call in calls.values():
-            got, found = call()
-            np.testing.assert_allclose(np.asarray(got), value, rtol=1e-4)
-            for g, expected in zip(found, gradients, strict=True):
-                np.testing.assert_allclose(np.asarray(g), expected, rtol=1e-3, atol=1e-5)
+        check(calls.values(), calls[HAND])
         bounds = [
             Bound(OURS, HAND, most),
             *(Bound(name, OURS, least) for name, least in others.items() if name in calls),
@@ -163,6 +158,16 @@ def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
             ratio, least = times.ratio(name, OURS), others.get(name)
             cells = (*(f"{x:.2f}" for x in ratio), "none" if least is None else f"≥ {least}")
             yield Row((title, f"{name} / {OURS}", *cells), holds=None if least is None else ratio.median >= least)
+
+
+def check(calls: Iterable[Call], right: Call, host: Callable[[Any], Floats] = np.asarray) -> None:
+    """Refuse to time calls that do not return the value and the gradients of another; copy arrays to the host."""
+    value, gradients = right()
+    for call in calls:
+        got, found = call()
+        np.testing.assert_allclose(host(got), host(value), rtol=1e-4)
+        for g, expected in zip(found, gradients, strict=True):
+            np.testing.assert_allclose(host(g), host(expected), rtol=1e-3, atol=1e-5)
 
 
 def _general(*, quick: bool) -> Iterator[Row]:
@@ -201,11 +206,11 @@ def gradient(program: Program, arguments: list[Any], count: int) -> Call:
     return partial(value_and_grad(function, tuple(range(count))), *arguments)
 
 
-def _torch(program: Program, arguments: list[Floats], count: int) -> Call:
+def torch_gradient(program: Program, arguments: list[Floats], count: int, device: str = "cpu") -> Call:
     """Return PyTorch's, eagerly."""
     import torch  # noqa: PLC0415 - a peer is loaded where it is asked for
 
-    tensors = [torch.from_numpy(x) for x in arguments]
+    tensors = [torch.from_numpy(x).to(device) for x in arguments]
     moving = [x.requires_grad_() for x in tensors[:count]]
 
     def call() -> Any:
@@ -233,7 +238,7 @@ def _advect(program: Program, arguments: list[Floats], count: int) -> Call:
     return partial(advect.value_and_grad(partial(program, np), argnums=tuple(range(count))), *arguments)
 
 
-def _jax(program: Program, arguments: list[Floats], count: int, *, jit: bool) -> Call:
+def jax_gradient(program: Program, arguments: list[Floats], count: int, *, jit: bool) -> Call:
     """Return JAX's, as it is or compiled."""
     import jax  # noqa: PLC0415
 
@@ -250,8 +255,8 @@ def _jax(program: Program, arguments: list[Floats], count: int, *, jit: bool) ->
 
 
 LIBRARIES: dict[str, dict[str, Maker]] = {
-    "torch": {"PyTorch": _torch},
+    "torch": {"PyTorch": torch_gradient},
     "autograd": {"HIPS autograd": _autograd},
-    "jax": {"JAX": partial(_jax, jit=False), "JAX, jit": partial(_jax, jit=True)},
+    "jax": {"JAX": partial(jax_gradient, jit=False), "JAX, jit": partial(jax_gradient, jit=True)},
     "advect": {"advect": _advect},
 }
