@@ -6,8 +6,8 @@ import pytest
 from pullback._core.reduction_policy import (
     CHAIN,
     COLUMN,
-    DEVICE_LONG,
-    DEVICE_ROWS,
+    GPU_LONG,
+    GPU_ROWS,
     JOINED,
     LONG,
     MANY_ROWS,
@@ -16,7 +16,7 @@ from pullback._core.reduction_policy import (
     SUM_WIDTH,
     VECTOR,
     choose,
-    choose_on_device,
+    choose_on_gpu,
     joined_rows,
     stride,
     sums_by_products,
@@ -50,12 +50,12 @@ def test_choices(rows: int, size: int, exact: bool, choice: tuple[str, int]) -> 
 
 
 def test_choices_on_a_gpu() -> None:
-    assert choose_on_device(DEVICE_LONG, 64, 64, exact=False) == ("whole", DEVICE_LONG)
-    assert choose_on_device(DEVICE_LONG + 1, 1, 1, exact=False) == ("blocks", DEVICE_ROWS)
-    assert choose_on_device(10**7, 512, 512, exact=False) == ("blocks", DEVICE_ROWS)
-    assert choose_on_device(10**7, 768, 1024, exact=False) == ("blocks", 768)
-    assert choose_on_device(10**7, 4096, 4096, exact=False) == ("blocks", DEVICE_LONG)
-    assert choose_on_device(10**7, 64, 64, exact=True) == ("whole", 10**7)
+    assert choose_on_gpu(GPU_LONG, 64, 64, exact=False) == ("whole", GPU_LONG)
+    assert choose_on_gpu(GPU_LONG + 1, 1, 1, exact=False) == ("blocks", GPU_ROWS)
+    assert choose_on_gpu(10**7, 512, 512, exact=False) == ("blocks", GPU_ROWS)
+    assert choose_on_gpu(10**7, 768, 1024, exact=False) == ("blocks", 768)
+    assert choose_on_gpu(10**7, 4096, 4096, exact=False) == ("blocks", GPU_LONG)
+    assert choose_on_gpu(10**7, 64, 64, exact=True) == ("whole", 10**7)
 
 
 def test_products_with_a_vector() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pullback import affine_backward, affine_forward, matmul_backward
 from pullback._core import reductions
-from pullback._core.reduction_policy import DEVICE_LONG, DEVICE_WIDTH
+from pullback._core.reduction_policy import GPU_LONG, GPU_WIDTH
 from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
@@ -35,10 +35,10 @@ def test_blocks(backend_one_device: Backend, sizes: tuple[int, int, int], of: st
     _check(backend_one_device.numpy(gradients.db), wide_da.sum(axis=0), rows)
 
 
-@pytest.mark.parametrize("rows", [1, 200, DEVICE_LONG + 1, DEVICE_WIDTH // 2 + 1, DEVICE_WIDTH + 9])
+@pytest.mark.parametrize("rows", [1, 200, GPU_LONG + 1, GPU_WIDTH // 2 + 1, GPU_WIDTH + 9])
 @pytest.mark.parametrize("n", [NO_COLUMNS, 1, 2])
 def test_blocks_on_a_gpu(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, rows: int, n: int) -> None:
-    """What a GPU runs, on whatever runs this test."""
+    """The sums of a GPU are right on each library."""
     monkeypatch.setattr(reductions, "is_gpu_memory", lambda _: True)
     rng = np.random.default_rng(rows)
     z, da = (_uniform(rng, (rows, size), "float32") for size in (3, n))

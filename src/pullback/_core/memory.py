@@ -28,8 +28,9 @@ def is_host_memory(x: object, /) -> bool:
 
 
 def is_gpu_memory(x: Array, /) -> bool:
-    """Whether the entries of `x` are known to lie in the memory of a GPU: CuPy's and dpnp's arrays, PyTorch's on CUDA.
+    """Whether the entries of `x` are known to lie in the memory of a GPU: CuPy's arrays, and PyTorch's on CUDA.
 
+    dpnp's arrays count as such on every device of SYCL.
     JAX says nothing that `jit` can follow, and DLPack nothing that `torch.compile` can.
     """
     return not is_host_memory(x) if is_plain_memory(x) else getattr(x, "is_cuda", False)

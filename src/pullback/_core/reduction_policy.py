@@ -21,9 +21,9 @@ COLUMN          32768  rows of a single column up to which one wide sum takes le
 SHORT           64     entries of a row up to which NumPy takes longer to start its sum than to add it
 MANY_ROWS       1024   rows above which joining some of them before a bias is added pays
 JOINED          256    entries of joined rows
-DEVICE_ROWS     512    least rows of a block on a GPU, which adds the rows of a product one after the other
-DEVICE_LONG     1024   most rows of such a block, and rows up to which a product stays whole
-DEVICE_WIDTH    32768  entries of one addition on a GPU: as many as keep it busy
+GPU_ROWS        512    least rows of a block on a GPU, which adds the rows of a product one after the other
+GPU_LONG        1024   most rows of such a block, and rows up to which a product stays whole
+GPU_WIDTH       32768  entries of one addition on a GPU: as many as keep it busy
 ==============  =====  ===================================================================================
 """
 
@@ -43,17 +43,17 @@ COLUMN = 32_768
 SHORT = 64
 MANY_ROWS = 1024
 JOINED = 256
-DEVICE_ROWS = 512
-DEVICE_LONG = 1024
-DEVICE_WIDTH = 32_768
+GPU_ROWS = 512
+GPU_LONG = 1024
+GPU_WIDTH = 32_768
 
 
-def choose_on_device(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole", "blocks"], int]:
+def choose_on_gpu(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole", "blocks"], int]:
     """Choose as `choose` does for the memory of a GPU, where blocks are one batched product."""
-    if exact or rows <= DEVICE_LONG:
+    if exact or rows <= GPU_LONG:
         return "whole", rows
     # Large results cost more to sum, and allow fewer blocks.
-    return "blocks", max(DEVICE_ROWS, min(DEVICE_LONG, k * n // DEVICE_LONG))
+    return "blocks", max(GPU_ROWS, min(GPU_LONG, k * n // GPU_LONG))
 
 
 def choose(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole", "parts", "blocks"], int]:

@@ -13,11 +13,11 @@ from pullback._core import tracing
 from pullback._core.memory import add, is_gpu_memory, is_plain_memory
 from pullback._core.reduction_policy import (
     CHAIN,
-    DEVICE_WIDTH,
+    GPU_WIDTH,
     SHORT,
     SUM_ROWS,
     choose,
-    choose_on_device,
+    choose_on_gpu,
     joined_rows,
     stride,
     sums_by_products,
@@ -68,7 +68,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
-    chosen = choose_on_device if is_gpu_memory(x) else choose
+    chosen = choose_on_gpu if is_gpu_memory(x) else choose
     method, rows = chosen(_rows(x), x.shape[-1], y.shape[-1], exact=x.dtype == xp.float64)
     if method == "whole":
         return _transpose(xp, x) @ y
@@ -86,7 +86,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
         y = y if y.ndim == 2 else flatten(xp, y, 0)
         rows = _rows(y)
         if rows > CHAIN and is_gpu_memory(y):
-            return xp.astype(_sum_on_device(xp, y, accumulation_dtype(xp, y)), y.dtype, copy=False)
+            return xp.astype(_sum_on_gpu(xp, y, accumulation_dtype(xp, y)), y.dtype, copy=False)
         # One times a complex infinity is NaN in its other part, so that complex rows are added and not multiplied.
         if sums_by_products(rows, y.shape[-1]) and y.dtype in (xp.float32, xp.float64):
             return _sum_products(xp, rows, y)
@@ -182,10 +182,10 @@ def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:
     return total if split == rows else total + _sum_chains(xp, y[split:, :], wide)
 
 
-def _sum_on_device(xp: Namespace, y: Array, wide: DType, /) -> Array:
+def _sum_on_gpu(xp: Namespace, y: Array, wide: DType, /) -> Array:
     """Sum rows in a wide dtype by one addition of many rows, end to end, that keeps a GPU busy, and a short one."""
     rows, width = y.shape
-    step = max(DEVICE_WIDTH // max(width, 1), 1)
+    step = max(GPU_WIDTH // max(width, 1), 1)
     split = rows - rows % step
     if split <= step:
         return xp.sum(y, axis=0, dtype=wide)
