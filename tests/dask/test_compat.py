@@ -94,6 +94,6 @@ def test_tasks_of_places(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_tasks_that_read(name: str) -> None:
-    """What reads other tasks or arrays is left to Dask."""
+    """Expressions that read other tasks or arrays go through the optimization of Dask."""
     x = OTHERS[name]()
     assert tasks_of_places(x.dask, list(flatten(x.__dask_keys__()))) is None

@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     row_bytes: int
     """The bytes of a row of all arrays of the batch."""
     step_row_bytes: int
-    """The same in a step, where narrow floats are widened, and of what the step says that it makes of a row."""
+    """The bytes of a row in a step: of the batch with its narrow floats widened, and of the outputs of the step."""
     lazy: HighLevelGraph
     """The graphs of shared arrays that are lazy."""
 

@@ -11,7 +11,7 @@ from pullback._core.dtypes import is_complex
 from pullback._core.memory import is_host_memory
 from pullback._core.typing import Namespace
 
-# Up to so many entries a look at them takes NumPy as long as a choice between them.
+# Up to this size, a search for zeros takes NumPy as long as the choice that it avoids.
 _SMALL = 256
 
 

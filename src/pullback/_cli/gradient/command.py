@@ -1,4 +1,4 @@
-"""What `pullback gradient` and `pullback fit` do, from its options to what it says at the end."""
+"""Run `pullback gradient` and `pullback fit`, from the options to the message at the end."""
 
 import errno
 from functools import partial

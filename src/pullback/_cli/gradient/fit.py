@@ -1,4 +1,4 @@
-"""How `pullback fit` carries out a plan: L-BFGS of SciPy, in which each evaluation is one pass over the batch."""
+"""Carry out a plan of `pullback fit` by SciPy's L-BFGS: each evaluation is one pass over the batch."""
 
 import json
 import time

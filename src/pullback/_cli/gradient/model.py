@@ -40,7 +40,7 @@ class LossStep(NamedTuple):
     def __call__(self, z: Array, y: Array, *others: Any) -> LossGradients:  # noqa: ANN401 - arrays, None, a number
         """Take rows of z, targets and perhaps example weights, then weights, bias and what the sum is divided by.
 
-        NaN and infinity are for who reads the result, and no warning.
+        NaN and infinity are results, and no warning.
         """
         *given, w, b, total = others
         with np.errstate(all="ignore"):
@@ -53,7 +53,7 @@ class LossStep(NamedTuple):
                 value = value / total
                 upstream /= total
             gradients = affine_backward(upstream, z, w, wrt=self.wrt)
-        # The sum over all rows is wide whatever the dtype of a row, for whoever compares two of them.
+        # float64 for rows of any dtype, since an optimizer compares two of these sums.
         return LossGradients(np.asarray(value, np.float64), *gradients)
 
     def _check(self, y: Any, a: Array, shares: Any = None, /) -> None:  # noqa: ANN401 - NumPy's

@@ -1,4 +1,4 @@
-"""How `pullback gradient` and `pullback fit` divide a batch into blocks that fit into memory."""
+"""Divide a batch into blocks that fit into memory, for `pullback gradient` and `pullback fit`."""
 
 from bisect import bisect_right
 from functools import partial
@@ -84,7 +84,7 @@ class Point(NamedTuple):
     b: Any
     """Perhaps None, for zero."""
     divisor: Any
-    """What the sum over the examples is divided by."""
+    """Divisor of the sum over the examples: their number or total weight for a mean, 1 for a sum."""
 
 
 class Job(NamedTuple):

@@ -21,14 +21,14 @@ from pullback.dask import compute
 
 
 class Done(NamedTuple):
-    """What is to be said of a run at its end."""
+    """The report of a run."""
 
     names: str
     """The arrays that it wrote."""
     text: str
-    """How it went."""
+    """The loss, if there is one, the rows and the time."""
     notes: tuple[str, ...]
-    """Lines about what is not as it should be; an empty one is none."""
+    """Warnings; an empty one is none."""
 
 
 def compute_gradients(job: Job, signals: Signals, /, *, progress: bool) -> Done:
@@ -68,7 +68,7 @@ class Draft:
 @contextmanager
 def draft_of(job: Job, /) -> Iterator[Draft]:
     """Yield a group that becomes the output when all went well, in place of an earlier one."""
-    # With all chunks stored, whoever reads the output can tell it from half a copy.
+    # With all chunks stored, a reader can tell the output from half a copy.
     every_chunk = zarr.config.set({"array.write_empty_chunks": True})
     with every_chunk:
         with output(job.options.output, job.options.made_by, overwrite=job.options.overwrite) as made:
