@@ -177,7 +177,7 @@ def examples(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    # One by one: the tests kill workers and wait for clusters, which are short of time beside others.
+    # In one process: a test that waits for a cluster for ever ends it, and xdist would wait for that worker in turn.
     run_apart(session)
 
 
