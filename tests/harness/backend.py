@@ -119,7 +119,7 @@ def load(name: str) -> list[Backend]:
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
         msg = f"--backend {name}: there is no backends/{name}.toml; the backends are {known}"
         raise pytest.UsageError(msg)
-    spec = tomllib.loads(path.read_text(encoding="utf-8"))
+    spec = _read(name)
     for variable, value in spec.get("environment", {}).items():
         os.environ.setdefault(variable, value.format(prefix=sys.prefix))
     try:
@@ -132,8 +132,8 @@ def load(name: str) -> list[Backend]:
     except Exception as error:
         msg = f"--backend {name}: {spec['import']} cannot be used here: {error!r}. Install {spec['requires']}"
         raise pytest.UsageError(msg) from error
-    for mode in spec["modes"]:
-        _STARTS.get(mode, _do_nothing)()
+    for mode in _STARTS.keys() & spec["modes"]:
+        _STARTS[mode]()
     modes = {mode: mode in spec.get("brief_modes", []) for mode in [*spec["modes"], *spec.get("brief_modes", [])]}
     rules_mode = spec.get("rules_mode", spec["modes"][0])
     return [
@@ -184,10 +184,6 @@ def _device(devices: Any, wanted: str) -> Any:
             return device
     msg = f"there is no device {wanted!r}; the devices are {devices}"
     raise pytest.UsageError(msg)
-
-
-def _do_nothing() -> None:
-    pass
 
 
 def _fifty_digits() -> None:
