@@ -12,9 +12,13 @@ _FIXTURES = {"backend", "backend_one_device", "backend_one_chunking", "backend_o
 
 
 def pytest_sessionstart() -> None:
-    """Let tests send Ctrl-C: a command that a shell starts in the background ignores it, and so would its children."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let tests send signals that this process was started to ignore, and its children with it.
+
+    A shell starts commands in the background so that they ignore Ctrl-C, and nohup so that they ignore SIGHUP.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
