@@ -7,7 +7,9 @@ from pullback._autodiff.rules.registry import RULES
 from pullback._autodiff.tape import raise_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._autodiff.typing import Array
-from pullback._core.reductions import contract_rows
+from pullback._core.memory import is_host_memory
+from pullback._core.reduction_policy import SHORT
+from pullback._core.reductions import contract_rows, sum_last
 from pullback._core.typing import Namespace
 
 
@@ -20,7 +22,11 @@ def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
         if not usual or x._value.dtype not in ns.full_dtypes:
             return call_rule(ns, rule, (x,), {"axis": axis, "dtype": dtype, "keepdims": keepdims})
         value, i = x._value, x._index
-        out = plain(value, axis=axis, keepdims=keepdims)
+        if axis is not None and value.ndim == 2 and axis in {-1, 1} and _many_short_rows(value):
+            out = sum_last(ns.base, value)
+            out = out if keepdims else out[:, 0]
+        else:
+            out = plain(value, axis=axis, keepdims=keepdims)
         if i < 0:
             return Traced(out, None, -1, ns)
         nodes = x._tape.nodes
@@ -29,6 +35,11 @@ def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
         return Traced(out, x._tape, len(nodes) - 1, ns)
 
     return function
+
+
+def _many_short_rows(x: Array, /) -> bool:
+    """Whether a product with ones sums the rows of a matrix: NumPy's own sum starts a loop for each."""
+    return is_host_memory(x) and x.shape[0] >= SHORT and 1 < x.shape[1] <= SHORT
 
 
 def _spread(_: Namespace, g: Array, right: int | None, /) -> Array:

@@ -7,7 +7,7 @@ differentiated as if 0 were negative. No `where` on random signs: NumPy takes te
 import math
 import sys
 
-from pullback._core.memory import add, divide, is_plain_memory, multiply, subtract
+from pullback._core.memory import add, divide, is_host_memory, is_plain_memory, multiply, subtract
 from pullback._core.reductions import sum_last
 from pullback._core.typing import Array, ArrayT, Namespace
 
@@ -119,7 +119,8 @@ def clipped(xp: Namespace, x: Array, low: float | None, high: float | None = Non
     return x if high is None else xp.minimum(x, high)
 
 
-# NumPy starts a loop for each row of a maximum over the last axis. Over a short one, it is faster column by column.
+# NumPy starts a loop for each row of a maximum over the last axis. Over a short one, it is faster column by column;
+# else to search for the place of the maximum, for which it has a loop that is twice as fast.
 _FEW_COLUMNS = range(1, 17)
 _MANY_ROWS = 100
 
@@ -127,7 +128,9 @@ _MANY_ROWS = 100
 def largest(xp: Namespace, x: Array, /) -> Array:
     """Return the maximum over the last axis, which is kept."""
     n = x.shape[-1]
-    if hasattr(x, "__array_interface__") and n in _FEW_COLUMNS and x.shape[0] >= _MANY_ROWS:
+    if is_host_memory(x) and math.prod(x.shape) >= _MANY_ROWS * n > 0:
+        if n not in _FEW_COLUMNS:
+            return xp.take_along_axis(x, xp.argmax(x, axis=-1, keepdims=True), axis=-1)
         column = x[..., :1]
         for j in range(1, n):
             column = xp.maximum(column, x[..., j : j + 1])

@@ -150,6 +150,44 @@ def test_extremum_of_infinite_cotangents(backend_one_chunking: Backend, upstream
     np.testing.assert_array_equal(b.numpy(b.call(pulled, x, g)), [[0, first], [second, 0]])
 
 
+@pytest.mark.parametrize("columns", [3, 40])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_maximum_of_many_rows(backend_one_chunking: Backend, columns: int, *, keepdims: bool) -> None:
+    """The maximum of each of many rows, and its derivative: shared among ties, and among NaN."""
+    b = backend_one_chunking
+    rows = np.random.default_rng(columns).standard_normal((150, columns))
+    rows[3, :2], rows[5, [0, -1]], rows[7], rows[9, 1], rows[11, 1] = 9.0, NAN, 2.0, INF, -INF
+    x, weights = b.asarray(rows), np.arange(1.0, 151.0)[:, None]
+    # XLA's maximum passes NaN over in some rows.
+    top = b.numpy(b.xp.max(x, axis=1, keepdims=True))
+    hit = (rows == top) | np.isnan(rows)
+
+    def pulled(x: Any, g: Any) -> Any:
+        out, pull = vjp(lambda x: array_namespace(x).max(x, axis=-1, keepdims=keepdims), x)
+        return out, pull(g)[0]
+
+    g = weights if keepdims else weights[:, 0]
+    out, found = b.call(pulled, x, b.asarray(g))
+    np.testing.assert_array_equal(b.numpy(out), top if keepdims else top[:, 0])
+    np.testing.assert_allclose(b.numpy(found), weights * hit / np.sum(hit, axis=1, keepdims=True), rtol=1e-15)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 100])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_sum_of_many_rows(backend_one_chunking: Backend, columns: int, *, keepdims: bool) -> None:
+    """The sum of each of many rows is that of the library up to rounding, and no view of its argument."""
+    b = backend_one_chunking
+    rows = np.random.default_rng(columns).standard_normal((150, columns))
+    x = b.asarray(rows)
+    out, pull = vjp(lambda x: array_namespace(x).sum(x, axis=1, keepdims=keepdims), x)
+    right = np.sum(rows, axis=1, keepdims=keepdims)
+    np.testing.assert_allclose(b.numpy(out), right, rtol=0, atol=1e-14 * columns)
+    assert not np.shares_memory(b.numpy(out), b.numpy(x))
+    weights = np.reshape(np.arange(150.0), right.shape)
+    expected = np.broadcast_to(weights.reshape(150, 1), rows.shape)
+    np.testing.assert_array_equal(b.numpy(pull(b.asarray(weights))[0]), expected)
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_infinite_derivatives(backend_one_chunking: Backend) -> None:
     """An infinite derivative is infinite where it counts."""

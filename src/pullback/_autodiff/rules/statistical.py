@@ -7,7 +7,8 @@ from pullback._autodiff.rules.registry import rule
 from pullback._autodiff.rules.strong import conj
 from pullback._autodiff.shapes import Like, keep_dims, like, normalized_axes
 from pullback._autodiff.typing import Array
-from pullback._core.memory import is_host_memory
+from pullback._core.memory import is_host_memory, multiply
+from pullback._core.stable import largest
 from pullback._core.typing import DType, Namespace
 
 
@@ -63,7 +64,11 @@ def _std(xp: Namespace, g: Array, x: Array, out: Array, axis: Any, correction: f
 
 @rule
 def max_(xp: Namespace, x: Array, /, *, axis: Any = None, keepdims: bool = False) -> Any:
-    out = xp.max(x, axis=axis, keepdims=keepdims)
+    if axis in (-1, x.ndim - 1) and x.ndim > 1 and is_host_memory(x):
+        out = largest(xp, x)
+        out = out if keepdims else out[..., 0]
+    else:
+        out = xp.max(x, axis=axis, keepdims=keepdims)
     return out, (_extremum, x, out, axis, keepdims)
 
 
@@ -75,13 +80,16 @@ def min_(xp: Namespace, x: Array, /, *, axis: Any = None, keepdims: bool = False
 
 def _extremum(xp: Namespace, g: Array, x: Array, out: Array, axis: Any, keepdims: bool, /) -> Array:
     """Share a cotangent equally among ties; where the extremum is NaN, among the entries that are."""
-    chosen = (x == keep_dims(xp, out, x.ndim, axis, keepdims)) | xp.isnan(x)
+    in_memory = is_host_memory(out)
+    chosen = x == keep_dims(xp, out, x.ndim, axis, keepdims)
     g = keep_dims(xp, g, x.ndim, axis, keepdims)
+    if not in_memory or bool(xp.any(xp.isnan(out))):
+        chosen = chosen | xp.isnan(x)
     # Where it can be seen for free that no entries are tied, none of the cotangents is shared.
-    if not (is_host_memory(chosen) and int(xp.count_nonzero(chosen)) == out.size):
+    if not (in_memory and int(xp.count_nonzero(chosen)) == out.size):
         g = g / sum_axes(xp, xp.astype(chosen, g.dtype), normalized_axes(x.ndim, axis))
     if is_host_memory(g) and bool(xp.all(xp.isfinite(g))):
-        return g * xp.astype(chosen, g.dtype)
+        return multiply(xp.astype(chosen, g.dtype), g)
     return xp.where(chosen, g, 0)
 
 
