@@ -16,6 +16,10 @@ from pullback._core.typing import Namespace
 def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
     """Return `sum`, fast over all axes or over one."""
     plain, rule = ns.base.sum, RULES["sum"]
+    if ns.host and ns.depth == 1:
+        # Functions of NumPy take 1.2 μs more than its methods.
+        def plain(x: Array, /, *, axis: Any, keepdims: bool) -> Array:
+            return x.sum(axis=axis, keepdims=keepdims)
 
     def function(x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
         usual = type(x) is Traced and x._namespace is ns and dtype is None and (axis is None or type(axis) is int)
@@ -51,14 +55,14 @@ def _spread(_: Namespace, g: Array, right: int | None, /) -> Array:
 
 def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
     """Return `matmul`, fast for real matrices of one dtype."""
-    rule, real = RULES["matmul"], ns.real_dtypes
+    rule, real = RULES["matmul"], set() if ns.lazy else ns.real_dtypes
 
     def function(x1: Any, x2: Any, /) -> Any:
         if type(x1) is not Traced or type(x2) is not Traced or x1._namespace is not ns or x2._namespace is not ns:
             return call_rule(ns, rule, (x1, x2), {})
         x, y, i, j = x1._value, x2._value, x1._index, x2._index
         dtype = x.dtype
-        if x.ndim != 2 or y.ndim != 2 or dtype != y.dtype or dtype not in real or ns.lazy:
+        if x.ndim != 2 or y.ndim != 2 or dtype != y.dtype or dtype not in real:
             return call_rule(ns, rule, (x1, x2), {})
         out = x @ y
         shape = out.shape
@@ -69,13 +73,13 @@ def make_matmul(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]
         tape = x1._tape if i >= 0 else x2._tape
         if j >= 0 and x2._tape is not tape:
             raise_two_tapes()
-        edges = []
-        if i >= 0:
-            edges.append((i, _left, (y, shape)))
-        if j >= 0:
-            edges.append((j, _right, (x, shape)))
         nodes = tape.nodes
-        nodes.append(edges)
+        if j < 0:
+            nodes.append(((i, _left, (y, shape)),))
+        elif i < 0:
+            nodes.append(((j, _right, (x, shape)),))
+        else:
+            nodes.append(((i, _left, (y, shape)), (j, _right, (x, shape))))
         return Traced(out, tape, len(nodes) - 1, ns)
 
     return function

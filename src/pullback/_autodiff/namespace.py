@@ -32,6 +32,7 @@ from pullback._autodiff.typing import Array
 from pullback._autodiff.views import changed, changes, is_basic, link
 from pullback._core.arguments import check_entries
 from pullback._core.dtypes import is_dtype
+from pullback._core.memory import is_host_memory
 from pullback._core.typing import Namespace
 
 CONSTANTS = ("e", "inf", "nan", "newaxis", "pi", "__array_api_version__")
@@ -65,7 +66,8 @@ class TracedNamespace:
         self.base, self.raw, self.depth = base, raw, depth
         # A name of its own: with the library's, helpers would take it for the library's namespace.
         self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
-        self.lazy = hasattr(raw.empty((0,)), "chunks")
+        example = raw.empty((0,))
+        self.lazy, self.host = hasattr(example, "chunks"), is_host_memory(example)
         self.writable, self.views = changes(raw)
         self.transpose_function = general_function(self, "T", RULES["T"])
         self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
@@ -321,9 +323,19 @@ def library(x: Array, /) -> Namespace:
     return found
 
 
+# By the type of plain arrays: what `library` and `namespace_of_level` return.
+_level_of_type: dict[tuple[type, int], TracedNamespace] = {}
+
+
 def namespace_for(x: Array, depth: int, /) -> TracedNamespace:
     """Return the traced namespace of the library of a plain or traced array at a level."""
-    return namespace_of_level(x._namespace.raw if type(x) is Traced else library(x), depth)
+    found = _level_of_type.get((type(x), depth))
+    if found is not None:
+        return found
+    if type(x) is Traced:
+        return namespace_of_level(x._namespace.raw, depth)
+    found = _level_of_type[type(x), depth] = namespace_of_level(library(x), depth)
+    return found
 
 
 def space_of(arrays: Any, /) -> Namespace:

@@ -24,17 +24,22 @@ class Recorded:
         with tape:
             # The arrays among the arguments, as the level below has them.
             self.inputs: list[Any] = []
-            open_array = partial(self._open, tape)
             # Arrays, as most arguments are, without containers around them.
             self.flat = libraries.keys() >= set(map(type, primals))
-            arguments = [open_array(x) if self.flat else trees.rebuild(x, open_array) for x in primals]
+            if self.flat:
+                arguments = [self._open(tape, x) for x in primals]
+            else:
+                arguments = [trees.rebuild(x, partial(self._open, tape)) for x in primals]
             result = function(*arguments)
             if has_aux:
                 result, aux = _pair(name, result)
                 self.aux = trees.rebuild(aux, partial(_plain, tape))
             # The node and the dtype of each output; -1 for a constant, and no dtype for a Python number.
             self.outputs: list[tuple[int, Any]] = []
-            self.out = trees.rebuild(result, partial(self._close, tape))
+            if type(result) is Traced:
+                self.out = self._close(tape, result)
+            else:
+                self.out = trees.rebuild(result, partial(self._close, tape))
             if tape.floats:
                 self._check_floats(tape)
             self.nodes = tape.nodes
@@ -69,7 +74,7 @@ class Recorded:
         if type(x) is Traced and x._namespace.depth >= tape.depth:
             raise_two_tapes()
         ns = namespace_for(x, tape.depth)
-        if not ns.is_floating(x.dtype):
+        if x.dtype not in ns.floating and not ns.is_floating(x.dtype):
             msg = (
                 f"{self.name}: an argument to differentiate must have a floating dtype; got {x.dtype}. Cast it first, "
                 "for example with xp.astype(x, xp.float64), or name the arguments to differentiate in argnums"
@@ -117,10 +122,14 @@ class Recorded:
         if last:
             self.nodes = []
         taken = set(map(id, cotangents))
-        return [
-            _owned(xp if space is None else space(value), g, value, taken)
-            for value, g in zip(self.inputs, places, strict=False)
-        ]
+        found = []
+        for value, g in zip(self.inputs, places, strict=False):
+            if g is None or id(g) in taken or g.shape != value.shape or g.dtype != value.dtype:
+                found.append(_owned(xp if space is None else space(value), g, value, taken))
+            else:
+                found.append(g)
+                taken.add(id(g))
+        return found
 
     def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
         """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""

@@ -12,9 +12,10 @@ from array_api_compat import device
 
 from pullback._autodiff.callers import calling_function
 from pullback._autodiff.rules import arithmetic
-from pullback._autodiff.rules.arithmetic import Arithmetic
-from pullback._autodiff.shapes import cast, fit, fit_small, full, like
+from pullback._autodiff.rules.arithmetic import Arithmetic, identity
+from pullback._autodiff.shapes import Like, cast, fit, fit_small, full, like
 from pullback._autodiff.tape import LostGradientError, raise_two_tapes
+from pullback._core.reductions import sum_rows
 from pullback._core.typing import Namespace
 
 SCALARS = frozenset({bool, int, float, complex})
@@ -228,6 +229,7 @@ def _operators(rule: Arithmetic, name: str, /) -> tuple[Operator, Operator, Oper
 def _recorder(rule: Arithmetic, /) -> Operator:
     """Return what carries out and records an operator on two arrays of one level."""
     op, pull_x, saves_x, pull_y, saves_y = rule.op, rule.pull_x, rule.saves_x, rule.pull_y, rule.saves_y
+    pull_same = rule.pull_same
 
     def record(self: Traced, other: Traced, /) -> Traced:
         ns = self._namespace
@@ -238,26 +240,35 @@ def _recorder(rule: Arithmetic, /) -> Operator:
         tape = self._tape if i >= 0 else other._tape
         if j >= 0 and other._tape is not tape:
             raise_two_tapes()
-        dtype, shape = x.dtype, out.shape
-        plain = dtype == y.dtype and dtype in ns.real_dtypes
-        edges = []
-        if i >= 0:
-            saved = saves_x(x, y, out)
-            if plain and x.shape == shape:
-                edges.append((i, pull_x, saved))
-            else:
-                edges.append((i, *adapted(ns, pull_x, saved, like(out), like(x))))
-        if j >= 0:
-            saved = saves_y(x, y, out)
-            if plain and y.shape == shape:
-                edges.append((j, pull_y, saved))
-            else:
-                edges.append((j, *adapted(ns, pull_y, saved, like(out), like(y))))
         nodes = tape.nodes
-        nodes.append(edges)
+        dtype = x.dtype
+        plain = dtype == y.dtype and dtype in ns.real_dtypes
+        if not plain or x.shape != y.shape:
+            edges = [] if i < 0 else [_edge(ns, i, x, pull_x, saves_x(x, y, out), out, plain)]
+            if j >= 0:
+                edges.append(_edge(ns, j, y, pull_y, saves_y(x, y, out), out, plain))
+            nodes.append(edges)
+        elif j < 0:
+            nodes.append(((i, pull_x, saves_x(x, y, out)),))
+        elif i < 0:
+            nodes.append(((j, pull_y, saves_y(x, y, out)),))
+        elif self is other and pull_same is not None:
+            nodes.append(((i, pull_same, saves_x(x, y, out)),))
+        else:
+            nodes.append(((i, pull_x, saves_x(x, y, out)), (j, pull_y, saves_y(x, y, out))))
         return Traced(out, tape, len(nodes) - 1, ns)
 
     return record
+
+
+def _edge(ns: Any, i: int, x: Any, pull: Callable[..., Any], saved: Any, out: Any, plain: bool, /) -> Any:  # noqa: FBT001
+    """Return the edge to an operand that may have been broadcast or, unless `plain`, promoted."""
+    shape = out.shape
+    if plain and x.shape == shape:
+        return i, pull, saved
+    if plain and pull is identity and x.shape == shape[-1:] and not ns.lazy and None not in shape:
+        return i, _to_row, (shape,)
+    return i, *adapted(ns, pull, saved, like(out), like(x))
 
 
 def _forward(rule: Arithmetic, record: Operator, /) -> Operator:
@@ -310,6 +321,14 @@ def _with_scalar(self: Traced, out: Any, pull: Callable[..., Any], saved: tuple[
     else:
         nodes.append(((i, *adapted(ns, pull, saved, like(out), like(value))),))
     return Traced(out, tape, len(nodes) - 1, ns)
+
+
+def _to_row(xp: Namespace, g: Any, shape: Any, /) -> Any:
+    """Pull back to a vector that was added to each row of an array of some shape."""
+    if g.shape != shape:
+        out, row = Like(shape, g.dtype, None), Like(shape[-1:], g.dtype, None)
+        return _adapted(xp, g, identity, out, row)
+    return sum_rows(xp, g)
 
 
 def adapted(
@@ -381,7 +400,7 @@ def _by_function(name: str, /) -> tuple[Operator, Operator, Operator]:
     def forward(self: Traced, other: Any, /) -> Any:
         ns = self._namespace
         if type(other) is Traced:
-            if other._namespace.depth > ns.depth:
+            if other._namespace is not ns and other._namespace.depth > ns.depth:
                 ns = other._namespace
         elif type(other) not in SCALARS and (other := _operand(ns, other)) is NotImplemented:
             return NotImplemented

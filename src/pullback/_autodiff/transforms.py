@@ -1,5 +1,6 @@
 """Public transforms: gradients of functions of arrays, and products with their Jacobians and Hessians."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -72,10 +73,10 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     >>> grad(loss)(np.zeros(2), z, y)
     array([-3., -4.])
     """
-    check_argnums("grad", argnums)
+    positions = chooser("grad", argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind("grad", function, argnums, args, kwargs)
+        of_chosen, chosen = bind(function, positions(len(args)), args, kwargs)
         recorded = Recorded("grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("grad", recorded, chosen, argnums)
         return (found, recorded.aux) if has_aux else found
@@ -118,10 +119,10 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
-    check_argnums("value_and_grad", argnums)
+    positions = chooser("value_and_grad", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind("value_and_grad", function, argnums, args, kwargs)
+        of_chosen, chosen = bind(function, positions(len(args)), args, kwargs)
         recorded = Recorded("value_and_grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("value_and_grad", recorded, chosen, argnums)
         return ((recorded.out, recorded.aux) if has_aux else recorded.out), found
@@ -410,12 +411,13 @@ def constant(x: Any, /) -> Any:
     return trees.rebuild(x, lift)
 
 
-def check_argnums(name: str, argnums: Any, /) -> None:
-    """Check that argnums are no array, which belongs to the function that is returned."""
-    if hasattr(argnums, "shape"):
+def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[int, ...]]:
+    """Return what gives the positions of the arguments to differentiate, by the number of arguments."""
+    if hasattr(argnums, "shape"):  # an array belongs to the function that is returned
         got = type(argnums).__name__
         msg = f"{name}: argnums must be an integer or a tuple of them; got {got}. Pass arrays as {name}(function)(x)"
         raise TypeError(msg)
+    return functools.cache(functools.partial(_chosen, name, argnums))
 
 
 def _check_tuples(name: str, /, **given: Any) -> None:
@@ -429,10 +431,10 @@ def _check_tuples(name: str, /, **given: Any) -> None:
             raise TypeError(msg)
 
 
-def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...]:
-    """Return the positions of the arguments to differentiate."""
+def _chosen(name: str, argnums: Any, count: int, /) -> tuple[int, ...]:
+    """Return the positions of the arguments to differentiate, among some number of them."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
-    count, positions = len(args), []
+    positions = []
     for n in numbers:
         if type(n) is not int or not -count <= n < count:
             msg = f"{name}: argnums must be positions of the {count} positional arguments; got {argnums!r}"
@@ -445,29 +447,30 @@ def _chosen(name: str, argnums: Any, args: tuple[Any, ...], /) -> tuple[int, ...
 
 
 def bind(
-    name: str, function: Function, argnums: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /
+    function: Function, positions: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any], /
 ) -> tuple[Function, tuple[Any, ...]]:
-    """Return a function of the arguments in `argnums` alone, and these; arrays among the others are constants."""
-    numbers = _chosen(name, argnums, args)
-    if not kwargs and numbers == tuple(range(len(args))):
+    """Return a function of the arguments at some positions alone, and these; arrays among the others are constants."""
+    if not kwargs and positions == tuple(range(len(args))):
         return function, args
 
     def of_chosen(*chosen: Any) -> Any:
-        every = [x if i in numbers else constant(x) for i, x in enumerate(args)]
-        for n, x in zip(numbers, chosen, strict=True):
+        every = [x if i in positions else constant(x) for i, x in enumerate(args)]
+        for n, x in zip(positions, chosen, strict=True):
             every[n] = x
         return function(*every, **{key: constant(x) for key, x in kwargs.items()})
 
-    return of_chosen, tuple(args[n] for n in numbers)
+    return of_chosen, tuple(args[n] for n in positions)
 
 
 def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: Any, /) -> Any:
     """Pull 1 back from a real scalar, and return the gradient in the structure of the arguments."""
     out, level = recorded.out, recorded.namespace
-    if type(out) is float:
-        one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype)
-    elif is_array(out) and out.ndim == 0 and out.dtype in level.real_dtypes:
+    # Python numbers have no dtype, and containers no axes.
+    _, dtype = recorded.outputs[0] if recorded.outputs else (-1, None)
+    if dtype in level.real_dtypes and getattr(out, "ndim", None) == 0:
         one = out**0 if level.depth == 1 else space_of([out]).ones_like(out)
+    elif type(out) is float:
+        one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype)
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
         fields = " or ".join(getattr(out, "_fields", ()))

@@ -10,7 +10,7 @@ import math
 from array_api_compat import device
 
 from pullback._core import tracing
-from pullback._core.memory import add, is_gpu_memory, is_plain_memory
+from pullback._core.memory import add, is_gpu_memory, is_host_memory, is_plain_memory
 from pullback._core.reduction_policy import (
     CHAIN,
     GPU_WIDTH,
@@ -79,6 +79,9 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if type(y) in tracing.sums:
         return tracing.sums[type(y)]("sum_rows", xp, y)
+    if is_host_memory(y) and y.ndim == 2 and y.shape[0] < SUM_ROWS and y.dtype in (xp.float64, xp.float32):
+        # The usual batch of a small model: what is asked below takes as long as the product.
+        return _ones(xp, y, y.shape[0]) @ y
     # Blocks need a size, and ones are no operand of a product where arrays store what is not 0.
     if not is_plain_memory(y) and (hasattr(y, "chunks") or hasattr(y, "nnz") or None in y.shape):
         total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
@@ -157,16 +160,29 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
 
 def _sum_products(xp: Namespace, rows: int, y: Array, /) -> Array:
     """Sum rows by a product with ones: many rows in chains, few enough for a sum in their own dtype."""
-    # Ones: the power 0 of anything, be it NaN. `ones_like` takes NumPy as long as the product.
     if rows < SUM_ROWS:
-        return (y[:, 0] ** 0) @ y
-    ones = y[:CHAIN, 0] ** 0
+        return _ones(xp, y, rows) @ y
+    ones = _ones(xp, y, CHAIN)
     count, rest = divmod(rows, CHAIN)
     chains = xp.reshape(y[: rows - rest, :], (count, CHAIN, y.shape[-1]))
     total: Array = ones[:count] @ (ones @ chains)
     if rest:
         total = add(total, ones[:rest] @ y[rows - rest :, :])
     return total
+
+
+# By dtype. They are read, never handed out.
+_ones_in_host_memory: dict[DType, Array] = {}
+
+
+def _ones(xp: Namespace, y: Array, rows: int, /) -> Array:
+    """Return ones to sum rows with; those in host memory are made once, since that takes as long as the product."""
+    if not is_host_memory(y):
+        return y[:rows, 0] ** 0  # the power 0 of anything, be it NaN
+    ones = _ones_in_host_memory.get(y.dtype)
+    if ones is None:
+        ones = _ones_in_host_memory[y.dtype] = xp.ones((SUM_ROWS,), dtype=y.dtype)
+    return ones[:rows]
 
 
 def _sum_chains(xp: Namespace, y: Array, wide: DType, /) -> Array:

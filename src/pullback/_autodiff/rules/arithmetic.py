@@ -21,6 +21,8 @@ class Arithmetic(NamedTuple):
     saves_y: Saves
     scalar_x: Callable[..., Any]  # as pull_x, where y is a Python number
     scalar_y: Callable[..., Any]  # as pull_y, where x is a Python number
+    # Pulls back to a single array that is both operands, with what `pull_x` saves.
+    pull_same: Callable[..., Any] | None = None
 
 
 def identity(_: Namespace, g: Array, /) -> Array:
@@ -36,6 +38,12 @@ def negate(_: Namespace, g: Array, /) -> Array:
 def times(_: Namespace, g: Array, y: Array, /) -> Array:
     """Pull back through a product."""
     return g * y
+
+
+def times_twice(_: Namespace, g: Array, y: Array, /) -> Array:
+    """Pull back through a square."""
+    half = g * y
+    return half + half
 
 
 def over(xp: Namespace, g: Array, y: Array, /) -> Array:
@@ -76,6 +84,6 @@ def _y_out(x: Any, y: Any, out: Any, /) -> tuple[Any, ...]:
 OPERATORS = {
     "add": Arithmetic(operator.add, identity, _nothing, identity, _nothing, identity, identity),
     "sub": Arithmetic(operator.sub, identity, _nothing, negate, _nothing, identity, negate),
-    "mul": Arithmetic(operator.mul, times, _y, times, _x, times, times),
+    "mul": Arithmetic(operator.mul, times, _y, times, _x, times, times, times_twice),
     "truediv": Arithmetic(operator.truediv, over, _y, denominator, _y_out, over_number, denominator),
 }
