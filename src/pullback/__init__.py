@@ -41,6 +41,7 @@ from pullback._ops.affine import (
     affine_forward,
     affine_jvp,
 )
+from pullback._ops.affine_loss import LossGradients, loss_and_gradients
 from pullback._ops.forms import (
     FrobeniusInnerGradients,
     QuadraticFormGradients,
@@ -124,6 +125,7 @@ __all__ = [
     "JacobianOperator",
     "KroneckerFactors",
     "Loss",
+    "LossGradients",
     "MatmulDoubleGradients",
     "MatmulGradients",
     "PairReport",
@@ -172,6 +174,7 @@ __all__ = [
     "log_softmax_forward",
     "logistic",
     "logistic_hessian_product",
+    "loss_and_gradients",
     "matmul_backward",
     "matmul_double_backward",
     "matmul_forward",

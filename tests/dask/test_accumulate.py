@@ -4,6 +4,7 @@ import gc
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 from unittest import mock
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback import AffineGradients, affine_backward, matmul_backward, softmax_cross_entropy
+from pullback import AffineGradients, affine_backward, loss_and_gradients, matmul_backward, softmax_cross_entropy
 from pullback.dask import _plan
 from tests.harness.batches import Case, Reader, accumulate, check, compute, draw, gradients
 from tests.harness.pair_laws import EPS, C
@@ -236,10 +237,13 @@ def test_steps() -> None:
     rng = np.random.default_rng(5)
     y = rng.integers(2, size=30)
     z, labels = da.from_array(case.z, chunks=7), da.from_array(y, chunks=10)
-    got = compute(*accumulate(softmax_step, z, labels, shared=(case.w,), rows=(1,)))
-    for x, right in zip(got, softmax_step(case.z, y, case.w), strict=True):
-        # Each of 30 terms is at most 10 in these draws.
-        np.testing.assert_allclose(x, right, rtol=0, atol=C * math.sqrt(30) * EPS["float64"] * 10)
+    in_one_call = partial(loss_and_gradients, loss=softmax_cross_entropy, reduction="sum", wrt=("z", "w", "b"))
+    b = np.zeros(case.w.shape[1])
+    for step, shared in ((softmax_step, (case.w,)), (in_one_call, (case.w, b))):
+        got = compute(*accumulate(step, z, labels, shared=shared, rows=(1,)))
+        for x, right in zip(got, softmax_step(case.z, y, case.w), strict=True):
+            # Each of 30 terms is at most 10 in these draws.
+            np.testing.assert_allclose(x, right, rtol=0, atol=C * math.sqrt(30) * EPS["float64"] * 10)
     product = accumulate(matmul_backward, da.from_array(case.da, chunks=7), z, shared=(case.w,), rows=("dx1",))
     check((*compute(*product), None), case)
     mean, size = compute(product.dx2 / 30, abs(product.dx2).sum())

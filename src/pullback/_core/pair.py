@@ -38,6 +38,9 @@ class Pair:
         a cotangent for each gradient; None stands for zero.
     hessian_product : callable or None
         For a loss: ``hessian_product(v, *needed, **options)`` returns the derivative of `da` along v.
+    check : callable or None
+        For a loss: ``check(*inputs, **options)``, with all options, checks them and returns what computes the loss for
+        some rows at a time.
     real : bool
         Whether the pair takes no complex arrays.
     """
@@ -50,6 +53,7 @@ class Pair:
     jvp: Callable[..., Any] | None = None
     double_backward: Callable[..., Any] | None = None
     hessian_product: Callable[..., Any] | None = None
+    check: Callable[..., Any] | None = None
     real: bool = False
 
     @property

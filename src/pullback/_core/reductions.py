@@ -16,6 +16,7 @@ from pullback._core.reduction_policy import (
     GPU_WIDTH,
     SHORT,
     SUM_ROWS,
+    VECTOR,
     choose,
     choose_on_gpu,
     joined_rows,
@@ -24,8 +25,11 @@ from pullback._core.reduction_policy import (
 )
 from pullback._core.typing import Array, DType, Namespace
 
-# Numbers of rows that `choose` contracts by one product.
+# Numbers of rows that `choose` contracts by one product, and those with a vector in float64.
 _WHOLE = range(2 * CHAIN + 1)
+_WHOLE_VECTOR = range(VECTOR + 1)
+# Numbers of rows that are summed by one product with ones.
+_FEW_ROWS = range(SUM_ROWS)
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -58,12 +62,19 @@ def add_to_rows(xp: Namespace, a: Array, b: Array, /) -> Array:
 
 
 def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Array:
-    """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast."""
-    if type(x) in tracing.sums and kept == 0:
-        return tracing.sums[type(x)]("contract_rows", xp, x, y)
-    if x.ndim == 2 and kept == 0 and x.shape[0] in _WHOLE:
+    """Return ``Σ_r x_rk y_rn`` over every axis but the last and the first `kept` ones, which broadcast.
+
+    With a matrix `x`, `y` may be a vector, of one entry for each row.
+    """
+    is_traced, is_vector = type(x) in tracing.sums, y.ndim == 1 and x.ndim == 2
+    whole = _WHOLE_VECTOR if is_vector and x.dtype == xp.float64 else _WHOLE
+    if x.ndim == 2 and kept == 0 and x.shape[0] in whole and not is_traced:
         # The usual batch of a small model: what is asked below takes as long as the product.
         return x.T @ y
+    if is_vector:
+        return contract_rows(xp, x, y[:, None])[:, 0]
+    if is_traced and kept == 0:
+        return tracing.sums[type(x)]("contract_rows", xp, x, y)
     if x.ndim != kept + 2:
         if not (can_reshape_rows(x) and can_reshape_rows(y)):
             return _contract_chunks(xp, x, y, kept)
@@ -95,6 +106,13 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
             return _sum_products(xp, rows, y)
         total = _sum_chains(xp, y, accumulation_dtype(xp, y))
     return xp.astype(total, y.dtype, copy=False)
+
+
+def sum_vector(xp: Namespace, y: Array, /) -> Array:
+    """Return the sum of a vector, as `sum_rows` sums a column."""
+    if is_plain_memory(y) and y.shape[0] in _FEW_ROWS and y.dtype in (xp.float32, xp.float64):
+        return (y**0) @ y
+    return sum_rows(xp, y[:, None])[0]
 
 
 def sum_last(xp: Namespace, x: Array, /) -> Array:

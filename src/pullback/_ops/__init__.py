@@ -2,7 +2,7 @@
 
 from pullback._ops import affine, forms, matmul
 from pullback._ops.activations import gated, rectifiers, sigmoids, softmax
-from pullback._ops.losses import cross_entropy, huber, logistic, poisson, quantile, squared_error, tweedie
+from pullback._ops.losses import LOSSES
 
 PAIRS = (
     affine.AFFINE,
@@ -10,15 +10,7 @@ PAIRS = (
     forms.FROBENIUS_INNER,
     forms.TRACE_OF_PRODUCT,
     forms.QUADRATIC_FORM,
-    squared_error.SQUARED_ERROR,
-    huber.HUBER,
-    quantile.ABSOLUTE_ERROR,
-    quantile.QUANTILE,
-    logistic.LOGISTIC,
-    poisson.POISSON,
-    tweedie.GAMMA,
-    tweedie.TWEEDIE,
-    cross_entropy.SOFTMAX_CROSS_ENTROPY,
+    *LOSSES,
     rectifiers.RELU,
     rectifiers.LEAKY_RELU,
     rectifiers.SOFTPLUS,

@@ -9,6 +9,7 @@ from pullback._core.arguments import (
     check_factors,
     check_upstream,
     check_wrt,
+    identity,
     shapes,
     validate_arrays,
     validate_optional_arrays,
@@ -17,8 +18,8 @@ from pullback._core.dtypes import real_like
 from pullback._core.memory import add
 from pullback._core.operators import ARRAYS, Operator, is_operator
 from pullback._core.pair import Pair
-from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows
-from pullback._core.typing import Array, ArrayT, Matrix
+from pullback._core.reductions import add_to_rows, contract_rows, product, sum_rows, sum_vector
+from pullback._core.typing import Array, ArrayT, Elementwise, Matrix, Namespace
 
 _INPUTS = ("z", "w", "b")
 _NO_TANGENT = "affine_jvp: at least one tangent must be given; got none. Pass z_tangent, w_tangent or b_tangent"
@@ -127,10 +128,7 @@ def affine_forward(z: ArrayT, w: ArrayT, b: ArrayT | None = None, /) -> ArrayT:
     if w.ndim != 2 or z.shape[-1:] != w.shape[:1] or (b is not None and b.shape != w.shape[1:]):
         check_factors("affine_forward", z, w, vector=True)
         check_bias("affine_forward", "b", b, w)
-    a = product(xp, z, w)
-    if b is not None:
-        a = add_to_rows(xp, a, b) if w.ndim == 2 else add(a, b)
-    return cast_output(a)
+    return cast_output(checked_forward(xp, z, w, b))
 
 
 def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str] = _INPUTS) -> AffineGradients[ArrayT]:
@@ -211,19 +209,14 @@ def affine_backward(da: ArrayT, z: ArrayT, w: ArrayT, /, *, wrt: Collection[str]
         check_upstream("affine_backward", da, z, w)
     z_dtype, w_dtype = z.dtype, w.dtype
     da, z, w = ready
-    is_vector = w.ndim == 1
-    if is_vector:
-        da, w = da[..., None], w[:, None]
-    dz = dw = db = None
-    if "z" in wrt:
-        dz = cast_output(product(xp, da, conj(w).T), z_dtype)
-    if "w" in wrt:
-        dw = cast_output(contract_rows(xp, conj(z), da), w_dtype)
-        dw = dw[:, 0] if is_vector else dw
-    if "b" in wrt:
-        db = cast_output(sum_rows(xp, da), w_dtype)
-        db = db[0] if is_vector else db
-    return AffineGradients(dz, dw, db)
+    dz, dw, db = found = checked_backward(xp, conj, da, z, w, wrt)
+    if cast_output is identity:
+        return found
+    return AffineGradients(
+        dz if dz is None else cast_output(dz, z_dtype),
+        dw if dw is None else cast_output(dw, w_dtype),
+        db if db is None else cast_output(db, w_dtype),
+    )
 
 
 def affine_jvp(
@@ -404,6 +397,36 @@ def affine_double_backward(  # noqa: PLR0913, PLR0917 - the cotangents and the i
     if ddz is not None:
         dw = affine_backward(da, ddz, w, wrt=("w",)).dw
     return AffineDoubleGradients(dda, dz, dw)
+
+
+def checked_forward(xp: Namespace, z: Array, w: Array, b: Array | None, /) -> Array:
+    """Return ``z w + b`` of checked arrays."""
+    a = product(xp, z, w)
+    if b is None:
+        return a
+    return add_to_rows(xp, a, b) if w.ndim == 2 else add(a, b)
+
+
+def checked_backward(  # noqa: PLR0913, PLR0917 - the arguments of the backward
+    xp: Namespace, conj: Elementwise, da: Array, z: Array, w: Array, wrt: Collection[str], /
+) -> AffineGradients[Any]:
+    """Return the gradients of checked arrays, in the dtype that they promote to."""
+    is_vector = w.ndim == 1
+    column = da[..., None] if is_vector else da
+    dz = dw = db = None
+    if "z" in wrt:
+        dz = product(xp, column, conj(w[:, None] if is_vector else w).T)
+    if is_vector and z.ndim == 2:
+        dw = contract_rows(xp, conj(z), da) if "w" in wrt else None
+        db = sum_vector(xp, da) if "b" in wrt else None
+        return AffineGradients(dz, dw, db)
+    if "w" in wrt:
+        dw = contract_rows(xp, conj(z), column)
+        dw = dw[:, 0] if is_vector else dw
+    if "b" in wrt:
+        db = sum_rows(xp, column)
+        db = db[0] if is_vector else db
+    return AffineGradients(dz, dw, db)
 
 
 def _forward_of_operator(z: Matrix, w: ArrayT, b: ArrayT | None, /) -> ArrayT:

@@ -11,7 +11,7 @@ from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import may_be_infinite, shifted, without_infinities
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT, Namespace
-from pullback._ops.losses.reduction import Loss, Reducer, Reduction, read_loss
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_loss
 
 # With so few classes, a masked sum takes less time than an indexed read.
 _FEW_CLASSES = 64
@@ -107,14 +107,14 @@ def softmax_cross_entropy(  # noqa: PLR0913 - the options of the loss
     )
     if recorded is not None:
         return recorded
-    name = "softmax_cross_entropy"
-    smoothing = _smoothing(name, label_smoothing)
-    weights = _with_class_weights(name, a, y, weights, class_weights)
-    xp, cast_output, reducer, (logits, y) = read_loss(name, weights, reduction, _check_classes, a=a, y=y)
-    if smoothing:
-        y = _smoothed(xp, logits, y, smoothing)
-    losses, da = (_of_indices if y.dtype != logits.dtype else _of_probabilities)(xp, logits, y, reducer)
-    return Loss(cast_output(reducer.total(losses)), cast_output(da, a.dtype))
+    return _check(
+        a,
+        y,
+        weights=weights,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    ).loss(a.dtype)
 
 
 def softmax_cross_entropy_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -197,6 +197,31 @@ def softmax_cross_entropy_hessian_product(  # noqa: PLR0913 - the options of the
     out = multiply(out, root)
     out = multiply(out, multiply(root, reducer.scaled(mass / total)))
     return cast_output(out, a.dtype)
+
+
+def _check(  # noqa: PLR0913 - the options of the loss
+    a: Array,
+    y: Array,
+    /,
+    *,
+    weights: Array | None,
+    class_weights: Array | None,
+    label_smoothing: float,
+    reduction: Reduction,
+) -> CheckedLoss:
+    """Check the arguments of `softmax_cross_entropy`."""
+    name = "softmax_cross_entropy"
+    smoothing = _smoothing(name, label_smoothing)
+    weights = _with_class_weights(name, a, y, weights, class_weights)
+    return check_loss(name, _formula, a, y, weights, reduction, smoothing, check_labels=_check_classes)
+
+
+def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, smoothing: float, /) -> tuple[Array, Array]:
+    """Return the reduced loss and its gradient."""
+    if smoothing:
+        y = _smoothed(xp, a, y, smoothing)
+    losses, da = (_of_indices if y.dtype != a.dtype else _of_probabilities)(xp, a, y, reducer)
+    return reducer.total(losses), da
 
 
 def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
@@ -327,5 +352,6 @@ SOFTMAX_CROSS_ENTROPY = Pair(
     inputs={"a": (4, 3), "y": [0, 1, 2, 0]},
     needs=("a", "y"),
     hessian_product=softmax_cross_entropy_hessian_product,
+    check=_check,
     real=True,
 )

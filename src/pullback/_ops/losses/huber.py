@@ -7,8 +7,8 @@ from pullback._core.memory import add, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.stable import clipped
 from pullback._core.tracing import record
-from pullback._core.typing import Array, ArrayT
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._core.typing import Array, ArrayT, Namespace
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 
 def huber(
@@ -75,16 +75,7 @@ def huber(
     recorded = record(HUBER, (a, y), weights=weights, reduction=reduction, delta=delta)
     if recorded is not None:
         return recorded
-    delta = _delta("huber", delta)
-    xp, cast_output, reducer, ready = read_outputs("huber", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y = ready
-    error = a - y
-    da = clipped(xp, error, -delta, delta)
-    # ½ delta less, where the loss is linear.
-    error = subtract(error, da * 0.5)
-    value = reducer.total_of_outputs(multiply(error, da))
-    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
+    return _check(a, y, delta=delta, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -146,6 +137,20 @@ def huber_hessian_product(  # noqa: PLR0913 - the options of the loss
     return cast_output(reducer.scaled(multiply(curvature, v)), dtype)
 
 
+def _check(a: Array, y: Array, /, *, delta: float, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `huber`."""
+    return check_loss("huber", _formula, a, y, weights, reduction, _delta("huber", delta))
+
+
+def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, delta: float, /) -> tuple[Array, Array]:
+    """Return the reduced loss and its gradient."""
+    error = a - y
+    da = clipped(xp, error, -delta, delta)
+    # ½ delta less, where the loss is linear.
+    error = subtract(error, da * 0.5)
+    return reducer.reduced(error, da)
+
+
 def _delta(function: str, delta: float, /) -> float:
     """Return the error from which on Huber's loss is linear; infinity makes it the squared error."""
     return float_option(function, "delta", delta, above=0.0, most=math.inf)
@@ -159,5 +164,6 @@ HUBER = Pair(
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
     hessian_product=huber_hessian_product,
+    check=_check,
     real=True,
 )

@@ -7,8 +7,8 @@ from pullback._core.memory import add, divide, multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.stable import decay, is_positive, may_be_infinite, without_infinities
 from pullback._core.tracing import record
-from pullback._core.typing import Array, ArrayT
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._core.typing import Array, ArrayT, Namespace
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 
 def logistic(
@@ -81,33 +81,7 @@ def logistic(
     recorded = record(LOGISTIC, (a, y), weights=weights, positive_weight=positive_weight, reduction=reduction)
     if recorded is not None:
         return recorded
-    factor = float_option("logistic", "positive_weight", positive_weight, above=0.0)
-    xp, cast_output, reducer, ready = read_outputs("logistic", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y = ready
-    scale: Any = None
-    if factor != 1.0:
-        # The loss of a probability, times the weight of both labels together.
-        scale = y * (factor - 1) + 1
-        y = y * factor / scale
-    # In place, since fresh memory costs NumPy more than the arithmetic.
-    rest = decay(xp, a)
-    losses = xp.log1p(rest)
-    da = is_positive(xp, a)
-    # The distance of the sigmoid from the nearer of 0 and 1, with its sign.
-    rest = divide(rest, rest + 1)
-    rest = multiply(rest, add(da * -2, 1))
-    da = subtract(da, y)
-    if may_be_infinite(xp, a):
-        a = without_infinities(xp, a, xp.equal(da, 0))
-    losses = add(losses, a * da)
-    if scale is not None:
-        losses = multiply(losses, scale)
-    value = reducer.total_of_outputs(losses)
-    da = add(da, rest)
-    if scale is not None:
-        da = multiply(da, scale)
-    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
+    return _check(a, y, weights=weights, positive_weight=positive_weight, reduction=reduction).loss(a.dtype)
 
 
 def logistic_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -171,6 +145,40 @@ def logistic_hessian_product(  # noqa: PLR0913 - the options of the loss
     return cast_output(reducer.scaled(out), dtype)
 
 
+def _check(
+    a: Array, y: Array, /, *, weights: Array | None, positive_weight: float, reduction: Reduction
+) -> CheckedLoss:
+    """Check the arguments of `logistic`."""
+    factor = float_option("logistic", "positive_weight", positive_weight, above=0.0)
+    return check_loss("logistic", _formula, a, y, weights, reduction, factor)
+
+
+def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, factor: float, /) -> tuple[Array, Array]:
+    """Return the reduced loss and its gradient."""
+    scale: Any = None
+    if factor != 1.0:
+        # The loss of a probability, times the weight of both labels together.
+        scale = y * (factor - 1) + 1
+        y = y * factor / scale
+    # In place, since fresh memory costs NumPy more than the arithmetic.
+    rest = decay(xp, a)
+    losses = xp.log1p(rest)
+    da = is_positive(xp, a)
+    # The distance of the sigmoid from the nearer of 0 and 1, with its sign.
+    rest = divide(rest, rest + 1)
+    rest = multiply(rest, add(da * -2, 1))
+    da = subtract(da, y)
+    if may_be_infinite(xp, a):
+        a = without_infinities(xp, a, xp.equal(da, 0))
+    losses = add(losses, a * da)
+    if scale is not None:
+        losses = multiply(losses, scale)
+    da = add(da, rest)
+    if scale is not None:
+        da = multiply(da, scale)
+    return reducer.total_of_outputs(losses), reducer.scaled(da)
+
+
 LOGISTIC = Pair(
     "logistic",
     logistic,
@@ -178,5 +186,6 @@ LOGISTIC = Pair(
     inputs={"a": (4, 3), "y": [[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]]},
     needs=("a", "y"),
     hessian_product=logistic_hessian_product,
+    check=_check,
     real=True,
 )

@@ -4,8 +4,8 @@ from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.stable import may_be_infinite, without_infinities
 from pullback._core.tracing import record
-from pullback._core.typing import Array, ArrayT
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._core.typing import Array, ArrayT, Namespace
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 
 def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Reduction = "mean") -> Loss[ArrayT]:
@@ -65,17 +65,7 @@ def poisson(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: 
     recorded = record(POISSON, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
         return recorded
-    xp, cast_output, reducer, ready = read_outputs("poisson", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y = ready
-    infinite = may_be_infinite(xp, a)
-    rate = xp.exp(a)
-    if infinite:
-        # An infinite rate outweighs any count, and a rate of 0 fits a count of 0.
-        a = without_infinities(xp, a, y <= rate)
-    losses = subtract(a * y, rate)
-    value = 0.0 - reducer.total_of_outputs(losses)
-    return Loss(cast_output(value), cast_output(reducer.scaled(subtract(rate, y)), dtype))
+    return _check(a, y, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def poisson_hessian_product(
@@ -128,6 +118,22 @@ def poisson_hessian_product(
     return cast_output(reducer.scaled(out), dtype)
 
 
+def _check(a: Array, y: Array, /, *, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `poisson`."""
+    return check_loss("poisson", _formula, a, y, weights, reduction)
+
+
+def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
+    """Return the reduced loss and its gradient."""
+    infinite = may_be_infinite(xp, a)
+    rate = xp.exp(a)
+    if infinite:
+        # An infinite rate outweighs any count, and a rate of 0 fits a count of 0.
+        a = without_infinities(xp, a, y <= rate)
+    losses = subtract(a * y, rate)
+    return 0.0 - reducer.total_of_outputs(losses), reducer.scaled(subtract(rate, y))
+
+
 POISSON = Pair(
     "poisson",
     poisson,
@@ -135,5 +141,6 @@ POISSON = Pair(
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
     hessian_product=poisson_hessian_product,
+    check=_check,
     real=True,
 )

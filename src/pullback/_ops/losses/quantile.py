@@ -7,8 +7,8 @@ from pullback._core.memory import multiply, subtract
 from pullback._core.pair import Pair
 from pullback._core.stable import is_positive, step
 from pullback._core.tracing import record
-from pullback._core.typing import Array, ArrayT
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._core.typing import Array, ArrayT, Namespace
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 
 def absolute_error(
@@ -65,7 +65,7 @@ def absolute_error(
     recorded = record(ABSOLUTE_ERROR, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
         return recorded
-    return _loss("absolute_error", 1.0, 1.0, a, y, weights, reduction)
+    return _check_absolute_error(a, y, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def quantile(
@@ -129,20 +129,7 @@ def quantile(
     recorded = record(QUANTILE, (a, y), weights=weights, reduction=reduction, q=q)
     if recorded is not None:
         return recorded
-    q = _share("quantile", q)
-    return _loss("quantile", 1.0 - q, q, a, y, weights, reduction)
-
-
-def _loss(  # noqa: PLR0913, PLR0917 - the arguments of the loss
-    function: str, above: float, below: float, a: ArrayT, y: Array, weights: Array | None, reduction: Reduction, /
-) -> Loss[ArrayT]:
-    """Return the absolute errors times a factor for outputs above and below their targets."""
-    xp, cast_output, reducer, ready = read_outputs(function, weights, reduction, a=a, y=y)
-    error = ready[0] - ready[1]
-    # A constant to autodiff.
-    da = subtract(multiply(step(xp, error), above), multiply(is_positive(xp, -error), below))
-    value = reducer.total_of_outputs(multiply(error, da))
-    return Loss(cast_output(value), cast_output(reducer.scaled(da), a.dtype))
+    return _check_quantile(a, y, q=q, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def absolute_error_hessian_product(
@@ -250,6 +237,27 @@ def _product(  # noqa: PLR0913, PLR0917 - the arguments of the product
     return cast_output(reducer.scaled(ready[0] * 0), a.dtype)
 
 
+def _check_absolute_error(a: Array, y: Array, /, *, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `absolute_error`."""
+    return check_loss("absolute_error", _formula, a, y, weights, reduction, 1.0, 1.0)
+
+
+def _check_quantile(a: Array, y: Array, /, *, q: float, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `quantile`."""
+    q = _share("quantile", q)
+    return check_loss("quantile", _formula, a, y, weights, reduction, 1.0 - q, q)
+
+
+def _formula(  # noqa: PLR0913, PLR0917 - the options of the loss
+    xp: Namespace, a: Array, y: Array, reducer: Reducer, above: float, below: float, /
+) -> tuple[Array, Array]:
+    """Return the reduced absolute errors, times a factor above and one below the targets, and their gradient."""
+    error = a - y
+    # A constant to autodiff.
+    da = subtract(multiply(step(xp, error), above), multiply(is_positive(xp, -error), below))
+    return reducer.reduced(error, da)
+
+
 def _share(function: str, q: float, /) -> float:
     """Return the share of the targets that should lie below the outputs."""
     return float_option(function, "q", q, above=0.0, below=1.0)
@@ -264,6 +272,7 @@ ABSOLUTE_ERROR = Pair(
     inputs=_INPUTS,
     needs=("a", "y"),
     hessian_product=absolute_error_hessian_product,
+    check=_check_absolute_error,
     real=True,
 )
 QUANTILE = Pair(
@@ -273,5 +282,6 @@ QUANTILE = Pair(
     inputs=_INPUTS,
     needs=("a", "y"),
     hessian_product=quantile_hessian_product,
+    check=_check_quantile,
     real=True,
 )

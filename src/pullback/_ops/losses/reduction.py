@@ -25,10 +25,11 @@ from pullback._core.arguments import (
     validate_library_and_device,
 )
 from pullback._core.dtypes import is_dtype
-from pullback._core.memory import divide, multiply
+from pullback._core.memory import divide, is_host_memory, multiply
+from pullback._core.reduction_policy import VECTOR
 from pullback._core.reductions import accumulation_dtype, sum_all, sum_last
 from pullback._core.tracing import lifted
-from pullback._core.typing import Array, ArrayT, Cast, Namespace
+from pullback._core.typing import Array, ArrayT, Cast, DType, Namespace
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 _REDUCTIONS = ("mean", "sum", "none")
@@ -72,6 +73,33 @@ class Reducer(NamedTuple):
     """Whether the outputs are a vector, with one entry for each example."""
     of_outputs: bool = False
     """Whether the factors are those of outputs."""
+    absent: Array | None = None
+    """Whether the weight is 0, in the shape of the factors, where there are weights."""
+
+    def part(self, rows: slice, /) -> "Reducer":
+        """Return the part of the reduction that some rows have; the totals of all parts add up to that of all rows."""
+        if self.share is None or self.absent is None:
+            return self
+        return self._replace(share=self.share[rows, ...], absent=self.absent[rows, ...])
+
+    def reduced(self, x: Array, da: Array, /) -> tuple[Array, Array]:
+        """Return the reduced losses ``Σ_j x_j da_j``, and `da` with the factors of the examples.
+
+        Nothing else holds the arrays.
+        """
+        is_sum = self.reduction != "none" and (self.is_vector or x.shape[1:] == (1,))
+        if is_sum and is_host_memory(x) and x.shape[0] <= VECTOR and x.dtype == self.xp.float64:
+            # One product, without an array of losses. The factors are those of `da`.
+            da = self.scaled(da)
+            total = x @ da if self.is_vector else x[:, 0] @ da[:, 0]
+            return total + 0 * self.examples, da
+        return self.total_of_outputs(multiply(x, da)), self.scaled(da)
+
+    def present(self, x: Array, /) -> Array:
+        """Return outputs, tangents or labels with 0 where the weight is 0."""
+        if self.absent is None:
+            return x
+        return self.xp.where(self.absent if x.ndim == self.absent.ndim else self.absent[..., 0], 0, x)
 
     def total_of_outputs(self, losses: Array, /) -> Array:
         """Reduce the losses (..., n) or (m,) of the outputs, which nothing else holds."""
@@ -80,7 +108,7 @@ class Reducer(NamedTuple):
         return self.total(losses if self.is_vector else sum_last(self.xp, losses))
 
     def total(self, losses: Array, /) -> Array:
-        """Reduce the losses (..., 1) or (m,) of the examples, which nothing else holds."""
+        """Reduce the losses (..., 1) or (m,) of the examples, which nothing else holds; in the accumulation dtype."""
         if self.share is not None and not self.of_outputs:
             losses = multiply(losses, self.share)
         value = losses if self.is_vector else losses[..., 0]
@@ -89,8 +117,7 @@ class Reducer(NamedTuple):
         wide = accumulation_dtype(self.xp, value)
         if wide != value.dtype:
             total = self.xp.sum(value, dtype=wide)
-            total = total / self.examples if self.share is None else total + 0 * self.examples
-            return self.xp.astype(total, value.dtype)
+            return total / self.examples if self.share is None else total + 0 * self.examples
         # Divided first, so that the sum overflows only where the mean does. Of no examples, the sum is 0, the mean NaN.
         if self.share is None and self.reduction == "mean":
             value = divide(value, self.examples)
@@ -101,6 +128,67 @@ class Reducer(NamedTuple):
         if self.share is not None:
             return multiply(x, self.share)
         return divide(x, self.examples) if self.reduction == "mean" else x
+
+
+Formula: TypeAlias = Callable[..., tuple[Array, Array]]
+"""``formula(xp, a, y, reducer, *options)`` returns the reduced loss, and its gradient for `a`."""
+
+
+class CheckedLoss(NamedTuple):
+    """A loss whose arguments are checked, to be computed for all rows of the outputs at once or for some at a time."""
+
+    xp: Namespace
+    cast_output: Cast
+    reducer: Reducer
+    a: Array
+    y: Array
+    """The outputs and the labels, in the dtype to compute in."""
+    formula: Formula
+    options: tuple[Any, ...]
+
+    def loss(self, dtype: DType, /) -> Loss[Any]:
+        """Compute the loss and its gradient for all outputs, which have this dtype."""
+        value, da = self.formula(self.xp, self.reducer.present(self.a), self.y, self.reducer, *self.options)
+        return Loss(self.value(value), self.cast_output(da, dtype))
+
+    def part(self, a: ArrayT, rows: slice, /) -> tuple[Array, ArrayT]:
+        """Compute the loss and its gradient for the outputs `a` of some rows, as parts of those of all rows.
+
+        The part of the loss is in the accumulation dtype.
+        """
+        reducer = self.reducer.part(rows)
+        ready = reducer.present(self.xp.astype(a, self.a.dtype, copy=False))
+        value, da = self.formula(self.xp, ready, self.y[rows, ...], reducer, *self.options)
+        return value, self.cast_output(da, a.dtype)
+
+    def value(self, total: Array, /) -> Any:  # noqa: ANN401 - an array of the library of `a`
+        """Return a reduced loss in the dtype of the result."""
+        dtype = self.a.dtype
+        return self.cast_output(total if total.dtype == dtype else self.xp.astype(total, dtype))
+
+
+def check_loss(  # noqa: PLR0913, PLR0917 - the arguments of the loss
+    function: str,
+    formula: Formula,
+    a: Array,
+    y: Array,
+    weights: Array | None,
+    reduction: str,
+    /,
+    *options: Any,  # noqa: ANN401 - those of the formula
+    check_labels: Callable[[str, Array, Array], None] | None = None,
+) -> CheckedLoss:
+    """Check the arguments of a loss: of single outputs, unless its labels have a check of their own."""
+    xp = cached_namespace(a, y) if weights is None and check_labels is None else None
+    # Fast path: a label of the same dtype for each output.
+    if xp is not None and reduction in _REDUCTIONS and a.ndim > 0 and y.shape == a.shape:
+        is_vector = a.ndim == 1
+        count: Any = _count(xp, a, a.shape if is_vector else a.shape[:-1]) if reduction == "mean" else 1
+        return CheckedLoss(xp, identity, Reducer(xp, reduction, None, count, is_vector), a, y, formula, options)
+    xp, cast_output, reducer, (a, y) = _read(function, weights, reduction, check_labels or _check_outputs, a=a, y=y)
+    if check_labels is None and y.dtype != a.dtype:
+        y = xp.astype(y, a.dtype)
+    return CheckedLoss(xp, cast_output, reducer, a, reducer.present(y), formula, options)
 
 
 def read_outputs(
@@ -127,8 +215,21 @@ def read_loss(
     """Check the arguments of a loss: perhaps a tangent `v`, outputs `a` and labels `y`, in this order.
 
     Returns their namespace, the cast of a result, the reduction, and the arrays in the dtype to compute in, except that
-    integers in `y` stay integers.
+    integers in `y` stay integers. What has weight 0 is 0 in them.
     """
+    xp, cast_output, reducer, ready = _read(function, weights, reduction, check_labels, **arrays)
+    return xp, cast_output, reducer, [reducer.present(x) for x in ready]
+
+
+def _read(
+    function: str,
+    weights: Array | None,
+    reduction: str,
+    check_labels: Callable[[str, Array, Array], None],
+    /,
+    **arrays: Array,
+) -> tuple[Namespace, Cast, Reducer, list[Any]]:
+    """Check and return as `read_loss`, but what has weight 0 stays as it is."""
     if weights is not None:
         arrays["weights"] = weights
     xp, floating, usual = _check_dtypes(function, arrays)
@@ -153,15 +254,13 @@ def read_loss(
     of_outputs = weights.ndim == a.ndim and not is_vector
     if weights.ndim != a.ndim:
         weights = weights[..., None]
-    absent = xp.equal(weights, 0)
-    present = [xp.where(absent if x.ndim == a.ndim else absent[..., 0], 0, x) for x in arrays.values()]
-    share = weights
+    absent, share = xp.equal(weights, 0), weights
     if reduction == "mean":
         share = _shares(xp, weights, count)
         if of_outputs:
             # As many as one example has: weights that are the same for all of its outputs are those of examples.
             share = share * (_count(xp, a, a.shape) / count)
-    return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs), present
+    return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs, absent), [*arrays.values()]
 
 
 def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...], bool]:

@@ -1,10 +1,9 @@
 """Squared error: half the squared distance from the targets."""
 
-from pullback._core.memory import multiply
 from pullback._core.pair import Pair
 from pullback._core.tracing import record
-from pullback._core.typing import Array, ArrayT
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._core.typing import Array, ArrayT, Namespace
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 
 def squared_error(
@@ -72,13 +71,7 @@ def squared_error(
     recorded = record(SQUARED_ERROR, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
         return recorded
-    _, cast_output, reducer, ready = read_outputs("squared_error", weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y = ready
-    da = a - y
-    # Halved before it is squared, so that it overflows only where the loss does.
-    value = reducer.total_of_outputs(multiply(da * 0.5, da))
-    return Loss(cast_output(value), cast_output(reducer.scaled(da), dtype))
+    return _check(a, y, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def squared_error_hessian_product(
@@ -130,6 +123,18 @@ def squared_error_hessian_product(
     return cast_output(reducer.scaled(ready[0] * 1.0), a.dtype)
 
 
+def _check(a: Array, y: Array, /, *, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `squared_error`."""
+    return check_loss("squared_error", _formula, a, y, weights, reduction)
+
+
+def _formula(_: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
+    """Return the reduced loss and its gradient."""
+    da = a - y
+    # Halved before it is squared, so that it overflows only where the loss does.
+    return reducer.reduced(da * 0.5, da)
+
+
 SQUARED_ERROR = Pair(
     "squared_error",
     squared_error,
@@ -137,5 +142,6 @@ SQUARED_ERROR = Pair(
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
     hessian_product=squared_error_hessian_product,
+    check=_check,
     real=True,
 )

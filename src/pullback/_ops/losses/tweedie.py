@@ -6,7 +6,7 @@ from pullback._core.pair import Pair
 from pullback._core.stable import may_be_infinite
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT, Namespace
-from pullback._ops.losses.reduction import Loss, Reduction, read_outputs
+from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_outputs
 
 _GAMMA = 2.0
 
@@ -66,7 +66,7 @@ def gamma(a: ArrayT, y: Array, /, *, weights: Array | None = None, reduction: Re
     recorded = record(GAMMA, (a, y), weights=weights, reduction=reduction)
     if recorded is not None:
         return recorded
-    return _loss("gamma", _GAMMA, a, y, weights, reduction)
+    return _check_gamma(a, y, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def gamma_hessian_product(
@@ -174,7 +174,7 @@ def tweedie(
     recorded = record(TWEEDIE, (a, y), weights=weights, reduction=reduction, power=power)
     if recorded is not None:
         return recorded
-    return _loss("tweedie", _power("tweedie", power), a, y, weights, reduction)
+    return _check_tweedie(a, y, power=power, weights=weights, reduction=reduction).loss(a.dtype)
 
 
 def tweedie_hessian_product(  # noqa: PLR0913 - the options of the loss
@@ -234,18 +234,22 @@ def tweedie_hessian_product(  # noqa: PLR0913 - the options of the loss
     return _product("tweedie_hessian_product", power, v, a, y, weights, reduction)
 
 
-def _loss(  # noqa: PLR0913, PLR0917 - the arguments of the loss
-    function: str, power: float, a: ArrayT, y: Array, weights: Array | None, reduction: Reduction, /
-) -> Loss[ArrayT]:
-    """Return the loss of a power."""
-    xp, cast_output, reducer, ready = read_outputs(function, weights, reduction, a=a, y=y)
-    dtype = a.dtype
-    a, y = ready
+def _check_gamma(a: Array, y: Array, /, *, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `gamma`."""
+    return check_loss("gamma", _formula, a, y, weights, reduction, _GAMMA)
+
+
+def _check_tweedie(a: Array, y: Array, /, *, power: float, weights: Array | None, reduction: Reduction) -> CheckedLoss:
+    """Check the arguments of `tweedie`."""
+    return check_loss("tweedie", _formula, a, y, weights, reduction, _power("tweedie", power))
+
+
+def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, power: float, /) -> tuple[Array, Array]:
+    """Return the reduced loss of a power and its gradient."""
     up, down, linear = _exponentials(xp, power, a, y)
     losses = linear if power == _GAMMA else up / (2 - power)
     losses = losses - y * (linear if power == 1 else down / (1 - power))
-    value = reducer.total_of_outputs(losses)
-    return Loss(cast_output(value), cast_output(reducer.scaled(subtract(up, y * down)), dtype))
+    return reducer.total_of_outputs(losses), reducer.scaled(subtract(up, y * down))
 
 
 def _product(  # noqa: PLR0913, PLR0917 - the arguments of the product
@@ -290,6 +294,7 @@ GAMMA = Pair(
     inputs={"a": (4, 3), "y": [[3, 1, 5], [2, 4, 1], [6, 2, 7], [1, 1, 3]]},
     needs=("a", "y"),
     hessian_product=gamma_hessian_product,
+    check=_check_gamma,
     real=True,
 )
 TWEEDIE = Pair(
@@ -299,5 +304,6 @@ TWEEDIE = Pair(
     inputs={"a": (4, 3), "y": [[3, 0, 5], [0, 4, 0], [6, 0, 7], [0, 0, 3]]},
     needs=("a", "y"),
     hessian_product=tweedie_hessian_product,
+    check=_check_tweedie,
     real=True,
 )
