@@ -60,7 +60,7 @@ def jacobian(function: Function, argnums: int | tuple[int, ...] = 0) -> Function
     positions = chooser("jacobian", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, positions(len(args)), args, kwargs)
+        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
         out, blocks = _blocks(of_chosen, chosen)
         remaining = iter(blocks)
 

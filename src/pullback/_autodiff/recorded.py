@@ -24,13 +24,9 @@ class Recorded:
         with tape:
             # The arrays among the arguments, as the level below has them.
             self.inputs: list[Any] = []
-            # Arrays, as most arguments are, without containers around them.
-            self.flat = libraries.keys() >= set(map(type, primals))
-            if self.flat:
-                arguments = [self._open(tape, x) for x in primals]
-            else:
-                arguments = [trees.rebuild(x, partial(self._open, tape)) for x in primals]
-            result = function(*arguments)
+            # Whether the arguments are arrays without containers around them.
+            self.flat = False
+            result = function(*self._open_all(tape, primals))
             if has_aux:
                 result, aux = _pair(name, result)
                 self.aux = trees.rebuild(aux, partial(_plain, tape))
@@ -59,6 +55,19 @@ class Recorded:
                     "zero"
                 )
                 raise LostGradientError(msg)
+
+    def _open_all(self, tape: Tape, primals: Sequence[Any], /) -> list[Any]:
+        """Make active arrays of the arguments."""
+        kinds = set(map(type, primals))
+        self.flat = libraries.keys() >= kinds
+        if self.flat and len(kinds) == 1 and tape.depth == 1:
+            # Arrays of one library, as most arguments are: what else an argument may be takes longer to ask.
+            ns = self.namespace = namespace_for(primals[0], 1)
+            if all([x.dtype in ns.floating for x in primals]):  # noqa: C419 - a generator takes longer
+                self.inputs.extend(primals)
+                tape.nodes.extend([()] * len(primals))
+                return [Traced(x, tape, i, ns) for i, x in enumerate(primals)]
+        return [trees.rebuild(x, partial(self._open, tape)) for x in primals]
 
     def _open(self, tape: Tape, x: Any, /) -> Traced:
         """Make an active array of an argument."""
@@ -116,7 +125,8 @@ class Recorded:
         for (index, dtype), seed in zip(self.outputs, cotangents, strict=True):
             if index >= 0 and seed is not None:
                 g = seed if lift is None else lift(seed)
-                g = g if dtype is None or g.dtype == dtype else cast(xp if space is None else space(g), g, dtype)
+                if dtype is not None and g.dtype != dtype:
+                    g = cast(xp if space is None else space(g), g, dtype)
                 places[index] = g if places[index] is None else places[index] + g
         pull_back(xp, self.nodes, places, len(self.inputs), lift, space)
         if last:

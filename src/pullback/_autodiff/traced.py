@@ -244,9 +244,15 @@ def _recorder(rule: Arithmetic, /) -> Operator:
         dtype = x.dtype
         plain = dtype == y.dtype and dtype in ns.real_dtypes
         if not plain or x.shape != y.shape:
-            edges = [] if i < 0 else [_edge(ns, i, x, pull_x, saves_x(x, y, out), out, plain)]
+            edges = []
+            if i >= 0:
+                saved = saves_x(x, y, out)
+                same = plain and x.shape == out.shape
+                edges.append((i, pull_x, saved) if same else _edge(ns, i, x, pull_x, saved, out, plain))
             if j >= 0:
-                edges.append(_edge(ns, j, y, pull_y, saves_y(x, y, out), out, plain))
+                saved = saves_y(x, y, out)
+                same = plain and y.shape == out.shape
+                edges.append((j, pull_y, saved) if same else _edge(ns, j, y, pull_y, saved, out, plain))
             nodes.append(edges)
         elif j < 0:
             nodes.append(((i, pull_x, saves_x(x, y, out)),))
@@ -264,8 +270,6 @@ def _recorder(rule: Arithmetic, /) -> Operator:
 def _edge(ns: Any, i: int, x: Any, pull: Callable[..., Any], saved: Any, out: Any, plain: bool, /) -> Any:  # noqa: FBT001
     """Return the edge to an operand that may have been broadcast or, unless `plain`, promoted."""
     shape = out.shape
-    if plain and x.shape == shape:
-        return i, pull, saved
     if plain and pull is identity and x.shape == shape[-1:] and not ns.lazy and None not in shape:
         return i, _to_row, (shape,)
     return i, *adapted(ns, pull, saved, like(out), like(x))

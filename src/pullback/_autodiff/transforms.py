@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from pullback._autodiff.namespace import namespace_for, space_of
+from pullback._autodiff.namespace import libraries, namespace_for, space_of
 from pullback._autodiff.recorded import Recorded, is_array
 from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
@@ -76,7 +76,7 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     positions = chooser("grad", argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, positions(len(args)), args, kwargs)
+        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
         recorded = Recorded("grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("grad", recorded, chosen, argnums)
         return (found, recorded.aux) if has_aux else found
@@ -122,7 +122,7 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     positions = chooser("value_and_grad", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, positions(len(args)), args, kwargs)
+        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
         recorded = Recorded("value_and_grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("value_and_grad", recorded, chosen, argnums)
         return ((recorded.out, recorded.aux) if has_aux else recorded.out), found
@@ -404,6 +404,8 @@ def constant(x: Any, /) -> Any:
     depth = open_depth()
     if depth == 0:
         return x
+    if depth == 1 and type(x) in libraries:  # a plain array, as most constants are
+        return Traced(x, None, -1, namespace_for(x, 1))
 
     def lift(leaf: Any) -> Any:
         return leaf if not is_array(leaf) else namespace_for(leaf, depth).lift(leaf)
@@ -411,8 +413,8 @@ def constant(x: Any, /) -> Any:
     return trees.rebuild(x, lift)
 
 
-def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[int, ...]]:
-    """Return what gives the positions of the arguments to differentiate, by the number of arguments."""
+def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...], bool]]:
+    """Return what finds the positions of the arguments to differentiate, by the number of arguments."""
     if hasattr(argnums, "shape"):  # an array belongs to the function that is returned
         got = type(argnums).__name__
         msg = f"{name}: argnums must be an integer or a tuple of them; got {got}. Pass arrays as {name}(function)(x)"
@@ -431,8 +433,8 @@ def _check_tuples(name: str, /, **given: Any) -> None:
             raise TypeError(msg)
 
 
-def _chosen(name: str, argnums: Any, count: int, /) -> tuple[int, ...]:
-    """Return the positions of the arguments to differentiate, among some number of them."""
+def _chosen(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bool]:
+    """Return the positions of the arguments to differentiate, and whether those are all arguments in order."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     positions = []
     for n in numbers:
@@ -443,21 +445,26 @@ def _chosen(name: str, argnums: Any, count: int, /) -> tuple[int, ...]:
     if len(set(positions)) < len(positions):
         msg = f"{name}: argnums must name each argument once; got {argnums!r}"
         raise ValueError(msg)
-    return tuple(positions)
+    return tuple(positions), positions == list(range(count))
 
 
 def bind(
-    function: Function, positions: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any], /
+    function: Function,
+    positions: tuple[int, ...],
+    every: bool,  # noqa: FBT001 - as `_chosen` returns it
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    /,
 ) -> tuple[Function, tuple[Any, ...]]:
     """Return a function of the arguments at some positions alone, and these; arrays among the others are constants."""
-    if not kwargs and positions == tuple(range(len(args))):
+    if every and not kwargs:
         return function, args
 
     def of_chosen(*chosen: Any) -> Any:
-        every = [x if i in positions else constant(x) for i, x in enumerate(args)]
+        given = [x if i in positions else constant(x) for i, x in enumerate(args)]
         for n, x in zip(positions, chosen, strict=True):
-            every[n] = x
-        return function(*every, **{key: constant(x) for key, x in kwargs.items()})
+            given[n] = x
+        return function(*given, **{key: constant(x) for key, x in kwargs.items()})
 
     return of_chosen, tuple(args[n] for n in positions)
 

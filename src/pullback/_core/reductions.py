@@ -30,6 +30,8 @@ _WHOLE = range(2 * CHAIN + 1)
 _WHOLE_VECTOR = range(VECTOR + 1)
 # Numbers of rows that are summed by one product with ones.
 _FEW_ROWS = range(SUM_ROWS)
+# Operands of sums of rows, made once for each dtype. They are never handed out.
+_ones_in_host_memory: dict[DType, Array] = {}
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -90,9 +92,9 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
     """Return ``Σ_r y_rn`` over every axis but the last."""
     if type(y) in tracing.sums:
         return tracing.sums[type(y)]("sum_rows", xp, y)
-    if is_host_memory(y) and y.ndim == 2 and y.shape[0] < SUM_ROWS and y.dtype in (xp.float64, xp.float32):
+    if is_host_memory(y) and y.ndim == 2 and y.shape[0] in _FEW_ROWS and y.dtype in _ones_in_host_memory:
         # The usual batch of a small model: what is asked below takes as long as the product.
-        return _ones(xp, y, y.shape[0]) @ y
+        return _ones_in_host_memory[y.dtype][: y.shape[0]] @ y
     # Blocks need a size, and ones are no operand of a product where arrays store what is not 0.
     if not is_plain_memory(y) and (hasattr(y, "chunks") or hasattr(y, "nnz") or None in y.shape):
         total: Array = xp.sum(y, axis=tuple(range(y.ndim - 1)), dtype=accumulation_dtype(xp, y))
@@ -187,10 +189,6 @@ def _sum_products(xp: Namespace, rows: int, y: Array, /) -> Array:
     if rest:
         total = add(total, ones[:rest] @ y[rows - rest :, :])
     return total
-
-
-# By dtype. They are read, never handed out.
-_ones_in_host_memory: dict[DType, Array] = {}
 
 
 def _ones(xp: Namespace, y: Array, rows: int, /) -> Array:
