@@ -59,20 +59,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests of other backends; make each known deviation a strict xfail, which fails once it is mended.
 
-    A test that uses no backend runs on NumPy alone. A library that is slow to call gets each value of each parameter
-    of a test, and not each combination.
+    A test that uses no backend runs on NumPy alone. A library that is slow to call gets a sample of the combinations of
+    a test's parameters, in which each deviation occurs.
     """
     chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
+    deviating = {
+        item.nodeid: deviation
+        for deviation in deviations(config.getoption("--backend"))
+        for item in chosen
+        if deviation["test"] in item.nodeid
+    }
     if slow_to_call(config.getoption("--backend")):
-        chosen = covering(chosen)
+        first = {deviation["test"]: nodeid for nodeid, deviation in reversed(deviating.items())}
+        chosen = covering(chosen, kept=first.values())
     if left := set(items).difference(chosen):
         config.hook.pytest_deselected(items=left)
         items[:] = chosen
-    for deviation in deviations(config.getoption("--backend")):
-        for item in items:
-            if deviation["test"] in item.nodeid:
-                reason = f"{deviation['reason']} ({deviation['issue']})"
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+    for item in items:
+        if deviation := deviating.get(item.nodeid):
+            reason = f"{deviation['reason']} ({deviation['issue']})"
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def _concerns(backend: str, item: pytest.Item) -> bool:

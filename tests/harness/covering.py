@@ -1,43 +1,105 @@
 """A sample of the combinations of parameters, for libraries on which a call takes milliseconds."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import pytest
 
 Value = tuple[Any, ...]
+Function = tuple[Any, str]  # its file and its name
+
+# Each test function gets one of so many entries of a table that as many functions of its file have.
+SHARE = 3
 
 
-def covering(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Choose tests such that each test function gets each value of each of its parameters.
+def covering(items: Sequence[pytest.Item], kept: Collection[str] = ()) -> list[pytest.Item]:
+    """Choose tests such that each test function gets each value of its parameters, or its share of a shared table.
+
+    Functions of a file that are parametrized by the same table, such as that of all losses, share it: each function
+    gets every third entry, and each entry occurs in every third function. The tests whose ids are `kept` are chosen.
 
     Among tests that add as many values, the one with the most new pairs of values in its file comes first. So the
     functions of a file share the pairs between them: a loss that is one's only in one mode is another's in the next.
     """
-    functions: dict[tuple[Any, ...], list[pytest.Item]] = defaultdict(list)
+    functions: dict[Function, list[pytest.Item]] = defaultdict(list)
     for item in items:
         functions[item.path, item.nodeid.partition("[")[0]].append(item)
+    values = {function: [_values(item) for item in group] for function, group in functions.items()}
+    left = _left_to_others({function: _tables(group) for function, group in functions.items()})
     seen: dict[Any, set[Any]] = defaultdict(set)
     chosen: set[str] = set()
-    for (path, _), group in functions.items():
-        chosen |= {group[i].nodeid for i in _cover([_values(item) for item in group], seen[path])}
+    for function, group in functions.items():
+        first = [i for i, item in enumerate(group) if item.nodeid in kept]
+        found = _cover(values[function], first, left[function], seen[function[0]])
+        chosen |= {group[i].nodeid for i in found}
     return [item for item in items if item.nodeid in chosen]
 
 
-def _cover(cases: Sequence[frozenset[Value]], seen: set[tuple[Value, ...]]) -> list[int]:
-    """Choose cases until each value was chosen, and add their pairs to those seen."""
-    missing = set[Value]().union(*cases)
+def _left_to_others(tables: Mapping[Function, Collection[tuple[Value, ...]]]) -> dict[Function, set[Value]]:
+    """Return the values that each function leaves to others of its file that have the same table."""
+    sharing: dict[tuple[Any, ...], list[Function]] = defaultdict(list)
+    for function, found in tables.items():
+        for table in found:
+            sharing[function[0], table].append(function)
+    left: dict[Function, set[Value]] = defaultdict(set)
+    for (_, table), together in sharing.items():
+        share = min(SHARE, len(together))
+        for start, function in enumerate(together):
+            left[function] |= {value for i, value in enumerate(table) if (i - start) % share}
+    return left
+
+
+def _cover(
+    cases: Sequence[frozenset[Value]], first: Sequence[int], left: set[Value], seen: set[tuple[Value, ...]]
+) -> list[int]:
+    """Choose cases, after the `first`, until each value but those `left` out was chosen; add their pairs to `seen`.
+
+    A case that has nothing left out comes before others; one case is chosen at least.
+    """
+    missing = set[Value]().union(*cases) - left
     pairs = [frozenset(combinations(sorted(case, key=str), 2)) for case in cases]
+    chosen: list[int] = []
+
+    def choose(i: int) -> None:
+        nonlocal missing
+        chosen.append(i)
+        missing -= cases[i]
+        seen.update(pairs[i])
+
     # A case without parameters has no value to add.
-    chosen = [i for i, case in enumerate(cases) if not case]
-    while missing:
-        best = max(range(len(cases)), key=lambda i: (len(cases[i] & missing), len(pairs[i] - seen)))
-        chosen.append(best)
-        missing -= cases[best]
-        seen |= pairs[best]
+    for i in dict.fromkeys([*first, *(i for i, case in enumerate(cases) if not case)]):
+        choose(i)
+    while missing or not chosen:
+        choose(
+            max(
+                range(len(cases)),
+                key=lambda i: (len(cases[i] & missing), -len(cases[i] & left), len(pairs[i] - seen)),
+            )
+        )
     return chosen
+
+
+def _tables(group: Sequence[pytest.Item]) -> list[tuple[Value, ...]]:
+    """Return the values of each `parametrize` of a test function, in their order."""
+    tables: dict[str, dict[Value, None]] = defaultdict(dict)
+    for item in group:
+        marked = set(_together(item).values())
+        for value in _values(item):
+            if value[0] in marked:
+                tables[value[0]][value] = None
+    return [tuple(table) for table in tables.values()]
+
+
+def _together(item: pytest.Item) -> dict[str, str]:
+    """Return the parameters that `parametrize` gives, each with the names of those that it gives together."""
+    names: dict[str, str] = {}
+    for mark in item.iter_markers("parametrize"):
+        together = mark.args[0]
+        together = together.replace(" ", "").split(",") if isinstance(together, str) else together
+        names |= dict.fromkeys(together, ",".join(together))
+    return names
 
 
 def _values(item: pytest.Item) -> frozenset[Value]:
@@ -45,13 +107,9 @@ def _values(item: pytest.Item) -> frozenset[Value]:
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return frozenset()
-    names = {name: name for name in callspec.params}
-    for mark in item.iter_markers("parametrize"):
-        together = mark.args[0]
-        together = together.replace(" ", "").split(",") if isinstance(together, str) else together
-        names |= dict.fromkeys(together, ",".join(together))
+    names = _together(item)
     values: dict[str, list[Any]] = defaultdict(list)
     for name, value in callspec.params.items():
         # All tests of a function share the objects; only dtypes are named anew for each mode.
-        values[names[name]].append(value if isinstance(value, str) else id(value))
+        values[names.get(name, name)].append(value if isinstance(value, str) else id(value))
     return frozenset((name, *parts) for name, parts in values.items())

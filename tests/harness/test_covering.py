@@ -1,4 +1,4 @@
-"""The sample of combinations: each value of each parameter in each function, most pairs of values in each file."""
+"""The sample of combinations: each value of each parameter, tables that are shared, most pairs of values in a file."""
 
 from itertools import product
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 from tests.harness.covering import covering
 
 MODES, NAMES, LAYOUTS = ("a", "b"), ("huber", "logistic", "poisson"), ("strided", "reversed")
+DTYPES = ("float16", "float32", "float64")
 
 
 def make(function: str, *marks: str | tuple[str, ...], **params: Any) -> Any:
@@ -32,13 +33,50 @@ def test_each_value_occurs() -> None:
 
 
 def test_functions_of_a_file_share_the_pairs_of_values() -> None:
-    pairs = list(product(MODES, NAMES))
-    items = [
-        make(function, "name", backend=x, name=y) for function in ("test_value", "test_gradient") for x, y in pairs
-    ]
+    pairs = list(product(MODES, DTYPES))
+    # What no `parametrize` gives is a fixture's: each function gets all of it.
+    items = [make(function, backend=x, dtype=y) for function in ("test_value", "test_gradient") for x, y in pairs]
     chosen: list[Any] = covering(items)
     assert len(chosen) == 2 * 3
-    assert {(item.callspec.params["backend"], item.callspec.params["name"]) for item in chosen} == set(pairs)
+    assert {(item.callspec.params["backend"], item.callspec.params["dtype"]) for item in chosen} == set(pairs)
+
+
+def names_of(chosen: list[Any], function: str) -> list[str]:
+    return [item.callspec.params["name"] for item in chosen if f"::{function}[" in item.nodeid]
+
+
+def test_functions_of_a_file_share_a_table() -> None:
+    """Each entry is in a third of the functions, and each function has a third of the entries."""
+    table, functions = [f"loss {i}" for i in range(7)], [f"test_{i}" for i in range(6)]
+    chosen: list[Any] = covering([make(x, "name", name=y) for x in functions for y in table])
+    assert names_of(chosen, "test_0") == ["loss 0", "loss 3", "loss 6"]
+    assert names_of(chosen, "test_1") == ["loss 1", "loss 4"]
+    assert names_of(chosen, "test_2") == ["loss 2", "loss 5"]
+    assert all(sum(item.callspec.params["name"] == x for item in chosen) == 2 for x in table)
+
+
+def test_two_functions_share_a_table_by_halves() -> None:
+    chosen: list[Any] = covering([make(x, "name", name=y) for x in ("test_a", "test_b") for y in NAMES])
+    assert names_of(chosen, "test_a") == ["huber", "poisson"]
+    assert names_of(chosen, "test_b") == ["logistic"]
+
+
+def test_tables_that_differ_are_not_shared() -> None:
+    of_a, of_b = NAMES, (*NAMES, "gamma")
+    items = [make("test_a", "name", name=x) for x in of_a] + [make("test_b", "name", name=x) for x in of_b]
+    assert covering(items) == items
+
+
+def test_a_function_without_a_share_has_one_test() -> None:
+    functions = ("test_a", "test_b", "test_c")
+    chosen: list[Any] = covering([make(x, "name", name=y) for x in functions for y in ("sum", "mean")])
+    assert [len(names_of(chosen, x)) for x in functions] == [1, 1, 1]
+
+
+def test_what_is_kept_stays() -> None:
+    items = [make("test_x", "name", backend=x, name=y) for x, y in product(MODES, NAMES)]
+    for item in items:
+        assert item in covering(items, kept=[item.nodeid])
 
 
 def test_values_that_are_given_together_stay_together() -> None:
@@ -49,6 +87,6 @@ def test_values_that_are_given_together_stay_together() -> None:
 
 
 def test_a_test_without_parameters_stays() -> None:
-    item = SimpleNamespace(path=Path("tests/test_x.py"), nodeid="tests/test_x.py::test_x")
+    item = SimpleNamespace(path=Path("tests/test_x.py"), nodeid="tests/test_x.py::test_x", iter_markers=lambda _: [])
     values: Any = [item]
     assert covering(values) == values
