@@ -256,6 +256,6 @@ def bench(session: nox.Session) -> None:
         install(session, ".", *group("bench-advect"))
         parts = ["--peer=advect", "--only=affine", "--only=accuracy", "--only=memory", "--only=tape"]
     else:
-        install(session, ".[demo,cluster]", *group("bench"))
+        install(session, ".[demo,cluster]", *group("bench"), *group("consumers"), *group("test"))
         parts = []
     session.run("python", "-m", "benchmarks", *parts, *session.posargs)

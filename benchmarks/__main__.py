@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "accuracy", "digits", "memory", "plan", "pool", "scale", "tape")
+PARTS = ("affine", "accuracy", "consumers", "digits", "memory", "plan", "pool", "scale", "tape")
 # Compares with the saved run; run before each change.
 GUARD = "guard"
 # Needs a GPU.
@@ -20,6 +20,7 @@ PEERS = ("torch", "jax", "autograd", "dask")
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")
 NEEDED_MORE = {
     GPU: ("cupy", "dask", "jax", "torch"),
+    "consumers": ("array_api_extra", "array_api_strict", "einops", "pytest", "scipy", "sklearn", "torch"),
     "digits": ("mparray", "mpmath"),
     "plan": ("dask", "zarr"),
     "pool": ("dask", "zarr"),
@@ -31,6 +32,8 @@ MISLEADING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 # Idle threads of OpenBLAS wait so many cycles, as a power of two, before they sleep. By themselves they would take a
 # core from the library whose turn comes next for a tenth of a second, and PyTorch would wait for its own threads.
 WAIT = "OPENBLAS_THREAD_TIMEOUT", "24"
+# SciPy reads this when it is loaded: without it, it converts all arrays to NumPy's.
+DISPATCH = "SCIPY_ARRAY_API", "1"
 
 
 def main() -> int:
@@ -61,10 +64,13 @@ def main() -> int:
     if missing:
         parser.exit(
             2,
-            f'cannot import {", ".join(missing)}; pip install -e ".[demo,cluster]" --group bench installs them\n',
+            f'cannot import {", ".join(missing)}; pip install -e ".[demo,cluster]" --group bench --group consumers '
+            "--group test installs them\n",
         )
     unset = [f"{name}={os.environ.pop(name)}" for name in MISLEADING if name in os.environ]
     os.environ.setdefault(*WAIT)
+    if "consumers" in parts:
+        os.environ.setdefault(*DISPATCH)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
     return _run(parts, peers, unset, options.save, quick=options.quick)

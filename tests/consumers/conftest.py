@@ -1,19 +1,16 @@
 """After a run: how many calls of each part were differentiated, and the others with what was raised."""
 
-import collections
-
 import pytest
 
-from tests.consumers.lists import part
+from tests.consumers.lists import counted, part
 from tests.consumers.runner import OUTCOMES
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of the run."""
-    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for call, kind, reason in OUTCOMES:
-        counts[part(call)][kind] += 1
         if kind != "right":
             terminalreporter.write_line(f"{kind}: {call.expression}: {reason}")
-    for name, found in counts.items():
-        terminalreporter.write_line(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in found.most_common()))
+    for name in dict.fromkeys(part(call) for call, _, _ in OUTCOMES):
+        kinds = counted(kind for call, kind, _ in OUTCOMES if part(call) == name)
+        terminalreporter.write_line(f"{name}: {kinds}")

@@ -7,11 +7,14 @@ library, the line says so after a bar: ``refused: numpy strict`` where an error 
 """
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 LISTS = {"scipy": "SciPy", "scikit_learn": "scikit-learn", "array_api_extra": "array-api-extra", "einops": "einops"}
+OUTCOMES = "right", "refused", "missing", "nan", "branch"
 BACKENDS = {"numpy": "NumPy", "strict": "array-api-strict", "torch": "PyTorch"}
 
 
@@ -21,7 +24,7 @@ class Call:
 
     library: str
     expression: str
-    expected: dict[str, str]
+    expected: dict[str, str] = field(compare=False)
 
     def outcome(self, backend: str, /) -> str:
         """Return the outcome that the line states for an array library."""
@@ -44,18 +47,19 @@ def part(call: Call, /) -> str:
         return LISTS[call.library]
     module = re.search(r"[a-z]\w+(?=\.)", call.expression)
     assert module is not None
-    return f"`scipy.{module[0]}`"
+    return f"scipy.{module[0]}"
 
 
-def table() -> str:
-    """Return how many calls of each part are differentiated, of those that the library carries out itself."""
-    lines = ["| calls of | " + " | ".join(BACKENDS.values()) + " |", "| --- |" + " --- |" * len(BACKENDS)]
+def counted(kinds: Iterable[str], /) -> str:
+    """Return the number of calls of each outcome."""
+    counts = Counter(kinds)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES if counts[kind])
+
+
+def stated() -> list[list[str]]:
+    """Return each part of the libraries with the number of calls of each outcome that the lists state for a library."""
     every = [call for library in LISTS for call in calls(library)]
-    for name in dict.fromkeys(map(part, every)):
-        counts = []
-        for backend in BACKENDS:
-            found = [call.outcome(backend) for call in every if part(call) == name]
-            whole = len(found) - found.count("missing")
-            counts.append(f"{found.count('right')} of {whole}" if whole else "none")
-        lines.append(f"| {name} | " + " | ".join(counts) + " |")
-    return "\n".join(lines)
+    return [
+        [name, *(counted(call.outcome(backend) for call in every if part(call) == name) for backend in BACKENDS)]
+        for name in dict.fromkeys(map(part, every))
+    ]

@@ -6,7 +6,6 @@ and is not fails, and so does one that is listed as refused and has become right
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ import pytest
 import scipy.spatial
 
 import pullback as pb
-from tests.consumers.lists import BACKENDS, LISTS, Call, calls, table
+from benchmarks import saved
+from tests.consumers.lists import BACKENDS, LISTS, Call, calls, stated
 from tests.consumers.runner import ACTIVE, outcome, quietly, scalar_function
 from tests.harness.backend import Backend
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "scipy.md"
 CALLS = [pytest.param(call, id=call.expression) for library in LISTS for call in calls(library)]
 EAGER = pytest.mark.backends(*BACKENDS)
 
@@ -85,5 +84,7 @@ def test_shares(library: str) -> None:
 
 
 @pytest.mark.backends("numpy")
-def test_the_guide_has_the_table() -> None:
-    assert table() in GUIDE.read_text(encoding="utf-8"), "paste what `tests.consumers.lists.table()` returns"
+def test_the_saved_table_states_the_lists() -> None:
+    """The guide shows a saved run: python -m benchmarks --only=consumers --save=benchmarks/results writes it anew."""
+    columns = ["calls of", *BACKENDS.values()]
+    assert [[row[column] for column in columns] for row in saved.rows("consumers", "consumers")] == stated()
