@@ -39,6 +39,8 @@ CORE = [
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
 COVERAGE = ["--cov", "--cov-report="]
+# On all cores. A test that waits for ever ends its worker and fails the run: in a new worker it would wait again.
+PARALLEL = ["--numprocesses=auto", "--max-worker-restart=0"]
 LAWS = [f"--ignore={path}" for paths in APART.values() for path in paths]
 CPU = [name for name, backend in BACKENDS.items() if "cpu" in backend["tags"]]
 
@@ -88,8 +90,8 @@ def run_apart(session: nox.Session, *options: str) -> None:
 def laws(name: str, session: str, *more: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment that run the laws on one backend and save their coverage."""
     environment = {"COVERAGE_FILE": f".coverage.{session}.{name}", **BACKENDS[name].get("environment", {})}
-    # On all cores, but a whole file on one: what JAX has compiled for a test serves the next.
-    options = [f"--backend={name}", "--numprocesses=auto", "--dist=loadfile", *COVERAGE, *more]
+    # A whole file on one core: what JAX has compiled for a test serves the next.
+    options = [f"--backend={name}", *PARALLEL, "--dist=loadfile", *COVERAGE, *more]
     return ["pytest", *options, *LAWS], environment
 
 
@@ -150,21 +152,21 @@ def dask_newest(session: nox.Session) -> None:
     install(session, ".", *newest)
     command, environment = laws("dask", session.name)
     session.run(*command, *session.posargs, env=environment)
-    session.run("pytest", "--numprocesses=auto", "--dist=loadfile", "tests/dask", *session.posargs)
+    session.run("pytest", *PARALLEL, "--dist=loadgroup", "tests/dask", *session.posargs)
 
 
 @nox.session(name="cupy-dry", tags=["cpu"])
 def cupy_dry(session: nox.Session) -> None:
     """Bind every call of the laws to CuPy's signatures; needs no GPU."""
     install(session, ".", *BACKENDS["cupy"]["requires"], *group("test"))
-    options = ["--backend=strict", "-p", "tests.harness.cupy_dry", "--numprocesses=auto", "--one-mode"]
+    options = ["--backend=strict", "-p", "tests.harness.cupy_dry", *PARALLEL, "--one-mode"]
     session.run("pytest", *options, "--ignore=tests/autodiff", *LAWS, *session.posargs)
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def demo(session: nox.Session) -> None:
     """Test the command with every CPU backend installed, then run `pullback demo`."""
-    run_apart(session, "--numprocesses=auto", "--dist=loadgroup")
+    run_apart(session, *PARALLEL, "--dist=loadgroup")
     run_in_dev(session, "pullback", "demo", "--backend=numpy")
 
 
@@ -177,14 +179,13 @@ def examples(session: nox.Session) -> None:
 @nox.session(tags=["cpu"], **IN_DEV)
 def large(session: nox.Session) -> None:
     """Test batches larger than memory, on threads and on a cluster."""
-    # In one process: a test that waits for a cluster for ever ends it, and xdist would wait for that worker in turn.
-    run_apart(session)
+    run_apart(session, *PARALLEL, "--dist=loadgroup")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def peers(session: nox.Session) -> None:
     """Compare with what other libraries compute; check that a result has their arrays' type to mypy."""
-    run_apart(session, "--numprocesses=auto", "--dist=loadfile")
+    run_apart(session, *PARALLEL, "--dist=loadfile")
     run_in_dev(session, "mypy", "--config-file=tests/peers/mypy.ini")
 
 
@@ -218,7 +219,7 @@ def docs(session: nox.Session) -> None:
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for make in ("clean", "html"):
         session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
-    session.run("pytest", "--numprocesses=auto", *APART["docs"])
+    session.run("pytest", *PARALLEL, *APART["docs"])
 
 
 @nox.session(tags=["cpu", "quick"])

@@ -26,7 +26,10 @@ from pullback.dask import _cluster, _graph, _plan
 from tests.harness.batches import accumulate, check, compute, draw, gradients, reference
 
 LIMIT = 2**30
-pytestmark = pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning")  # to compare with
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),  # to compare with
+    pytest.mark.xdist_group("cluster"),  # one worker starts the clusters for all
+]
 
 
 @pytest.fixture(scope="module")

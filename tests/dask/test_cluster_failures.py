@@ -1,14 +1,15 @@
 """`compute` on a cluster whose parts fail: what is lost, killed, frozen, missing, or interrupted."""
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread, main_thread
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import pytest
 import zarr
 from array_api_compat import array_namespace
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
 
 from pullback import value_and_grad
 from pullback.dask import _cluster, _plan
@@ -40,29 +42,29 @@ class Processes(NamedTuple):
     """A scheduler and workers without nannies, as `dask scheduler` and `dask worker` start them."""
 
     client: Client
-    scheduler: subprocess.Popen[bytes]
-    start_worker: Callable[[], subprocess.Popen[bytes]]
+    scheduler: BaseProcess
+    start_worker: Callable[[], BaseProcess]
+
+
+def serve(name: str, options: list[str]) -> None:
+    """Run a command of Dask in this process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    importlib.import_module(f"distributed.cli.dask_{name}").main(options)
 
 
 @contextmanager
 def processes(folder: Path, workers: int = 1) -> Iterator[Processes]:
     file = folder / "scheduler.json"
 
-    def start(name: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            f"distributed.cli.dask_{name}",
-            "--scheduler-file",
-            str(file),
-            "--no-dashboard",
-        ]
-        process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)  # noqa: S603 - what stands here
-        stack.callback(process.wait)
+    def start(name: str, *options: str) -> BaseProcess:
+        given = ["--scheduler-file", str(file), "--no-dashboard", *options]
+        process: BaseProcess = get_mp_context().Process(target=serve, args=(name, given))
+        process.start()
+        stack.callback(process.join)
         stack.callback(process.kill)
         return process
 
-    def start_worker() -> subprocess.Popen[bytes]:
+    def start_worker() -> BaseProcess:
         return start("worker", "--no-nanny", "--nthreads", "1")
 
     with ExitStack() as stack:
@@ -75,6 +77,17 @@ def processes(folder: Path, workers: int = 1) -> Iterator[Processes]:
         stack.callback(client.close, timeout=0.5)
         client.wait_for_workers(workers)
         yield Processes(client, scheduler, start_worker)
+
+
+COMMANDS = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fork() -> Iterator[None]:
+    """Fork workers from a process that has imported what they need, so that each test can afford its own."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload([*COMMANDS, "tests.harness.batches", "zarr"])
+        yield
 
 
 @pytest.fixture
@@ -343,7 +356,7 @@ def test_interrupted_while_a_process_is_frozen(tmp_path: Path, frozen: str) -> N
     with processes(tmp_path) as started:
 
         def freeze(pid: int) -> None:
-            os.kill(started.scheduler.pid if frozen == "scheduler" else pid, signal.SIGSTOP)
+            os.kill(started.scheduler.pid or 0 if frozen == "scheduler" else pid, signal.SIGSTOP)
             interrupt()
 
         thread = when_it_runs(tmp_path, freeze)
@@ -384,8 +397,8 @@ def test_asynchronous_client(case: Case) -> None:
 def test_cluster_without_the_package(tmp_path: Path, case: Case, where: str) -> None:
     def hide() -> None:
         for name in [x for x in sys.modules if x.partition(".")[0] == "pullback"]:
-            sys.modules[name] = None  # type: ignore[assignment] # as Python lets one say that there is none
-        sys.modules["pullback"] = None  # type: ignore[assignment]
+            del sys.modules[name]
+        sys.modules["pullback"] = None  # type: ignore[assignment] # as Python lets one say that there is none
 
     with processes(tmp_path) as started:
         started.client.run(hide) if where == "worker" else started.client.run_on_scheduler(hide)

@@ -21,6 +21,8 @@ from pullback import affine_backward, softmax_cross_entropy
 from pullback._cli.gradient import files
 from tests.harness.gradient_command import FILL, check, fault, finish, gradient, left, ones, save, start, to_zarr
 
+pytestmark = pytest.mark.xdist_group("command on a cluster")  # one worker starts it for all
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
