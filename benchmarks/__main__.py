@@ -8,13 +8,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("affine", "accuracy", "consumers", "digits", "memory", "plan", "pool", "scale", "tape")
+PARTS = ("affine", "accuracy", "consumers", "digits", "losses", "memory", "plan", "pool", "scale", "tape")
 # Compares with the saved run; run before each change.
 GUARD = "guard"
 # Needs a GPU.
 GPU = "gpu"
 # The parts that measure peers.
-COMPARING = {"affine", "accuracy", "memory", "tape"}
+COMPARING = {"affine", "accuracy", "losses", "memory", "tape"}
 PEERS = ("torch", "jax", "autograd", "dask")
 # All parts need these, and some of them more.
 NEEDED = ("numpy", "pullback", "rich", "threadpoolctl")

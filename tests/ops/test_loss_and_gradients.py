@@ -139,12 +139,11 @@ def test_blocks(name: str, dtype: str) -> None:
 
 
 def test_rows_of_a_block() -> None:
-    """Blocks of one MiB, of at least 1024 rows; those of a batch with more axes are counted together."""
-    assert loss_rows(1, WIDE, 3, exact=True) == LOSS_ROWS == 1024
-    assert loss_rows(1, 28, 1, exact=True) == 4096
-    assert loss_rows(1, 28, 1, exact=False) == 8192
-    assert loss_rows(16, 28, 1, exact=True) == 256
-    assert loss_rows(10**6, 28, 1, exact=True) == 1
+    """Blocks of 2^17 entries, of at least 1024 rows; those of a batch with more axes are counted together."""
+    assert loss_rows((5, WIDE), (WIDE, 3)) == LOSS_ROWS == 1024
+    assert loss_rows((5, 28), (28,)) == loss_rows((5, 28), (28, 1)) == 4096
+    assert loss_rows((5, 4, 4, 28), (28,)) == 256
+    assert loss_rows((5, 10**6, 28), (28,)) == 1
 
 
 def _arrays(rows: int = 2100, k: int = WIDE, *n: int) -> tuple[Any, ...]:

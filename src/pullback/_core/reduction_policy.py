@@ -24,12 +24,13 @@ JOINED          256    entries of joined rows
 GPU_ROWS        512    least rows of a block on a GPU, which adds the rows of a product one after the other
 GPU_LONG        1024   most rows of such a block, and rows up to which a product stays whole
 GPU_WIDTH       32768  entries of one addition on a GPU: as many as keep it busy
-LOSS_BYTES      2^20   bytes of a block of a loss and its gradients, which stay in the cache of a core
+LOSS_SIZE       2^17   entries of a block of a loss and its gradients, which stay in the cache of a core
 LOSS_ARRAYS     4      arrays of outputs that a block holds at a time
 LOSS_ROWS       1024   least rows of such a block: its calls take as long as the arithmetic of fewer
 ==============  =====  ===================================================================================
 """
 
+from math import prod
 from typing import Literal
 
 CHAIN = 128
@@ -49,7 +50,7 @@ JOINED = 256
 GPU_ROWS = 512
 GPU_LONG = 1024
 GPU_WIDTH = 32_768
-LOSS_BYTES = 2**20
+LOSS_SIZE = 2**17
 LOSS_ARRAYS = 4
 LOSS_ROWS = 1024
 
@@ -103,9 +104,8 @@ def joined_rows(rows: int, width: int, /) -> int:
     return joined
 
 
-def loss_rows(inner: int, k: int, n: int, /, *, exact: bool) -> int:
-    """Return how many indices of the first axis make a block of a loss; each has `inner` rows of k entries."""
-    # A loss holds several arrays of the size of its outputs at a time.
-    size = LOSS_BYTES // ((8 if exact else 4) * (k + LOSS_ARRAYS * n))
+def loss_rows(shape: tuple[int, ...], of_weights: tuple[int, ...], /) -> int:
+    """Return how many indices of the first axis of a batch (..., k) make a block of a loss of z w + b."""
+    size = LOSS_SIZE // (shape[-1] + LOSS_ARRAYS * prod(of_weights[1:]))
     rows = max(size // CHAIN * CHAIN, LOSS_ROWS)
-    return max(rows // max(inner, 1), 1)
+    return max(rows // max(prod(shape[1:-1]), 1), 1)

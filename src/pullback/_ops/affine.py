@@ -411,21 +411,24 @@ def checked_backward(  # noqa: PLR0913, PLR0917 - the arguments of the backward
     xp: Namespace, conj: Elementwise, da: Array, z: Array, w: Array, wrt: Collection[str], /
 ) -> AffineGradients[Any]:
     """Return the gradients of checked arrays, in the dtype that they promote to."""
-    is_vector = w.ndim == 1
-    column = da[..., None] if is_vector else da
     dz = dw = db = None
-    if "z" in wrt:
-        dz = product(xp, column, conj(w[:, None] if is_vector else w).T)
-    if is_vector and z.ndim == 2:
-        dw = contract_rows(xp, conj(z), da) if "w" in wrt else None
-        db = sum_vector(xp, da) if "b" in wrt else None
+    if w.ndim == 1 and z.ndim == 2:
+        if "z" in wrt:
+            dz = product(xp, da[:, None], conj(w)[None, :])
+        if "w" in wrt:
+            dw = contract_rows(xp, conj(z), da)
+        if "b" in wrt:
+            db = sum_vector(xp, da)
         return AffineGradients(dz, dw, db)
+    if w.ndim == 1:
+        dz, dw, db = checked_backward(xp, conj, da[..., None], z, w[:, None], wrt)
+        return AffineGradients(dz, dw if dw is None else dw[:, 0], db if db is None else db[0])
+    if "z" in wrt:
+        dz = product(xp, da, conj(w).T)
     if "w" in wrt:
-        dw = contract_rows(xp, conj(z), column)
-        dw = dw[:, 0] if is_vector else dw
+        dw = contract_rows(xp, conj(z), da)
     if "b" in wrt:
-        db = sum_rows(xp, column)
-        db = db[0] if is_vector else db
+        db = sum_rows(xp, da)
     return AffineGradients(dz, dw, db)
 
 

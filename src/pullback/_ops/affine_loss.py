@@ -6,12 +6,11 @@ whole batch is made of, and a GPU is faster on large arrays.
 """
 
 from collections.abc import Callable, Collection
-from math import prod
 from typing import Any, Generic, NamedTuple
 
 from pullback._core.arguments import cached_namespace, check_wrt, identity
 from pullback._core.memory import add, is_host_memory, place
-from pullback._core.reduction_policy import loss_rows
+from pullback._core.reduction_policy import LOSS_ROWS, loss_rows
 from pullback._core.reductions import accumulation_dtype
 from pullback._core.tracing import is_traced
 from pullback._core.typing import Array, ArrayT, Namespace
@@ -136,7 +135,8 @@ def loss_and_gradients(  # noqa: PLR0913 - the arguments of the map
         return LossGradients(value, *affine_backward(da, z, w, wrt=wrt))
     options = {**defaults, **options}
     shape = z.shape
-    rows = loss_rows(prod(shape[1:-1]), shape[-1], w.shape[-1] if w.ndim == 2 else 1, exact=w.dtype == xp.float64)
+    # A small batch is one block, whatever its other sizes.
+    rows = loss_rows(shape, w.shape) if len(shape) > 2 or shape[0] > LOSS_ROWS else LOSS_ROWS
     if shape[0] <= rows:
         value, da = check(checked_forward(xp, z, w, b), y, **options).loss(z.dtype)
         return LossGradients(value, *checked_backward(xp, identity, da, z, w, wrt))

@@ -5,7 +5,7 @@ from typing import Any
 
 from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
 from pullback._core.dtypes import is_dtype
-from pullback._core.memory import add, multiply, place, subtract
+from pullback._core.memory import add, is_host_memory, multiply, place, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
 from pullback._core.stable import may_be_infinite, shifted, without_infinities
@@ -13,7 +13,7 @@ from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_loss
 
-# With so few classes, a masked sum takes less time than an indexed read.
+# With so few classes, a masked sum takes less time than an indexed read, except in host memory.
 _FEW_CLASSES = 64
 
 
@@ -340,7 +340,8 @@ def _indices(xp: Namespace, a: Array, y: Array, /) -> tuple[Any, Any, Any]:
 
 def _pick(xp: Namespace, x: Array, index: Array, other: Array, /) -> Array:
     """Return the entries of `x` at `index` on the last axis, which is kept: those where `other` is false."""
-    if x.shape[-1] <= _FEW_CLASSES or not hasattr(xp, "take_along_axis"):  # Dask has none
+    few = x.shape[-1] <= _FEW_CLASSES and not is_host_memory(x)
+    if few or not hasattr(xp, "take_along_axis"):  # Dask has none
         return sum_last(xp, xp.where(other, 0.0, x))
     return xp.take_along_axis(x, index, axis=-1)
 

@@ -92,7 +92,7 @@ class Reducer(NamedTuple):
             # One product, without an array of losses. The factors are those of `da`.
             da = self.scaled(da)
             total = x @ da if self.is_vector else x[:, 0] @ da[:, 0]
-            return total + 0 * self.examples, da
+            return self._sum_of(total), da
         return self.total_of_outputs(multiply(x, da)), self.scaled(da)
 
     def present(self, x: Array, /) -> Array:
@@ -121,7 +121,11 @@ class Reducer(NamedTuple):
         # Divided first, so that the sum overflows only where the mean does. Of no examples, the sum is 0, the mean NaN.
         if self.share is None and self.reduction == "mean":
             value = divide(value, self.examples)
-        return self.xp.sum(value) + 0 * self.examples
+        return self._sum_of(self.xp.sum(value))
+
+    def _sum_of(self, total: Array, /) -> Array:
+        """Return a sum over the examples; NaN for a mean of none."""
+        return total if type(self.examples) is int else total + 0 * self.examples
 
     def scaled(self, x: Array, /) -> Array:
         """Multiply each example of `x`, as `a`, which nothing else holds, by its factor in the reduced loss."""
