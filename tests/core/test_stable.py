@@ -37,10 +37,29 @@ def test_scalars(backend_one_device: Backend) -> None:
         assert function(xp, x).shape == ()
 
 
-def test_sum_without_largest(backend_one_device: Backend) -> None:
-    """Each of several largest logits but one counts as 1."""
+def test_log_softmax_of_ties(backend_one_device: Backend) -> None:
+    """Each of several largest logits counts."""
     x = backend_one_device.rows(np.asarray([[0.0, 0.0, -1.0], [5.0, -40.0, -41.0], [-np.inf, 1.0, 1.0]]))
-    x = stable.shifted(backend_one_device.xp, x)
-    got = stable.sum_without_largest(backend_one_device.xp, x, backend_one_device.xp.exp(x))
-    right = [[1 + np.exp(-1.0)], [np.exp(-45.0) + np.exp(-46.0)], [1.0]]
+    got = stable.log_softmax(backend_one_device.xp, x)
+    first = -np.log(2 + np.exp(-1.0))
+    second = -np.log1p(np.exp(-45.0) + np.exp(-46.0))
+    right = [[first, first, first - 1], [second, -45.0, -46.0], [-np.inf, -np.log(2), -np.log(2)]]
     np.testing.assert_allclose(backend_one_device.numpy(got), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_exact_exponents(backend_one_device: Backend, name: str) -> None:
+    """Exponents differ from the exact ones by a number for each row; the sum of exponentials is finite."""
+    top = np.concatenate([np.geomspace(1e-3, 1e6, 60), -np.geomspace(1e-3, 1e6, 60), [0.0]]).astype(name)[:, None]
+    end = -np.log(np.finfo(name).tiny)
+    x = (top - np.asarray([0, 0.1, 0.4, 1]) * end).astype(name)
+    held = map(backend_one_device.asarray, (x, top))
+    exponent, largest, error = (
+        np.zeros(()) if part is None else backend_one_device.numpy(part)
+        for part in stable.exact_exponents(backend_one_device.xp, *held)
+    )
+    assert np.all(np.isfinite(1 / np.sum(np.exp(exponent), axis=-1)))
+    wide = "longdouble"
+    right = x.astype(wide) - top.astype(wide)
+    got = exponent.astype(wide) + error - largest
+    assert np.all(abs(got - right) <= 4 * np.finfo(name).eps)

@@ -1,7 +1,7 @@
 """Relative errors of the activations and of their backwards, in units of the dtype's eps.
 
-The bound is 8 where no rounded number is exponentiated. An exponent that is itself rounded, the cubic of gelu or the
-difference of two logits, is wrong by up to about its size times eps, and so is its exponential.
+The bound is 8 where no rounded number is exponentiated. The cubic in the exponent of gelu is rounded: it is wrong by up
+to about its size times eps, and so is its exponential. One unit of rounding of the input changes gelu by more.
 """
 
 from typing import Any
@@ -69,25 +69,18 @@ def test_backwards_from_the_input(backend_one_device: Backend, width: str) -> No
         require(got, (BOUND + exponent(name, wide)) * terms, a)
 
 
-# Logits whose differences are numbers of both dtypes.
+# Logits whose differences are numbers of both dtypes, and such that are not.
 EXACT = np.random.default_rng(0).integers(-600, 601, (40, 5)) / 16
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_softmaxes(backend_one_device: Backend, width: str) -> None:
-    for function in (pullback.softmax_forward, pullback.log_softmax_forward):
-        require(errors(backend_one_device, width, function, EXACT), BOUND, EXACT)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_softmaxes_of_rounded_differences(backend_one_device: Backend, width: str) -> None:
-    """The rounding error of a logit's difference from the largest is one of the exponent."""
-    a = (EXACT * 1.1).astype(width)
-    apart = np.max(a, axis=-1, keepdims=True) - a
-    require(errors(backend_one_device, width, pullback.softmax_forward, a), BOUND + apart, a)
-    # Of the largest logit's own logarithm, it is the error of the next one.
-    apart = np.where(apart == 0, np.sort(apart, axis=-1)[:, 1:2], 0)
-    require(errors(backend_one_device, width, pullback.log_softmax_forward, a), BOUND + apart, a)
+@pytest.mark.parametrize("level", [0, -40, 60, 85, 100, 170, 300, -700, 1e4])
+def test_softmaxes(backend_one_device: Backend, level: float, width: str) -> None:
+    """Far below and above 0 and around the largest exponent, with the second logit near or far from the first."""
+    scale = 1 if width == "float32" else 8
+    for a in (EXACT, EXACT * 1.1 * scale + level * scale, EXACT * 0.01 + level):
+        for function in (pullback.softmax_forward, pullback.log_softmax_forward):
+            require(errors(backend_one_device, width, function, a), BOUND, a)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -136,7 +136,8 @@ def gelu_forward(a: ArrayT, /, *, exact: bool = False) -> ArrayT:
     The tanh form is ``h = ½ a (1 + tanh(√(2/π) (a + 0.044715 a³)))``, less than 5e-4 from the exact one,
     ``½ a (1 + erf(a / √2))`` [1]_. It is what PyTorch has as ``approximate="tanh"`` and JAX by default. It is computed
     as ``a sigmoid(x)`` with ``x = 2 √(2/π) (a + 0.044715 a³)``, so that negative inputs keep their digits. Rounding x
-    gives a relative error of about ``|x|`` units of rounding: 25 at ``a = -6``.
+    gives a relative error of about ``|x|`` units of rounding: 25 at ``a = -6``, where one unit of the input itself
+    makes 55.
 
     References
     ----------

@@ -55,9 +55,10 @@ def softmax_forward(a: ArrayT, /, *, axis: int = -1, mask: Array | None = None) 
 
     Notes
     -----
-    The exponentials are those of ``a - max(a)``, which do not overflow where the dtype can hold the differences of the
-    logits. Rounding the difference gives a relative error of up to half of it, in units of rounding. A logit of -inf
-    has probability 0; logits of inf share the probability 1. A row of -inf alone gives NaN.
+    The exponentials are those of differences of the logits from a number near ``max(a)``, which do not overflow where
+    the dtype can hold the differences. The relative error is a few units of rounding for every probability: the number
+    is chosen such that the differences are exact, or the error of rounding them is corrected. A logit of -inf has
+    probability 0; logits of inf share the probability 1. A row of -inf alone gives NaN.
 
     Masked logits count as -inf, whatever they are, NaN included, and their gradient is 0. A row without a possible
     class has the output 0 and the gradient 0.

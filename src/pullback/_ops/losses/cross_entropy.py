@@ -5,10 +5,18 @@ from typing import Any
 
 from pullback._core.arguments import float_option, same_shape, shapes, validate_library_and_device
 from pullback._core.dtypes import is_dtype
-from pullback._core.memory import add, is_host_memory, multiply, place, subtract
+from pullback._core.memory import add, divide, is_host_memory, multiply, place, subtract
 from pullback._core.pair import Pair
 from pullback._core.reductions import dot_last, sum_last
-from pullback._core.stable import may_be_infinite, shifted, without_infinities
+from pullback._core.stable import (
+    clipped,
+    corrected,
+    exact_exponents,
+    logits_and_largest,
+    may_be_infinite,
+    scaled_exponentials,
+    without_infinities,
+)
 from pullback._core.tracing import record
 from pullback._core.typing import Array, ArrayT, Namespace
 from pullback._ops.losses.reduction import CheckedLoss, Loss, Reducer, Reduction, check_loss, read_loss
@@ -75,8 +83,8 @@ def softmax_cross_entropy(  # noqa: PLR0913 - the options of the loss
     Notes
     -----
     With ``p = softmax(a)``, an example's loss is ``-Σ_j y_j log p_j`` and its gradient ``p Σ_j y_j - y`` [1]_. Both
-    come from one exponential of ``a - max(a)``, which does not overflow where the dtype can hold the differences of
-    the logits. Of a class with a probability near 1, they use the sum over the other classes, so that confident
+    come from one exponential, as in `softmax_forward`, which does not overflow where the dtype can hold the differences
+    of the logits. Of a class with a probability near 1, they use the sum over the other classes, so that confident
     predictions lose no digits. A class of weight 0 adds 0 to the loss, also where its logit is -inf. Logits of inf
     count as the largest number of the dtype: the loss of such a class is 0, that of another class this number.
 
@@ -181,21 +189,18 @@ def softmax_cross_entropy_hessian_product(  # noqa: PLR0913 - the options of the
     xp, cast_output, reducer, (v, logits, y) = read_loss(name, weights, reduction, _check_classes, v=v, a=a, y=y)
     mass: Any = 1.0
     if y.dtype == logits.dtype:
-        below, mass = shifted(xp, logits), sum_last(xp, y)
+        valid, mass = None, sum_last(xp, y)
     else:
         index, inside, _ = _indices(xp, logits, y)
-        below = shifted(xp, logits, index == inside)
-    top, _ = _top(xp, below)
+        valid = index == inside
+    logits, most = logits_and_largest(xp, logits, valid)
+    top, _ = _top(xp, logits - most)
     # A constant that is added to v changes nothing. Without that of the likeliest class, the others lose no digits.
     out = v - dot_last(xp, top, v)
     del top
-    # √p, whose factors stay in range where their product, without v, does not.
-    root = xp.exp(multiply(below, 0.5))
-    del below
-    total = dot_last(xp, root, root)
-    out = subtract(out, sum_last(xp, multiply(root * out, root)) / total)
-    out = multiply(out, root)
-    out = multiply(out, multiply(root, reducer.scaled(mass / total)))
+    p, tail = _probabilities(xp, logits, most)
+    out = subtract(out, dot_last(xp, out if tail is None else out * tail, p))
+    out = multiply(multiply(out, p), reducer.scaled(mass if tail is None else tail * mass))
     return cast_output(out, a.dtype)
 
 
@@ -227,29 +232,30 @@ def _formula(xp: Namespace, a: Array, y: Array, reducer: Reducer, smoothing: flo
 def _of_indices(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
     """Return the losses (..., 1) for class indices, and the gradient of the reduced loss."""
     index, inside, classes = _indices(xp, a, y)
-    below = shifted(xp, a, index == inside)
+    a, top = logits_and_largest(xp, a, index == inside)
     other = xp.not_equal(index, classes)
-    score = _pick(xp, below, inside, other)
-    da = xp.exp(below)
+    score = _pick(xp, a, inside, other) - top
     # Fresh memory costs NumPy more than the arithmetic: no more than two arrays of this size at a time.
-    del below
+    da, most = scaled_exponentials(xp, a, top)
     weight = xp.astype(other, a.dtype)
     da = multiply(da, weight)
     rest = sum_last(xp, da)
-    # The sum of all exponentials less 1, exact where the example's class is the likeliest and the others vanish.
-    excess = rest + xp.expm1(score)
+    # The sum of all exponentials less the largest, exact where the example's class has it and the others vanish.
+    excess = rest + xp.expm1(score) * most
     # The gradient of the example's class is minus the probability of the others: their sum, not 1 less a rounded one.
     weight = multiply(subtract(weight, 1), rest)
-    da = multiply(add(da, weight), reducer.scaled(1 / (excess + 1)))
-    return xp.log1p(excess) - score, da
+    da = multiply(add(da, weight), reducer.scaled(1 / (excess + most)))
+    return xp.log1p(excess / most) - score, da
 
 
 def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) -> tuple[Array, Array]:
     """Return the losses (..., 1) for a weight of each class, and the gradient of the reduced loss."""
-    below = shifted(xp, a)
+    a, most = logits_and_largest(xp, a)
     mass = sum_last(xp, y)
+    below = a - most
     top, single = _top(xp, below)
-    da = subtract(xp.exp(below), top)
+    da, most = scaled_exponentials(xp, a, most)
+    da = subtract(da, top * da)
     if may_be_infinite(xp, below):
         below = without_infinities(xp, below, xp.equal(y, 0))
     score = sum_last(xp, multiply(below, y))
@@ -257,11 +263,28 @@ def _of_probabilities(xp: Namespace, a: Array, y: Array, reducer: Reducer, /) ->
     # Of the likeliest class, where it is alone, probability and label less 1 are minus the sums over the others.
     y = add(multiply(y * top, -1), y)
     rest, rest_y = sum_last(xp, da), sum_last(xp, y)
-    losses = mass * xp.log1p(rest + (single - 1)) - score
-    scale = mass / (rest + single)
+    losses = mass * xp.log1p(rest / most + (single - 1)) - score
+    scale = mass / (rest + single * most)
     top = multiply(top, scale * rest - rest_y)
     da = subtract(subtract(multiply(da, scale), y), top)
     return losses, reducer.scaled(da)
+
+
+def _probabilities(xp: Namespace, a: Array, top: Array, /) -> tuple[Array, Array | None]:
+    """Return two factors of the probabilities, of which the first is in range where their product is not.
+
+    The second is None where it is 1.
+    """
+    exponent, largest, error = exact_exponents(xp, a, top)
+    # An integer: the difference from it is rounded by little.
+    least = xp.trunc(largest) - (700.0 if a.dtype == xp.float64 else 80.0)
+    if is_host_memory(a) and 0 not in exponent.shape and xp.min(exponent) >= xp.max(least):
+        tail = None
+    else:
+        tail = xp.exp(clipped(xp, exponent - least, None, 0.0))
+        exponent = xp.maximum(exponent, least)
+    p = corrected(xp.exp(exponent), error)
+    return divide(p, sum_last(xp, p)), tail
 
 
 def _smoothing(function: str, label_smoothing: float, /) -> float:
@@ -323,10 +346,10 @@ def _check_classes(function: str, a: Array, y: Array, /) -> None:
         raise ValueError(msg)
 
 
-def _top(xp: Namespace, shifted: Array, /) -> tuple[Array, Array]:
+def _top(xp: Namespace, below: Array, /) -> tuple[Array, Array]:
     """Return 1 for the largest logit of an example, if it is the only one, and the number of such ones (..., 1)."""
-    top = xp.astype(xp.equal(shifted, 0), shifted.dtype)
-    single = xp.astype(xp.equal(sum_last(xp, top), 1), shifted.dtype)
+    top = xp.astype(xp.equal(below, 0), below.dtype)
+    single = xp.astype(xp.equal(sum_last(xp, top), 1), below.dtype)
     return multiply(top, single), single
 
 
