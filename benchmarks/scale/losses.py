@@ -17,7 +17,9 @@ from pullback.dask import accumulate, compute
 
 GIGABYTES = 1, 4, 16
 QUICK_GIGABYTES = 0.25, 1
-BLOCK = 8 * 2**20 // ROW_BYTES
+# Large enough that the graph of the largest batch weighs little.
+BLOCK_MIB = 32
+BLOCK = BLOCK_MIB * 2**20 // ROW_BYTES
 LIMIT = 512 * 2**20
 SPREAD = 0.1
 # How much more the rows with the largest losses count in the loss that couples them.
@@ -75,8 +77,8 @@ def section(*, quick: bool) -> Section:
     gigabytes = QUICK_GIGABYTES if quick else GIGABYTES
     return Section(
         name="losses",
-        title="Softmax regression in array functions, its value and gradient over blocks that are made where they are "
-        "used: peak memory without the process's own",
+        title=f"Softmax regression in array functions, its value and gradient over blocks of {BLOCK_MIB} MiB that are "
+        "made where they are used: peak memory without the process's own",
         columns=("loss", "batch, GB", "peak, MiB", "peak / smallest", "bound"),
         rows=_rows(gigabytes),
         length=2 * len(gigabytes),
