@@ -282,7 +282,7 @@ def test_rejects_wrong_argnums_and_cotangents() -> None:
     _, pull = pb.vjp(lambda x: x * x, x)
     with pytest.raises(ValueError, match=r"^vjp: the cotangent must have the structure and shapes of the output"):
         pull(np.ones(3))
-    with pytest.raises(ValueError, match=r"^linearize: a tangent must have the structure and shapes"):
+    with pytest.raises(ValueError, match=r"^jvp: a tangent must have the structure and shapes"):
         pb.jvp(lambda x: x * x, (x,), (np.ones(3),))
     with pytest.raises(TypeError, match=r"^jacobian: arguments must have real floating dtypes"):
         pb.jacobian(lambda x: x)(np.ones(2, dtype=complex))

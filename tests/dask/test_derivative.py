@@ -183,12 +183,13 @@ def test_other_transforms(name: str) -> None:
 
 
 def test_passes() -> None:
-    """A value is one pass, a gradient two, a tangent two, a product with the Hessian four."""
+    """A value is one pass, a gradient two, a product with the Hessian four; a tangent comes with the value."""
     p = parameters()
     for evaluate, passes in (
         (lambda f: stop_gradient(f(p)), 1),
         (lambda f: grad(f)(p), 2),
-        (lambda f: jvp(f, (p,), (tangents(p),)), 2),
+        (lambda f: jvp(f, (p,), (tangents(p),)), 1),
+        (lambda f: jvp(grad(f), (p,), (tangents(p),)), 2),
         (lambda f: hvp(f, (p,), (tangents(p),)), 4),
     ):
         reader = Reader(rows_of())
@@ -226,6 +227,18 @@ def test_gradient_of_the_batch(monkeypatch: pytest.MonkeyPatch, task_bytes: int)
     assert_close(compute(lazies)[0], grad(lambda x: log_partition(at_once, x, p))(x))
 
 
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_tangent_of_the_batch(*, in_memory: bool) -> None:
+    """Tangents of rows have the blocks of the rows, whether they are lazy or not."""
+    x, p = rows_of(), parameters()
+    t, moved = tangents(x), tangents(p)
+    for loss, _ in LOSSES.values():
+        right = jvp(lambda x, p, loss=loss: loss(at_once, x, p), (x, p), (t, moved))
+        given = t if in_memory else lazy(t)
+        got = jvp(lambda x, p, loss=loss: loss(accumulate, x, p), (lazy(x), p), (given, moved))
+        assert_close(compute(*map(da.asarray, got)), right, SIZE)
+
+
 def test_parameters_of_which_one_is_lazy() -> None:
     """Each gradient and each product with the Hessian has the library of its own parameter."""
     x, w = rows_of(), np.ones(K)
@@ -254,7 +267,7 @@ def test_operations_on_rows() -> None:
         a = xp.concat([a, xp.permute_dims(xp.stack([a[:, 0], a[:, 1]]), (1, 0))], axis=1)
         return run(lambda a, w: total(a * a) * total(w * w), a, shared=(p["w"],))
 
-    for f in (grad, lambda f: lambda p: hvp(f, (p,), (tangents(p),))):
+    for f in (grad, lambda f: lambda p: hvp(f, (p,), (tangents(p),)), lambda f: lambda p: jvp(f, (p,), (tangents(p),))):
         got = f(lambda p: loss(accumulate, lazy(x), p))(p)
         assert_close(got, f(lambda p: loss(at_once, x, p))(p), SIZE)
 
@@ -320,7 +333,11 @@ def test_checkpoint() -> None:
     def loss(p: Any) -> Any:
         return log_partition(accumulate, lazy(x), p) ** 2
 
-    assert_close(grad(loss)(p), grad(lambda p: log_partition(at_once, x, p) ** 2)(p))
+    def right(p: Any) -> Any:
+        return log_partition(at_once, x, p) ** 2
+
+    assert_close(grad(loss)(p), grad(right)(p))
+    assert_close(jvp(loss, (p,), (tangents(p),)), jvp(right, (p,), (tangents(p),)))
 
 
 def test_steps_that_are_gradients() -> None:

@@ -17,7 +17,16 @@ Function = Callable[..., Any]
 class Recorded:
     """A function recorded at some arguments: its output, and the nodes that pull cotangents of it back."""
 
-    def __init__(self, name: str, function: Function, primals: Sequence[Any], /, *, has_aux: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Function,
+        primals: Sequence[Any],
+        /,
+        *,
+        has_aux: bool = False,
+        tangents: Sequence[Any] | None = None,
+    ) -> None:
         self.name = name
         self.namespace: TracedNamespace
         tape = Tape()
@@ -26,7 +35,10 @@ class Recorded:
             self.inputs: list[Any] = []
             # Whether the arguments are arrays without containers around them.
             self.flat = False
-            result = function(*self._open_all(tape, primals))
+            arguments = self._open_all(tape, primals)
+            if tangents:
+                tape.tangents = self.tangents = Tangents(tape, self.namespace, self.inputs, tangents)
+            result = function(*arguments)
             if has_aux:
                 result, aux = _pair(name, result)
                 self.aux = trees.rebuild(aux, partial(_plain, tape))
@@ -119,7 +131,7 @@ class Recorded:
 
     def pull(self, cotangents: list[Any], *, last: bool) -> list[Any]:
         """Pull cotangents of the outputs back to the arguments; the nodes are freed if this was the `last` time."""
-        xp, lift = self._namespace_of(cotangents)
+        xp, lift = _namespace_of(self.namespace, cotangents)
         space = _space_at(getattr(xp, "depth", 0)) if self.mixed else None
         places: list[Any] = [None] * len(self.nodes)
         for (index, dtype), seed in zip(self.outputs, cotangents, strict=True):
@@ -141,14 +153,53 @@ class Recorded:
                 taken.add(id(g))
         return found
 
-    def _namespace_of(self, cotangents: list[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
-        """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
-        level = self.namespace
-        deepest, depth = level.base, level.depth - 1
-        for g in cotangents:
-            if type(g) is Traced and g._namespace.depth > depth:
-                deepest, depth = g._namespace, g._namespace.depth
-        return deepest, None if depth == 0 else _lifter(depth)
+
+class Tangents:
+    """The tangents of some arrays of a function that is recorded, which give those of the others at any time.
+
+    The arguments' are known, and those that an operation finds along with its value.
+    """
+
+    def __init__(self, tape: Tape, level: TracedNamespace, inputs: Sequence[Any], tangents: Sequence[Any], /) -> None:
+        self._tape, self._level = tape, level
+        # The tape lets go of its nodes when it is closed.
+        self._nodes = tape.nodes
+        self._known = {i: (like(x), t) for i, (x, t) in enumerate(zip(inputs, tangents, strict=True))}
+
+    def know(self, index: int, value: Any, tangent: Any, /) -> None:
+        """Note the tangent of a node, whose array has this value."""
+        self._known[index] = like(value), tangent
+
+    def of(self, indices: Sequence[int], zeros: Sequence[Any], /) -> list[Any]:
+        """Return the tangents of some nodes, given zeros like their arrays.
+
+        The pull from these to the nodes of known tangents is linear, and is recorded. Its own pull is the push.
+        """
+        nodes = [() if k in self._known else node for k, node in enumerate(self._nodes)]
+        reached: list[int] = []
+
+        def pull(*seeds: Any) -> list[Any]:
+            xp, lift = _namespace_of(self._level, seeds)
+            space = _space_at(xp.depth) if self._tape.mixed else None
+            places: list[Any] = [None] * len(nodes)
+            for k, seed in zip(indices, seeds, strict=True):
+                places[k] = seed if places[k] is None else places[k] + seed
+            pull_back(xp, nodes, places, 0, lift, space)
+            reached.extend(k for k in self._known if places[k] is not None)
+            return [full(xp if space is None else space(places[k]), places[k], self._known[k][0]) for k in reached]
+
+        with self._tape.suspended():
+            transposed = Recorded("jvp", pull, zeros)
+        return transposed.pull([self._known[k][1] for k in reached], last=True)
+
+
+def _namespace_of(level: TracedNamespace, cotangents: Sequence[Any], /) -> tuple[Any, Callable[[Any], Any] | None]:
+    """Return the namespace to pull back in, and what lifts to its level what was saved, where that is deeper."""
+    deepest, depth = level.base, level.depth - 1
+    for g in cotangents:
+        if type(g) is Traced and g._namespace.depth > depth:
+            deepest, depth = g._namespace, g._namespace.depth
+    return deepest, None if depth == 0 else _lifter(depth)
 
 
 def _owned(xp: Any, g: Any, value: Any, taken: set[int], /) -> Any:

@@ -10,7 +10,8 @@ A cotangent may have any shape that broadcasts to that of its primal: the pull o
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn, Self, TypeAlias
 
 Edge: TypeAlias = tuple[int | tuple[int, ...], Callable[..., Any], tuple[Any, ...]]
@@ -68,7 +69,7 @@ def open_depth() -> int:
 class Tape:
     """Records the operations of one call of a function. As a context manager it is open for recording."""
 
-    __slots__ = ("depth", "floats", "mixed", "nodes")
+    __slots__ = ("depth", "floats", "mixed", "nodes", "tangents")
 
     def __init__(self) -> None:
         self.depth = _depth.value + 1
@@ -77,6 +78,8 @@ class Tape:
         self.mixed = False
         # Python floats that were made of active arrays: (float, node, where), since a function may return one.
         self.floats: list[tuple[float, Any, str]] = []
+        # Where the function is recorded along tangents of its arguments, those that are known.
+        self.tangents: Any = None
 
     def __enter__(self) -> Self:
         """Open the tape: arrays of this depth can be recorded."""
@@ -87,6 +90,16 @@ class Tape:
         """Close the tape; `take` has the nodes by then, or nobody needs them."""
         _depth.value = self.depth - 1
         self.nodes = _CLOSED
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Record as if this tape were not open."""
+        depth = _depth.value
+        _depth.value = self.depth - 1
+        try:
+            yield
+        finally:
+            _depth.value = depth
 
 
 def pull_back(

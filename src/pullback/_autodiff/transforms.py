@@ -228,10 +228,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     array([2., 2.])
     """
     recorded = Recorded("linearize", function, primals)
-    level = recorded.namespace
-    still = [_zero(level.base, x, recorded.inputs[0]) for x in trees.leaves(recorded.out)]
-    # An output of integers does not move: its tangent is zero.
-    moving = [i for i, x in enumerate(still) if level.is_floating(x.dtype)]
+    still, moving = _still(recorded)
 
     def pull(*seeds: Any) -> list[Any]:
         by_output = dict(zip(moving, seeds, strict=True))
@@ -248,6 +245,13 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
         return trees.fill(recorded.out, (by_output.get(i, x) for i, x in enumerate(still)))
 
     return recorded.out, push
+
+
+def _still(recorded: Recorded, /) -> tuple[list[Any], list[int]]:
+    """Return tangents of zero for the outputs, and which of them may move: an output of integers does not."""
+    level = recorded.namespace
+    still = [_zero(level.base, x, recorded.inputs[0]) for x in trees.leaves(recorded.out)]
+    return still, [i for i, x in enumerate(still) if level.is_floating(x.dtype)]
 
 
 def _zero(xp: Any, x: Any, like: Any, /) -> Any:
@@ -294,8 +298,16 @@ def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...])
     (array([1., 4.]), array([2., 2.]))
     """
     _check_tuples("jvp", primals=primals, tangents=tangents)
-    out, push = linearize(function, *primals)
-    return out, push(*tangents)
+    rule = "a tangent must have the structure and shapes of its argument"
+    recorded = Recorded("jvp", function, primals, tangents=_matching("jvp", rule, primals, tangents))
+    moved, moving = _still(recorded)
+    # A constant does not move, either.
+    moving = [i for i in moving if recorded.outputs[i][0] >= 0]
+    if moving:
+        found = recorded.tangents.of([recorded.outputs[i][0] for i in moving], [moved[i] for i in moving])
+        for i, x in zip(moving, found, strict=True):
+            moved[i] = x
+    return recorded.out, trees.fill(recorded.out, moved)
 
 
 def hvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, ...]:

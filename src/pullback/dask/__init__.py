@@ -107,12 +107,13 @@ def accumulate(
 
     **Derivatives.** Inside a function that is differentiated, the call is one operation. Its pull is a second pass that
     runs the step on each block again and pulls the cotangents of its sums back. A loss that couples all rows has its
-    exact gradient in two reads of each block, and in the memory of a few blocks. `jvp` takes two passes, too, and `hvp`
-    four. A gradient has its primal's library. With lazy parameters all results are lazy. With parameters of NumPy,
-    PyTorch or JAX, **sums are computed at once, one pass for each call**, and so is the gradient: the rest of the
-    function is eager, where a lazy sum could not be used. Results that keep rows stay lazy, and their cotangents have
-    their chunks; each pass that reads such rows computes them again. Arrays that are differentiated belong into
-    `shared`: a step that holds one itself raises. So does ``jax.jit`` around it.
+    exact gradient in two reads of each block, and in the memory of a few blocks. `jvp` takes one pass, which computes
+    values and tangents, and `hvp` four; ``jvp(grad(f), (p,), (t,))`` takes two. A gradient has its primal's library.
+    With lazy parameters all results are lazy. With parameters of NumPy, PyTorch or JAX, **sums are computed at once,
+    one pass for each call**, and so is the gradient: the rest of the function is eager, where a lazy sum could not be
+    used. Results that keep rows stay lazy, and their cotangents have their chunks; each pass that reads such rows
+    computes them again. Arrays that are differentiated belong into `shared`: a step that holds one itself raises. So
+    does ``jax.jit`` around it.
 
     **Errors.** An exception in a step carries a note with the rows on which it was raised.
 

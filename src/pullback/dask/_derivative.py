@@ -16,11 +16,11 @@ from pullback._autodiff.recorded import Recorded
 from pullback._autodiff.shapes import Like, cast, full, like
 from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import Traced, value_of
-from pullback._autodiff.transforms import constant
+from pullback._autodiff.transforms import constant, jvp
 from pullback._core import trees
 from pullback._core.typing import Array, Namespace, Step
 from pullback.dask._compat import empty_block
-from pullback.dask._inputs import rows_named
+from pullback.dask._inputs import names_of, rows_named
 
 Tree = Any
 
@@ -62,17 +62,43 @@ class _Pull(NamedTuple):
 
     def __call__(self, *arguments: Any) -> tuple[Array, ...]:
         *blocks, shared, of_sums = arguments
-        primals = [*blocks[: self.batch], *trees.leaves(shared)]
+        of_active, chosen = _of_active(self.step, self.active, blocks[: self.batch], shared)
 
-        def of_active(*chosen: Array) -> list[Array]:
-            given = [constant(x) for x in primals]
-            for i, x in zip(self.active, chosen, strict=True):
-                given[i] = x
-            results = trees.leaves(self.step(*given[: self.batch], *trees.fill(shared, given[self.batch :])))
+        def with_cotangents(*chosen: Array) -> list[Array]:
+            results = trees.leaves(of_active(*chosen))
             return [results[i] for i in (*self.rows, *self.sums)]
 
-        recorded = Recorded("accumulate", of_active, [primals[i] for i in self.active])
+        recorded = Recorded("accumulate", with_cotangents, chosen)
         return tuple(recorded.pull([*blocks[self.batch :], *of_sums], last=True))
+
+
+class _Push(NamedTuple):
+    """The step of a call along tangents: it returns the results of a step on a block, and their tangents."""
+
+    step: Step
+    batch: int
+    active: tuple[int, ...]
+    """The arrays that have tangents. Those of blocks follow the batch; the others are the last shared argument."""
+
+    def __call__(self, *arguments: Any) -> tuple[Tree, Tree]:
+        *blocks, shared, of_shared = arguments
+        of_active, chosen = _of_active(self.step, self.active, blocks[: self.batch], shared)
+        return jvp(of_active, chosen, (*blocks[self.batch :], *of_shared))
+
+
+def _of_active(
+    step: Step, active: Sequence[int], blocks: Sequence[Any], shared: Tree, /
+) -> tuple[Callable[..., Tree], tuple[Any, ...]]:
+    """Return a step on a block as a function of the arrays that are differentiated, and these."""
+    primals = [*blocks, *trees.leaves(shared)]
+
+    def of_active(*chosen: Array) -> Tree:
+        given = [constant(x) for x in primals]
+        for i, x in zip(active, chosen, strict=True):
+            given[i] = x
+        return step(*given[: len(blocks)], *trees.fill(shared, given[len(blocks) :]))
+
+    return of_active, tuple(primals[i] for i in active)
 
 
 def record(run: Runner, step: Step, batch: Sequence[Any], shared: tuple[Tree, ...], rows: Any, /) -> Tree:
@@ -89,17 +115,54 @@ def record(run: Runner, step: Step, batch: Sequence[Any], shared: tuple[Tree, ..
     n = len(batch)
     out = run.accumulate(step, *values[:n], shared=tuple(trees.fill(shared, values[n:])), rows=rows)
     named = rows_named(rows, out)
+    inputs = [arguments[i] for i in active]
+    tangents = inputs[0]._tape.tangents if active else None
+    moved: Tree = None
+    if tangents is not None:
+        zeros = [space_of([x._value]).zeros_like(x._value) for x in inputs]
+        of_inputs = tangents.of([x._index for x in inputs], zeros)
+        out, moved = _pushed(run, _Push(step, n, active), values, shared, of_inputs, [names_of(out)[i] for i in named])
+    count = len(trees.leaves(out))
     if eager:
-        sums = [i for i in range(len(trees.leaves(out))) if i not in named]
-        of_sums = values[len(values) - len(step.sums) :] if isinstance(step, _Pull) and not step.rows else None
-        out = trees.fill(out, _computed(run, trees.leaves(out), sums, of_sums))
+        found = [*trees.leaves(out), *trees.leaves(moved)]
+        sums = [i for i in range(len(found)) if i % count not in named]
+        of_sums = None
+        if isinstance(step, _Pull) and not step.rows and tangents is None:
+            of_sums = values[len(values) - len(step.sums) :]
+        found = _computed(run, found, sums, of_sums)
+        out, moved = trees.fill(out, found[:count]), trees.fill(moved, found[count:])
     if active:
-        inputs = [arguments[i] for i in active]
         below = [namespace_for(x, level).lower(x) for x in trees.leaves(out)]
         call = _Call(run, step, n, shared, named, active, tuple(map(like, below)))
-        out = trees.fill(out, _node(call, inputs, values, below))
+        out = trees.fill(out, _node(call, inputs, values, below, trees.leaves(moved)))
     depth = max(x._namespace.depth for x in traced)
     return trees.rebuild(out, lambda x: namespace_for(x, depth).lift(x))
+
+
+def _pushed(  # noqa: PLR0913, PLR0917 - what a call is made of
+    run: Runner,
+    step: _Push,
+    values: Sequence[Any],
+    shared: tuple[Tree, ...],
+    tangents: Sequence[Any],
+    rows: Sequence[str],
+    /,
+) -> tuple[Tree, Tree]:
+    """Accumulate results along with their tangents, in one pass; `rows` names the results that keep rows."""
+    n = step.batch
+    of_rows = [
+        t if _is_lazy(t) else da.from_array(t, chunks=values[i].chunks)
+        for i, t in zip(step.active, tangents, strict=True)
+        if i < n
+    ]
+    both: tuple[Tree, Tree] = run.accumulate(
+        step,
+        *values[:n],
+        *of_rows,
+        shared=(tuple(trees.fill(shared, values[n:])), tuple(tangents[len(of_rows) :])),
+        rows=tuple(part if name == "result" else f"{part}.{name}" for part in "01" for name in rows),
+    )
+    return both
 
 
 def _computed(run: Runner, results: list[Any], sums: Sequence[int], cotangents: Sequence[Any] | None, /) -> list[Any]:
@@ -127,8 +190,13 @@ def _zeros(x: Any, /) -> Array:
     return array_namespace(meta).zeros(x.shape, dtype=x.dtype, device=device(meta))
 
 
-def _node(call: _Call, inputs: list[Traced], values: list[Any], results: list[Any], /) -> list[Traced]:
-    """Add a node for a call to the tape; return its results, arrays of the level below, as traced ones."""
+def _node(
+    call: _Call, inputs: list[Traced], values: list[Any], results: list[Any], tangents: Sequence[Any], /
+) -> list[Traced]:
+    """Add a node for a call to the tape; return its results, arrays of the level below, as traced ones.
+
+    Tangents of the results, where there are some, are known from then on.
+    """
     tape, level = inputs[0]._tape, inputs[0]._namespace.depth
     if any(x._tape is not tape for x in inputs):
         raise_two_tapes()
@@ -137,6 +205,8 @@ def _node(call: _Call, inputs: list[Traced], values: list[Any], results: list[An
     first = len(tape.nodes)
     tape.nodes.append(Joint(len(results), ((tuple(x._index for x in inputs), _pull, (call, *values)),)))
     tape.nodes.extend([()] * (len(results) - 1))
+    for i, (x, tangent) in enumerate(zip(results, tangents, strict=False)):
+        tape.tangents.know(first + i, x, tangent)
     return [
         Traced(x, tape, first + i, ns) if x.dtype in ns.floating else Traced(x, None, -1, ns)
         for i, (x, ns) in enumerate(zip(results, spaces, strict=True))
