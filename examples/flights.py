@@ -20,6 +20,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from pullback import affine_backward, affine_forward, squared_error
+from pullback import loss_and_gradients, squared_error
 from pullback.dask import accumulate, compute
 
 MIB = 2**20
@@ -135,13 +136,6 @@ def write(folder: Path, flights: Any, levels: dict[str, Levels], /, *, block: in
         y[first : first + block] = some["delay"][:, None]
 
 
-def step(z: Any, y: Any, w: Any, b: Any, /) -> tuple[Any, Any, Any]:
-    """Return the loss of some flights, and its gradients for w and b."""
-    value, da = squared_error(affine_forward(z, w, b), y, reduction="sum")
-    _, dw, db = affine_backward(da, z, w, wrt=("w", "b"))
-    return value, dw, db
-
-
 def least_squares(z: Any, y: Any, show: Callable[[str], None], /) -> Fit:
     """Minimise the mean of the loss by L-BFGS, each value and gradient one pass over the blocks.
 
@@ -150,13 +144,14 @@ def least_squares(z: Any, y: Any, show: Callable[[str], None], /) -> Fit:
     b = c - mean w.
     """
     m, passes = z.shape[0], 0
+    step = partial(loss_and_gradients, loss=squared_error, reduction="sum")
     mean, square = (total / m for total in compute(*accumulate(lambda z: (z.sum(axis=0), (z * z).sum(axis=0)), z)))
     scale = np.sqrt(square - mean**2)
 
     def value_and_gradient(parameters: Any) -> tuple[float, Any]:
         nonlocal passes
         w, b = unscaled(parameters)
-        value, dw, db = compute(*accumulate(step, z, y, shared=(w[:, None], b)))
+        value, _, dw, db = compute(*accumulate(step, z, y, shared=(w[:, None], b)))
         passes += 1
         show(f"fitting: pass {passes}, mean squared error {2 * float(value) / m:,.1f}")
         return float(value) / m, np.append((dw[:, 0] - mean * db) / scale, db) / m

@@ -7,7 +7,7 @@ import pytest
 
 from pullback import affine_backward, affine_forward, matmul_backward
 from pullback._core import reductions
-from pullback._core.reduction_policy import GPU_LONG, GPU_WIDTH
+from pullback._core.reduction_policy import GPU_LONG, GPU_WIDTH, VECTOR
 from tests.harness.backend import Backend, sampled
 from tests.harness.pair_laws import EPS, C
 
@@ -35,7 +35,22 @@ def test_blocks(backend_one_device: Backend, sizes: tuple[int, int, int], of: st
     _check(backend_one_device.numpy(gradients.db), wide_da.sum(axis=0), rows)
 
 
-@pytest.mark.parametrize("rows", [1, 200, GPU_LONG + 1, GPU_WIDTH // 2 + 1, GPU_WIDTH + 9])
+@pytest.mark.parametrize("rows", [1, 256, 300, 1280, VECTOR, VECTOR + 1])
+@pytest.mark.parametrize("of", ["float32", "complex64", "float64"])
+def test_blocks_of_a_vector(backend_one_device: Backend, rows: int, of: str) -> None:
+    """The weights of a single output, whose gradients are the same sums."""
+    rng = np.random.default_rng(rows)
+    z, da = (_uniform(rng, shape, of) for shape in ((rows, 3), (rows,)))
+    arrays = (backend_one_device.blocks(x) for x in (da, z, np.ones(3, of)))
+    gradients = backend_one_device.call(affine_backward, *arrays)
+    wide_z, wide_da = z.astype("complex128"), da.astype("complex128")
+    eps = EPS[backend_one_device.real if of == "float64" else of]
+    _check(backend_one_device.numpy(gradients.dw), wide_z.conj().T @ wide_da, rows, eps)
+    _check(backend_one_device.numpy(gradients.db), wide_da.sum(), rows, eps)
+    _check(backend_one_device.numpy(gradients.dz), np.stack([wide_da] * 3, axis=1), 1, eps)
+
+
+@pytest.mark.parametrize("rows", [1, 200, 600, GPU_LONG + 1, GPU_WIDTH // 2 + 1, GPU_WIDTH + 9])
 @pytest.mark.parametrize("n", [NO_COLUMNS, 1, 2])
 def test_blocks_on_a_gpu(backend_one_device: Backend, monkeypatch: pytest.MonkeyPatch, rows: int, n: int) -> None:
     """The sums of a GPU are right on each library."""
@@ -116,8 +131,6 @@ def _uniform(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> An
     return (x + 1j * rng.random(shape) if "complex" in dtype else x).astype(dtype)
 
 
-def _check(got: Any, exact: Any, rows: int) -> None:
+def _check(got: Any, exact: Any, rows: int, eps: float = EPS["float32"]) -> None:
     """All terms lie in [0, 1): a sum's magnitude is its own."""
-    assert np.max(np.abs(got - exact), initial=0) <= C * np.sqrt(rows) * EPS["float32"] * np.max(
-        np.abs(exact), initial=0
-    )
+    assert np.max(np.abs(got - exact), initial=0) <= C * np.sqrt(rows) * eps * np.max(np.abs(exact), initial=0)

@@ -91,8 +91,8 @@ def application() -> "Typer":
         """Train a classifier of handwritten digits on each array library, and compare.
 
         A softmax classifier learns scikit-learn's 1,797 images by gradient descent in float32. Every library runs the
-        same code: affine_forward, softmax_cross_entropy, affine_backward and plain array code. Dask holds the images
-        in chunks, and pullback.dask.accumulate runs that code on each chunk.
+        same code: loss_and_gradients and plain array code. Dask holds the images in chunks, and
+        pullback.dask.accumulate runs that code on each chunk.
 
         The table shows the final loss, the share of the test images that are classified right, and the largest
         difference of a weight from NumPy's, as a part of the largest weight.

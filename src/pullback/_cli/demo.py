@@ -9,7 +9,8 @@ from array_api_compat import array_namespace, device
 
 from pullback._cli.backends import label
 from pullback._core.typing import Array, DaskArray, Namespace
-from pullback._ops.affine import affine_backward, affine_forward
+from pullback._ops.affine import affine_forward
+from pullback._ops.affine_loss import loss_and_gradients
 from pullback._ops.losses.cross_entropy import softmax_cross_entropy
 
 STEPS = 150
@@ -84,9 +85,8 @@ def train(xp: Namespace, z: Array, y: Array, steps: Iterable[object], /) -> Arra
 
 def _gradient(z: Array, y: Array, weights: Array, /) -> Array:
     """Return the gradient of the summed loss for the weights, or for a block of rows its part."""
-    loss = softmax_cross_entropy(_logits(z, weights), y, reduction="sum")
-    gradients: Any = affine_backward(loss.da, z, weights[:-1, :], wrt=("w", "b"))
-    return array_namespace(weights).concat([gradients.dw, gradients.db[None, :]])
+    found: Any = loss_and_gradients(z, y, weights[:-1, :], weights[-1, :], loss=softmax_cross_entropy, reduction="sum")
+    return array_namespace(weights).concat([found.dw, found.db[None, :]])
 
 
 def _gradient_by_blocks(z: DaskArray, y: DaskArray, weights: Array, /) -> Array:
