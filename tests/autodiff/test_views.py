@@ -64,6 +64,54 @@ def _accumulate(xp: Any, y: Any) -> Any:
     return xp.sum(out * out)
 
 
+def _reshaped(xp: Any, y: Any) -> Any:
+    flat = xp.reshape(y, (-1,))
+    flat[1:4] = flat[2:5] ** 2
+    y[2, :] = y[0, :] * 3.0
+    return xp.sum(y * y) + xp.sum(flat[5:] * y[0, 1])
+
+
+def _reshaped_copy(xp: Any, y: Any) -> Any:
+    flat = xp.reshape(xp.permute_dims(y, (1, 0)), (-1,))
+    same = xp.reshape(y, (9,), copy=True) if "torch" not in xp.__name__ else xp.asarray(flat, copy=True)
+    flat[1:4] = flat[2:5] ** 2
+    same[0] = y[1, 1] * 2.0
+    return xp.sum(y * y) + xp.sum(flat * flat * same)
+
+
+def _flipped(xp: Any, y: Any) -> Any:
+    back = xp.flip(y, axis=0)
+    back[0, :] = back[1, :] * back[2, :]
+    y[1, :] *= 2.0
+    return xp.sum(y * y) + xp.sum(back * y)
+
+
+def _unstacked(xp: Any, y: Any) -> Any:
+    first, second, third = xp.unstack(y, axis=1)
+    first *= second
+    y[:, 2] = y[:, 0] * 2.0
+    return xp.sum(y * y) + xp.sum(first * third)
+
+
+def _broadcast(xp: Any, y: Any) -> Any:
+    wide = xp.broadcast_to(y, (2, 3, 3))
+    diagonal = xp.linalg.diagonal(y)
+    y[0, :] = y[1, :] * 2.0
+    return xp.sum(wide * wide) + xp.sum(diagonal * y[:, 0])
+
+
+def _broadcast_to_itself(xp: Any, y: Any) -> Any:
+    same, other = xp.broadcast_arrays(y, y[:1, :])
+    same[1, :] = other[2, :] ** 2
+    return xp.sum(y * y) + xp.sum(other * y)
+
+
+def _entries(xp: Any, y: Any) -> Any:
+    entry, layer = y[0, 0], xp.unstack(y[0, :])[1]
+    y[0, :] = y[1, :] * 2.0
+    return xp.sum(y * y) + entry * layer
+
+
 PROGRAMS: dict[str, Callable[[Any, Any], Any]] = {
     f.__name__.strip("_"): f
     for f in (
@@ -74,6 +122,13 @@ PROGRAMS: dict[str, Callable[[Any, Any], Any]] = {
         _axes,
         _same_object,
         _accumulate,
+        _reshaped,
+        _reshaped_copy,
+        _flipped,
+        _unstacked,
+        _broadcast,
+        _broadcast_to_itself,
+        _entries,
     )
 }
 EXACT = np.random.default_rng(10).standard_normal((3, 3))
@@ -116,6 +171,49 @@ def test_views_on_other_libraries(backend_one_device: Backend, name: str) -> Non
         plain = PROGRAMS[name](xp, x * 1.0)
         assert close(backend_one_device, value, backend_one_device.numpy(plain))
         assert tuple(gradient.shape) == (3, 3)
+
+
+def _real_part(xp: Any, y: Any) -> Any:
+    part = xp.real(y)
+    y[0, 0] = y[1, 1] * 2.0
+    return xp.sum(part * part)
+
+
+def _imaginary_part(xp: Any, y: Any) -> Any:
+    part = xp.imag(y)
+    y[0, 0] = y[1, 1] * 2.0
+    return xp.sum(part * part)
+
+
+@pytest.mark.parametrize("program", [_real_part, _imaginary_part])
+def test_part_follows_its_array(program: Callable[[Any, Any], Any]) -> None:
+    z = EXACT + 1j * EXACT.T
+    value = pb.value_and_grad(lambda x: program(array_namespace(x), x * 1.0))(z)[0]
+    assert np.isclose(value, program(array_namespace(z), z * 1.0), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["real", "imag", "linalg.diagonal", "broadcast_to"])
+def test_writing_into_a_view_of_another_kind_raises(name: str) -> None:
+    def write(x: Any) -> Any:
+        xp = array_namespace(x)
+        options = ((2, 3, 3),) if name == "broadcast_to" else ()
+        place = xp.linalg if name.startswith("linalg") else xp
+        view = getattr(place, name.rpartition(".")[2])(x * 1.0, *options)
+        view[0] = 1.0
+        return xp.real(xp.sum(view))
+
+    with pytest.raises(ValueError, match=r"shares the memory of its array and cannot be written into"):
+        pb.grad(write)(EXACT + 0j)
+
+
+def test_real_part_of_a_real_array_is_the_array() -> None:
+    def write(x: Any) -> Any:
+        y = x * 1.0
+        part = array_namespace(x).real(y)
+        part[0] = y[1] * 3.0
+        return array_namespace(x).sum(y * y)
+
+    assert np.array_equal(pb.grad(write)(np.asarray([1.0, 2.0])), [0.0, 40.0])
 
 
 def test_in_place_results_must_fit() -> None:

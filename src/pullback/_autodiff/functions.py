@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pullback._autodiff.rules.arithmetic import Arithmetic
-from pullback._autodiff.rules.manipulation import INVERSES
-from pullback._autodiff.rules.registry import UNSUPPORTED, Unary
-from pullback._autodiff.shapes import cast, fit, full, like, zeros
+from pullback._autodiff.rules.manipulation import VIEWS
+from pullback._autodiff.rules.registry import RULES, UNSUPPORTED, Unary
+from pullback._autodiff.shapes import cast, fit, full, like, like_in_memory, zeros
 from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary, innermost
-from pullback._autodiff.views import link
+from pullback._autodiff.views import is_view, link
 from pullback._core.typing import Namespace
 
 
@@ -111,28 +111,90 @@ def refusing_function(ns: Any, name: str, plain: Callable[..., Any], /) -> Calla
 
 def general_function(ns: Any, name: str, rule: Callable[..., Any], /) -> Callable[..., Any]:
     """Return a function that is recorded by its rule."""
-    inverse = INVERSES.get(name) if ns.views else None
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        out = call_rule(ns, rule, args, kwargs)
-        if inverse is not None and type(args[0]) is Traced and args[0]._namespace is ns:
-            x, *options = args
-            link(
-                x,
-                out,
-                lambda parent: call_rule(ns, rule, (parent, *options), kwargs),
-                lambda _, view: inverse(ns, view, *options, **kwargs),
-            )
+        return call_rule(ns, rule, args, kwargs)
+
+    function.__name__ = name
+    return function
+
+
+def viewing_function(ns: Any, name: str, rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return a function that is recorded by its rule, and whose result may be a view of its array."""
+    restore = VIEWS[name]
+
+    def function(x: Any, /, *options: Any, **keywords: Any) -> Any:
+        out = call_rule(ns, rule, (x, *options), keywords)
+        if type(x) is not Traced or x._namespace is not ns:
+            return out
+        if out._value is x._value:  # some libraries return an array itself
+            return x
+        if not keywords.get("copy") and is_view(ns, name, x, out):
+            _link(ns, x, out, rule, options, keywords, restore)
         return out
 
     function.__name__ = name
     return function
 
 
+def _link(
+    ns: Any,
+    x: Traced,
+    view: Traced,
+    rule: Callable[..., Any],
+    options: Any,
+    keywords: Any,
+    restore: Callable[..., Any],
+    /,
+) -> None:
+    """Link a view to its array, by the rule that made it and by what restores the array."""
+    link(
+        x,
+        view,
+        lambda parent: call_rule(ns, rule, (parent, *options), keywords),
+        lambda parent, changed: restore(ns, changed, parent, *options, **keywords),
+    )
+
+
+def unstack_function(ns: Any, rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `unstack`, whose results are views as those of an index are."""
+
+    def unstack(x: Any, /, *, axis: int = 0) -> Any:
+        layers = call_rule(ns, rule, (x,), {"axis": axis})
+        if type(x) is Traced and x._namespace is ns:
+            lead = (slice(None),) * (axis % x.ndim)
+            for i, layer in enumerate(layers):
+                ns.link_item(x, layer, (*lead, i, ...))
+        return layers
+
+    return unstack
+
+
+def broadcast_arrays_function(ns: Any, rule: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return `broadcast_arrays`, each of whose results is a view, as that of `broadcast_to` is."""
+
+    def broadcast_arrays(*arrays: Any) -> Any:
+        found = call_rule(ns, rule, arrays, {})
+        results = list(found)
+        for i, (x, out) in enumerate(zip(arrays, found, strict=True)):
+            if type(x) is not Traced or x._namespace is not ns:
+                continue
+            if out._value is x._value:
+                results[i] = x
+            else:
+                _link(ns, x, out, RULES["broadcast_to"], (tuple(out.shape),), {}, VIEWS["broadcast_to"])
+        return type(found)(results)
+
+    return broadcast_arrays
+
+
 @functools.cache
 def _parameters(rule: Callable[..., Any], /) -> tuple[str, ...]:
     """Return the names of a rule's parameters after the namespace."""
     return tuple(inspect.signature(rule).parameters)[1:]
+
+
+VIEWS_OF_SEVERAL = {"broadcast_arrays": broadcast_arrays_function, "unstack": unstack_function}
 
 
 def call_rule(ns: Any, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
@@ -174,7 +236,13 @@ def _call_mixed(ns: Any, rule: Callable[..., Any], args: Any, kwargs: dict[str, 
 def _record(ns: Any, result: Any, leaves: list[Any], /) -> Any:
     """Record what a rule returned, if one of the arrays that it took is active."""
     out, *pulls = result
-    several = isinstance(out, tuple | list)
+    several = isinstance(out, _SEVERAL)
+    x = leaves[0] if len(pulls) == 1 and ns.host and not several else None
+    if x is not None and x._index >= 0 and pulls[0] is not None:
+        # A function of one array, as most are.
+        nodes = x._tape.nodes
+        nodes.append(((x._index, _pull_rule, (like_in_memory(out), like_in_memory(x._value), *pulls[0])),))
+        return Traced(out, x._tape, len(nodes) - 1, ns)
     pull_rule = _pull_joint if several else _pull_rule
     tape, spec, edges = None, None, []
     for leaf, pull in zip(leaves, pulls, strict=False):
@@ -200,6 +268,7 @@ def _record(ns: Any, result: Any, leaves: list[Any], /) -> Any:
     return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
 
 
+_SEVERAL = (tuple, list)
 _PLAIN = frozenset({bool, int, float, complex, str, type(None), type(Ellipsis)})
 
 

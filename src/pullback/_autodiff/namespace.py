@@ -15,6 +15,7 @@ from typing import Any
 from array_api_compat import array_namespace, is_array_api_obj
 
 from pullback._autodiff.functions import (
+    VIEWS_OF_SEVERAL,
     arithmetic_function,
     call_rule,
     constant_function,
@@ -22,9 +23,11 @@ from pullback._autodiff.functions import (
     inspecting_function,
     refusing_function,
     unary_function,
+    viewing_function,
 )
 from pullback._autodiff.hot import HOT
 from pullback._autodiff.rules.arithmetic import OPERATORS as ARITHMETIC_RULES
+from pullback._autodiff.rules.manipulation import VIEWS
 from pullback._autodiff.rules.registry import METHODS, RULES, UNARY, UNSUPPORTED, WITHOUT_DERIVATIVE
 from pullback._autodiff.rules.special import special
 from pullback._autodiff.traced import SCALARS, Traced, innermost
@@ -68,8 +71,8 @@ class TracedNamespace:
         self.__name__ = f"pullback.traced({raw.__name__}, level {depth})"
         example = raw.empty((0,))
         self.lazy, self.host = hasattr(example, "chunks"), is_host_memory(example)
-        self.writable, self.views = changes(raw)
-        self.transpose_function = general_function(self, "T", RULES["T"])
+        self.writable, self.views, self.entry_views = changes(raw)
+        self.transpose_function = self._by_rule("T")
         self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
         # Those that a sum keeps.
         self.full_dtypes = _dtypes(raw, "float32", "float64")
@@ -113,7 +116,7 @@ class TracedNamespace:
         if plain is not None and name in UNARY:
             return unary_function(self, name, plain, UNARY[name])
         if plain is not None and name in RULES and name not in METHODS:
-            return general_function(self, name, RULES[name])
+            return self._by_rule(name)
         if plain is not None and name in WITHOUT_DERIVATIVE:
             return constant_function(self, name, plain)
         if plain is not None and (name in UNSUPPORTED or name.startswith(f"{SPECIAL}.")):
@@ -123,6 +126,14 @@ class TracedNamespace:
             f"{self.raw.__name__} has"
         )
         raise AttributeError(msg)
+
+    def _by_rule(self, name: str) -> Callable[..., Any]:
+        """Return a function that has a rule; what makes views links them."""
+        if self.views and name in VIEWS:
+            return viewing_function(self, name, RULES[name])
+        if self.views and name in VIEWS_OF_SEVERAL:
+            return VIEWS_OF_SEVERAL[name](self, RULES[name])
+        return general_function(self, name, RULES[name])
 
     def named(self, name: str, /) -> Any:
         """Return a function by its name in the rules, which is that of its extension and its own."""
@@ -205,15 +216,21 @@ class TracedNamespace:
         if out._value is x._value:  # of the whole array, some libraries return the array itself
             return x
         if self.views and is_basic(key):
-
-            def read(parent: Traced) -> Traced:
-                return call_rule(self, RULES["getitem"], (parent, key), {})
-
-            def write(parent: Traced, view: Traced) -> Traced:
-                return call_rule(self, RULES["setitem"], (parent, view, key), {})
-
-            link(x, out, read, write)
+            self.link_item(x, out, key)
         return out
+
+    def link_item(self, x: Traced, out: Traced, key: Any, /) -> None:
+        """Link ``out = x[key]``, if the library makes a view of it."""
+        if out.ndim == 0 and not self.entry_views and not (isinstance(key, tuple) and Ellipsis in key):
+            return
+
+        def read(parent: Traced) -> Traced:
+            return call_rule(self, RULES["getitem"], (parent, key), {})
+
+        def write(parent: Traced, view: Traced) -> Traced:
+            return call_rule(self, RULES["setitem"], (parent, view, key), {})
+
+        link(x, out, read, write)
 
     def setitem(self, x: Traced, key: Any, value: Any, /) -> None:
         """Carry out ``x[key] = value``: a new value and a new node for the same object."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import array_api_compat
 
@@ -76,7 +76,7 @@ def squeeze(xp: Namespace, x: Array, /, axis: Any) -> Any:
 
 
 @rule
-def reshape(xp: Namespace, x: Array, /, shape: Any, copy: Any = None) -> Any:
+def reshape(xp: Namespace, x: Array, /, shape: Any, *, copy: Any = None) -> Any:
     return xp.reshape(x, shape, copy=copy), (_reshape, like(x))
 
 
@@ -299,12 +299,35 @@ def _unsqueezed(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
     return x
 
 
-INVERSES: dict[str, Callable[..., Any]] = {
-    "T": lambda xp, x: xp.transposed(x),
-    "expand_dims": lambda xp, x, axis=0: xp.squeeze(x, axis=axis),
-    "matrix_transpose": lambda xp, x: xp.matrix_transpose(x),
-    "moveaxis": lambda xp, x, source, destination: xp.moveaxis(x, destination, source),
-    "permute_dims": _unpermuted,
-    "squeeze": _unsqueezed,
+def _in_own_shape(xp: Namespace, view: Array, parent: Array, *_: Any, **__: Any) -> Array:
+    return xp.reshape(view, parent.shape)
+
+
+def _broadcast_back(xp: Namespace, view: Array, parent: Array, *_: Any, **__: Any) -> Array:
+    """Return a view that was broadcast to the shape that its array has; any other one is read-only in NumPy, too."""
+    return view if view.shape == parent.shape else _raise_read_only(xp)
+
+
+def _raise_read_only(_: Namespace, *__: Any, **___: Any) -> NoReturn:
+    msg = (
+        "a result of broadcast_to, broadcast_arrays, real, imag or diagonal shares the memory of its array and cannot "
+        "be written into where it is differentiated. Copy it first, with xp.asarray(view, copy=True)"
+    )
+    raise ValueError(msg)
+
+
+VIEWS: dict[str, Callable[..., Array]] = {
+    "T": lambda xp, view, _: xp.transposed(view),
+    "broadcast_to": _broadcast_back,
+    "expand_dims": lambda xp, view, _, axis=0: xp.squeeze(view, axis=axis),
+    "flip": lambda xp, view, _, axis=None: xp.flip(view, axis=axis),
+    "imag": _raise_read_only,
+    "linalg.diagonal": _raise_read_only,
+    "matrix_transpose": lambda xp, view, _: xp.matrix_transpose(view),
+    "moveaxis": lambda xp, view, _, source, destination: xp.moveaxis(view, destination, source),
+    "permute_dims": lambda xp, view, _, axes: _unpermuted(xp, view, axes),
+    "real": _raise_read_only,
+    "reshape": _in_own_shape,
+    "squeeze": lambda xp, view, _, axis: _unsqueezed(xp, view, axis),
 }
-"""Functions whose result is a view in libraries that have views: what makes the array of its view again."""
+"""Functions whose result may be a view: ``(xp, view, array, *options)`` returns the array of a changed view."""
