@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
+from scipy.sparse import csr_array
 
 import pullback as pb
 from tests.harness.autodiff import vmap
@@ -219,3 +220,43 @@ def test_gradients_of_gathers_along_an_axis_are_mapped(backend_one_device: Backe
 
     found = vmap(b, pb.grad(gathered), (0,))(b.asarray(batch))
     assert np.allclose(b.numpy(found), 2 * batch * np.asarray([1, 0, 2, 0]))
+
+
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "x @ c": operator.matmul,
+    "c @ x": lambda x, c: c @ x,
+    "x * c": operator.mul,
+    "c * x": lambda x, c: c * x,
+    "x - c": operator.sub,
+    "maximum": lambda x, c: array_namespace(x).maximum(x, c),
+    "constant": lambda x, c: x * pb.constant(c),
+}
+EVERY, LEFT = tuple(OPERATORS), ("x @ c", "x * c", "x - c")
+# What is no array of numbers, where it may stand, and the error. Sparse and masked arrays on the left take over.
+OPERANDS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
+    "matrix": (np.matrix, EVERY, r"got matrix\. Convert it first, with numpy\.asarray\(x\)"),
+    "list": (
+        np.ndarray.tolist,
+        tuple(name for name in EVERY if name != "maximum"),
+        r"got list\. Convert it first, for example with numpy\.asarray\(x\)",
+    ),
+    "tuple": (lambda c: tuple(c.tolist()), LEFT, r"got tuple\. Convert it first, .* numpy\.asarray\(x\)"),
+    "sparse": (csr_array, LEFT, r"got csr_array\. Convert it first, with x\.toarray\(\)"),
+    "objects": (lambda c: c.astype(object), EVERY, r"must hold numbers; got an array of objects\. .*astype"),
+    "masked": (np.ma.masked_array, (*LEFT, "maximum", "constant"), r"must not be masked; got MaskedArray"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names, _) in OPERANDS.items() for name in names])
+def test_operand_that_is_no_array_of_numbers(kind: str, name: str) -> None:
+    convert, _, error = OPERANDS[kind]
+    operand = convert(np.ones((2, 2)))
+    with pytest.raises(TypeError, match=error):
+        pb.grad(lambda x: total(OPERATORS[name](x, operand)))(np.ones((2, 2)))
+
+
+def test_matrix_converts_where_the_error_says() -> None:
+    c = np.ones((2, 2)).view(np.matrix)
+    assert np.array_equal(pb.grad(lambda x: total(x @ np.asarray(c)))(np.ones((2, 2))), np.full((2, 2), 2.0))
+    assert np.array_equal(pb.grad(lambda x: total(x * array_namespace(x).asarray(c)))(np.ones((2, 2))), np.ones((2, 2)))

@@ -15,6 +15,7 @@ from pullback._autodiff.shapes import cast, fit, full, like, like_in_memory, zer
 from pullback._autodiff.tape import Joint, raise_two_tapes
 from pullback._autodiff.traced import SCALARS, Traced, adapted, binary, innermost
 from pullback._autodiff.views import is_view, link
+from pullback._core.arguments import check_operand
 from pullback._core.typing import Namespace
 
 
@@ -230,7 +231,10 @@ def _call_mixed(ns: Any, rule: Callable[..., Any], args: Any, kwargs: dict[str, 
     ns = _deepest(args, kwargs, ns)
     leaves = list(_flat(ns, (*args, *(kwargs.get(name) for name in _parameters(rule)[len(args) :]))))
     values = [_lowered(ns, x) for x in args]
-    return _record(ns, rule(ns.base, *values, **{k: _lowered(ns, v) for k, v in kwargs.items()}), leaves)
+    result = rule(ns.base, *values, **{k: _lowered(ns, v) for k, v in kwargs.items()})
+    if hasattr(result[0], "A1"):  # a matrix of NumPy among the arguments makes a matrix of the result
+        check_operand(result[0])
+    return _record(ns, result, leaves)
 
 
 def _record(ns: Any, result: Any, leaves: list[Any], /) -> Any:

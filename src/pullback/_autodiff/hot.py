@@ -105,6 +105,8 @@ def make_asarray(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any
         own = type(obj) is Traced and obj._namespace is ns and not copy and device is None
         if own and (dtype is None or dtype == obj._value.dtype):
             return obj
+        if type(obj) is not Traced and not isinstance(obj, list | tuple):  # of what is no array of numbers, too
+            return ns.lift(ns.base.asarray(obj, dtype=dtype, device=device, copy=copy))
         return call_rule(ns, rule, (obj,), {"dtype": dtype, "device": device, "copy": copy})
 
     return function

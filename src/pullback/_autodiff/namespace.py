@@ -76,6 +76,8 @@ class TracedNamespace:
         self.real_dtypes = _dtypes(raw, "float16", "bfloat16", "float32", "float64")
         # Those that a sum keeps.
         self.full_dtypes = _dtypes(raw, "float32", "float64")
+        # Dtypes of arrays that were found to hold numbers.
+        self.checked: set[Any] = set()
         self.floating = self.real_dtypes | _dtypes(raw, "complex64", "complex128")
 
     def __repr__(self) -> str:
@@ -174,15 +176,24 @@ class TracedNamespace:
         if raw is not self.raw:
             msg = f"arrays of {raw.__name__} and {self.raw.__name__} do not mix. Convert them to one library first"
             raise TypeError(msg)
+        if type(x) is not Traced:
+            self._check(x)
         return Traced(self.base.lift(x) if self.depth > 1 else x, None, -1, self)
+
+    def _check(self, x: Any, /) -> None:
+        """Check once for each dtype that a plain array holds numbers; for masks and matrices, `library` has."""
+        if x.dtype not in self.checked:
+            check_entries("a function that is differentiated", "x", x)
+            self.checked.add(x.dtype)
 
     def lower(self, x: Any, /) -> Any:
         """Return the value of an array at the level below; whatever is no array stays as it is."""
         if type(x) is Traced:
             return (x if x._namespace is self else self.lift(x))._value
-        if self.depth > 1 and self.holds(x):
-            return self.base.lift(x)
-        return x
+        if not self.holds(x):
+            return x
+        self._check(x)
+        return self.base.lift(x) if self.depth > 1 else x
 
     def holds(self, x: Any, /) -> bool:
         """Whether this is a plain array of the library."""

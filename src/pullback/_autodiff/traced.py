@@ -15,6 +15,7 @@ from pullback._autodiff.rules import arithmetic
 from pullback._autodiff.rules.arithmetic import Arithmetic, identity
 from pullback._autodiff.shapes import Like, cast, fit, fit_small, full, like
 from pullback._autodiff.tape import LostGradientError, raise_two_tapes
+from pullback._core.arguments import check_operand
 from pullback._core.reductions import sum_rows
 from pullback._core.typing import Namespace
 
@@ -208,6 +209,7 @@ def _operand(namespace: Any, x: Any, /) -> Any:
     """Lift the other operand of an operator; NotImplemented for what is no array."""
     if type(x) is Traced or namespace.is_array(x):
         return namespace.lift(x)
+    check_operand(x)
     return NotImplemented
 
 

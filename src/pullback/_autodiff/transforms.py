@@ -417,7 +417,7 @@ def constant(x: Any, /) -> Any:
     if depth == 0:
         return x
     if depth == 1 and type(x) in libraries:  # a plain array, as most constants are
-        return Traced(x, None, -1, namespace_for(x, 1))
+        return namespace_for(x, 1).lift(x)
 
     def lift(leaf: Any) -> Any:
         return leaf if not is_array(leaf) else namespace_for(leaf, depth).lift(leaf)

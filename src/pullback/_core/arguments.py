@@ -239,6 +239,17 @@ def _conversion(name: str, x: object, /) -> str:
     return ""
 
 
+def check_operand(x: object, /) -> None:
+    """Check that an operand of an array that is differentiated is no container that would take the operator over."""
+    if isinstance(x, list | tuple) or any(hasattr(x, name) for name in ("A1", "toarray", "todense", "to_numpy")):
+        way = ". Convert it first, with numpy.asarray(x)" if hasattr(x, "A1") else _conversion("x", x)
+        msg = (
+            "a function that is differentiated: an operand must be an array or a Python number; got "
+            f"{type(x).__name__}{way}"
+        )
+        raise TypeError(msg)
+
+
 def check_entries(function: str, name: str, x: Array, /) -> None:
     """Check that an array holds numbers, none of them masked, and that its operators are the standard's."""
     block = getattr(x, "_meta", x)  # Dask's empty array of the type of its blocks
