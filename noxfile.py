@@ -87,12 +87,11 @@ def run_apart(session: nox.Session, *options: str) -> None:
     run_in_dev(session, "pytest", *options, *COVERAGE, *APART[session.name], env=environment)
 
 
-def laws(name: str, session: str, *more: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment that run the laws on one backend and save their coverage."""
-    environment = {"COVERAGE_FILE": f".coverage.{session}.{name}", **BACKENDS[name].get("environment", {})}
+def laws(name: str, *more: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment that run the laws on one backend."""
     # A whole file on one core: what JAX has compiled for a test serves the next.
-    options = [f"--backend={name}", *PARALLEL, "--dist=loadfile", *COVERAGE, *more]
-    return ["pytest", *options, *LAWS], environment
+    options = [f"--backend={name}", *PARALLEL, "--dist=loadfile", *more]
+    return ["pytest", *options, *LAWS], dict(BACKENDS[name].get("environment", {}))
 
 
 def add_tests(name: str, backend: dict[str, Any]) -> None:
@@ -100,7 +99,8 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
     alone = name == "numpy" or "cpu" not in backend["tags"]
 
     def tests(session: nox.Session) -> None:
-        command, environment = laws(name, session.name, *chosen_tests(name))
+        command, environment = laws(name, *COVERAGE, *chosen_tests(name))
+        environment["COVERAGE_FILE"] = f".coverage.{session.name}"
         if alone:
             # The blocks of the guide on GPUs, which run with CuPy, need Dask.
             install(session, ".[dask]" if "gpu" in backend["tags"] else ".", *tested(name), *group("test"))
@@ -134,13 +134,16 @@ for entry in BACKENDS.items():
 
 @nox.session(tags=["cpu"])
 def minimums(session: nox.Session) -> None:
-    """Run the core of the laws on the lowest versions allowed, in one mode of each library."""
+    """Run the core of the laws on the lowest versions allowed, in one mode of each library.
+
+    Without coverage: what it runs of the package, the sessions on newer versions run, too.
+    """
     lowest = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
     chosen = [name for name in CPU if "minimums" in BACKENDS[name]]
     pins = {pin for name in chosen for pin in BACKENDS[name]["minimums"]}
     install(session, ".", *lowest, *sorted(pins), *group("test"))
     for name in chosen:
-        command, environment = laws(name, session.name, "--one-mode", *CORE)
+        command, environment = laws(name, "--one-mode", *CORE)
         session.run(*command, env=environment)
 
 
@@ -150,7 +153,7 @@ def dask_newest(session: nox.Session) -> None:
     newest = ["--pre", "--upgrade", "dask[array]", "distributed"]
     session.install(".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
     install(session, ".", *newest)
-    command, environment = laws("dask", session.name)
+    command, environment = laws("dask")
     session.run(*command, *session.posargs, env=environment)
     session.run("pytest", *PARALLEL, "--dist=loadgroup", "tests/dask", *session.posargs)
 

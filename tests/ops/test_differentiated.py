@@ -178,9 +178,11 @@ def test_gradients_of_jax(name: str, dtype: str) -> None:
     test_util: Any = importlib.import_module("jax.test_util")
     function, shapes = CASES[name]
     args = [jax.numpy.asarray(x) for x in draw(shapes, dtype)]
-    test_util.check_grads(tensors(function), args, order=1, modes=("fwd",))
+    # Compiled as a whole, and not operation by operation, which takes several times as long.
+    compiled = jax.jit(tensors(function))
+    test_util.check_grads(compiled, args, order=1, modes=("fwd",))
     # Second orders of array code are PyTorch's to prove: JAX, which compiles each shape, gets a sample.
-    test_util.check_grads(tensors(function), args, order=2 if name in list(CASES)[::4] else 1, modes=("rev",))
+    test_util.check_grads(compiled, args, order=2 if name in list(CASES)[::4] else 1, modes=("rev",))
 
 
 @pytest.mark.backends("jax")
@@ -190,7 +192,7 @@ def test_gradients_of_jax_over_many_rows(name: str) -> None:
     test_util: Any = importlib.import_module("jax.test_util")
     function, shapes = LONG[name]
     args = [jax.numpy.asarray(x) for x in draw(shapes, "float64")]
-    test_util.check_grads(tensors(function), args, order=1, modes=("fwd", "rev"))
+    test_util.check_grads(jax.jit(tensors(function)), args, order=1, modes=("fwd", "rev"))
 
 
 @pytest.mark.backends("jax")
