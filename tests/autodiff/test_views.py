@@ -106,6 +106,12 @@ def _broadcast_to_itself(xp: Any, y: Any) -> Any:
     return xp.sum(y * y) + xp.sum(other * y)
 
 
+def _same_shape(xp: Any, y: Any) -> Any:
+    same, wide = xp.reshape(y, (3, 3)), xp.broadcast_to(y, (3, 3))
+    y[1, :] = y[2, :] ** 2
+    return xp.sum(y * same * wide)
+
+
 def _entries(xp: Any, y: Any) -> Any:
     entry, layer = y[0, 0], xp.unstack(y[0, :])[1]
     y[0, :] = y[1, :] * 2.0
@@ -128,6 +134,7 @@ PROGRAMS: dict[str, Callable[[Any, Any], Any]] = {
         _unstacked,
         _broadcast,
         _broadcast_to_itself,
+        _same_shape,
         _entries,
     )
 }

@@ -130,7 +130,7 @@ def viewing_function(ns: Any, name: str, rule: Callable[..., Any], /) -> Callabl
             return out
         if out._value is x._value:  # some libraries return an array itself
             return x
-        if not keywords.get("copy") and is_view(ns, name, x, out):
+        if ns.views and not keywords.get("copy") and is_view(ns, name, x, out):
             _link(ns, x, out, rule, options, keywords, restore)
         return out
 
@@ -162,7 +162,7 @@ def unstack_function(ns: Any, rule: Callable[..., Any], /) -> Callable[..., Any]
 
     def unstack(x: Any, /, *, axis: int = 0) -> Any:
         layers = call_rule(ns, rule, (x,), {"axis": axis})
-        if type(x) is Traced and x._namespace is ns:
+        if ns.views and type(x) is Traced and x._namespace is ns:
             lead = (slice(None),) * (axis % x.ndim)
             for i, layer in enumerate(layers):
                 ns.link_item(x, layer, (*lead, i, ...))
@@ -182,7 +182,7 @@ def broadcast_arrays_function(ns: Any, rule: Callable[..., Any], /) -> Callable[
                 continue
             if out._value is x._value:
                 results[i] = x
-            else:
+            elif ns.views:
                 _link(ns, x, out, RULES["broadcast_to"], (tuple(out.shape),), {}, VIEWS["broadcast_to"])
         return type(found)(results)
 

@@ -130,10 +130,10 @@ class TracedNamespace:
         raise AttributeError(msg)
 
     def _by_rule(self, name: str) -> Callable[..., Any]:
-        """Return a function that has a rule; what makes views links them."""
-        if self.views and name in VIEWS:
+        """Return a function that has a rule; where arrays change in place, with views that follow them."""
+        if self.writable and name in VIEWS:
             return viewing_function(self, name, RULES[name])
-        if self.views and name in VIEWS_OF_SEVERAL:
+        if self.writable and name in VIEWS_OF_SEVERAL:
             return VIEWS_OF_SEVERAL[name](self, RULES[name])
         return general_function(self, name, RULES[name])
 
