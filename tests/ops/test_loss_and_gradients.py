@@ -22,6 +22,7 @@ from pullback import (
     squared_error,
     value_and_grad,
 )
+from pullback._core import reduction_policy
 from pullback._core.reduction_policy import LOSS_ROWS, loss_rows
 from tests.harness.backend import Backend
 from tests.harness.digits import exact
@@ -34,6 +35,12 @@ REDUCTIONS = ("mean", "sum", "none")
 # So many columns that blocks have the least number of rows.
 WIDE = 300
 INPUTS = ("z", "w", "b")
+
+
+@pytest.fixture(autouse=True)
+def fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut batches of any size into blocks."""
+    monkeypatch.setattr(reduction_policy, "LOSS_WHOLE", 0)
 
 
 def separate(  # noqa: PLR0913 - the arguments of the call
@@ -138,12 +145,15 @@ def test_blocks(name: str, dtype: str) -> None:
         check(loss_and_gradients(*arrays, **options), separate(*arrays, **options), bound, EPS[dtype])
 
 
-def test_rows_of_a_block() -> None:
+def test_rows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 2^17 entries, of at least 1024 rows; those of a batch with more axes are counted together."""
     assert loss_rows((5, WIDE), (WIDE, 3)) == LOSS_ROWS == 1024
     assert loss_rows((5, 28), (28,)) == loss_rows((5, 28), (28, 1)) == 4096
     assert loss_rows((5, 4, 4, 28), (28,)) == 256
     assert loss_rows((5, 10**6, 28), (28,)) == 1
+    monkeypatch.undo()
+    assert loss_rows((2**15, 28), (28,)) == 2**15
+    assert loss_rows((2**15 + 1, 28), (28,)) == 4096
 
 
 def _arrays(rows: int = 2100, k: int = WIDE, *n: int) -> tuple[Any, ...]:

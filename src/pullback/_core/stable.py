@@ -132,9 +132,12 @@ def exact_exponents(xp: Namespace, x: Array, top: Array, /) -> tuple[Array, Arra
     # Other autodiff squares what is divided by, which must be at most 1. Knuth's sum of the error of a difference, a
     # constant to autodiff.
     below = x - top
-    negative = below - x
-    error = (x - (below - negative)) - (top + negative)
-    return below, xp.zeros_like(top), xp.where(xp.isfinite(below), error, 0.0)
+    # Of a difference that is not finite, there is no error, and infinity less infinity may warn.
+    x = xp.where(xp.isfinite(below), x, top)
+    finite = x - top
+    negative = finite - x
+    error = (x - (finite - negative)) - (top + negative)
+    return below, xp.zeros_like(top), error
 
 
 def corrected(exponential: Array, error: Array | None, /) -> Array:

@@ -152,20 +152,21 @@ def _by_blocks(  # noqa: PLR0913, PLR0917 - the arguments of the call
     wide = accumulation_dtype(xp, w)
     dz = xp.empty(z.shape, dtype=z.dtype, **place(z)) if "z" in wrt else None
     values: list[Any] = []
-    sums: dict[str, Array] = {}
+    dw: Any = None
+    db: Any = None
     for start in range(0, z.shape[0], rows):
         part = slice(start, start + rows)
         block = z[part, ...]
         part_of_value, da = loss.part(checked_forward(xp, block, w, b), part)
         values.append(part_of_value)
-        found = checked_backward(xp, identity, da, block, w, wrt)
+        of_z, of_w, of_b = checked_backward(xp, identity, da, block, w, wrt)
         if dz is not None:
-            dz[part, ...] = found.dz
-        for name in wrt:
-            if name != "z":
-                x = getattr(found, f"d{name}")
-                sums[name] = add(sums[name], x) if start else xp.astype(x, wide)
-    dw, db = (xp.astype(sums[name], w.dtype) if name in sums else None for name in _PARAMETERS)
+            dz[part, ...] = of_z
+        if of_w is not None:
+            dw = xp.astype(of_w, wide) if dw is None else add(dw, of_w)
+        if of_b is not None:
+            db = xp.astype(of_b, wide) if db is None else add(db, of_b)
+    dw, db = (x if x is None else xp.astype(x, w.dtype) for x in (dw, db))
     value = xp.concat(values) if loss.reducer.reduction == "none" else sum(values)
     return LossGradients(loss.value(value), dz, dw, db)
 

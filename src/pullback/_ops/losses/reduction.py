@@ -160,8 +160,8 @@ class CheckedLoss(NamedTuple):
 
         The part of the loss is in the accumulation dtype.
         """
-        reducer = self.reducer.part(rows)
-        ready = reducer.present(self.xp.astype(a, self.a.dtype, copy=False))
+        reducer, dtype = self.reducer.part(rows), self.a.dtype
+        ready = reducer.present(a if a.dtype == dtype else self.xp.astype(a, dtype))
         value, da = self.formula(self.xp, ready, self.y[rows, ...], reducer, *self.options)
         return value, self.cast_output(da, a.dtype)
 
