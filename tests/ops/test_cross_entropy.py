@@ -45,17 +45,13 @@ REDUCTIONS = ("mean", "sum", "none")
 SHAPES = [(7, 4), (4,), (3, 2, 5), (1, 3), (6, 1)]
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("kind", ["indices", "probabilities"])
-def test_shapes(backend_one_device: Backend, reduction: str, kind: str) -> None:
+def test_shapes(backend_one_device: Backend, kind: str, reduction: str, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(7)
-    for shape in SHAPES:
-        y = (
-            rng.integers(shape[-1], size=shape[:-1])
-            if kind == "indices"
-            else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
-        )
-        check(backend_one_device, rng.standard_normal(shape), y, reduction)
+    y = rng.integers(shape[-1], size=shape[:-1]) if kind == "indices" else rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+    check(backend_one_device, rng.standard_normal(shape), y, reduction)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
