@@ -1,6 +1,7 @@
 """The matrix: a test session for each file in backends/, and what surrounds it. `nox -l` lists all of it."""
 
 import os
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -175,8 +176,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(tags=["cpu"], **IN_DEV)
 def examples(session: nox.Session) -> None:
-    """Run the example that is for all CPU backends; the session `docs` runs each on NumPy and Dask."""
-    run_in_dev(session, "python", "examples/digits_mlp.py", f"--output={session.create_tmp()}/digits_mlp.svg")
+    """Run the examples, one of them on all CPU backends, and draw the pictures that `docs` shows."""
+    run_in_dev(session, "python", "docs/extensions/pictures.py")
 
 
 @nox.session(tags=["cpu"], **IN_DEV)
@@ -220,9 +221,10 @@ def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html, open its pages, and run its code and the README's."""
     install(session, ".[cluster,examples]", *group("docs"), *group("test"))
     session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
-    for make in ("clean", "html"):
-        session.run("sphinx-build", "-M", make, "docs", "docs/_build", "--fail-on-warning", "--keep-going")
-    session.run("pytest", *PARALLEL, *APART["docs"])
+    for folder in ("html", "doctrees"):  # the pictures of the examples stay
+        shutil.rmtree(Path("docs", "_build", folder), ignore_errors=True)
+    session.run("sphinx-build", "-M", "html", "docs", "docs/_build", "--fail-on-warning", "--keep-going")
+    session.run("pytest", *PARALLEL, "--dist=loadgroup", *APART["docs"])
 
 
 @nox.session(tags=["cpu", "quick"])

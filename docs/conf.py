@@ -1,10 +1,7 @@
 """The site: `nox -s docs` builds it into docs/_build/html and opens every page."""
 
 import re
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pullback
@@ -17,6 +14,8 @@ HERE = Path(__file__).parent
 # npm's KaTeX, whose style sheet and fonts the site serves itself.
 KATEX = HERE / "node" / "node_modules" / "katex" / "dist"
 sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent)]
+
+import pictures  # noqa: E402
 
 project = "pullback"
 version = release = pullback.__version__
@@ -89,14 +88,7 @@ def setup(app: Sphinx) -> None:
                 f"KaTeX is not installed. npm ci --ignore-scripts --prefix={HERE / 'node'}"
             )
             raise ExtensionError(msg)
-        commands = []
-        for script in sorted((HERE.parent / "examples").glob("*.py")):
-            picture = HERE / "_build" / "examples" / f"{script.stem}.svg"
-            if not picture.exists() or picture.stat().st_mtime < script.stat().st_mtime:
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                commands.append([sys.executable, script, "--output", picture])
-        with ThreadPoolExecutor() as pool:  # one at a time takes a minute
-            list(pool.map(partial(subprocess.run, check=True), commands))
+        pictures.draw(pictures.outdated())
 
     def escape(
         _: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "_build" / "html"
 PAGES = sorted(SITE.rglob("*.html"))
 PHONE, DESK = 390, 1280
+pytestmark = pytest.mark.xdist_group("site")  # one worker starts the browser for all
 
 
 class Reader(html.parser.HTMLParser):

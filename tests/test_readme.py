@@ -3,11 +3,12 @@
 import importlib
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.harness.programs import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +29,20 @@ def examples(page: str) -> list[tuple[str, str]]:
     return re.findall(pattern, page, flags=re.DOTALL | re.MULTILINE)
 
 
+def test_commands(tmp_path: Path) -> None:
+    """First in this file: it takes as long as all others together."""
+    install, demo, nox = (block.strip() for block in blocks(README, "console"))
+    assert demo.startswith("python3 -m venv .venv && ")
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == nox
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)  # noqa: S603, S607
+    printed = subprocess.run(demo, shell=True, check=True, cwd=checkout, capture_output=True, text=True).stdout  # noqa: S602
+    assert "numpy" in printed
+    assert "dask" in printed
+    assert install.startswith("pip install . ")
+    subprocess.run(f".venv/bin/{install}", shell=True, check=True, cwd=checkout)  # noqa: S602
+
+
 @pytest.mark.parametrize(
     ("code", "shown"),
     [
@@ -40,22 +55,8 @@ def test_python_block(code: str, shown: str, tmp_path: Path) -> None:
     # A file and not -c: a cluster's processes import it.
     file = tmp_path / "block.py"
     file.write_text(code)
-    program = [sys.executable, "-W", "error", str(file)]
-    run = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    assert not shown or run.stdout == shown
-
-
-def test_commands(tmp_path: Path) -> None:
-    install, demo, nox = (block.strip() for block in blocks(README, "console"))
-    assert demo.startswith("python3 -m venv .venv && ")
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == nox
-    checkout = tmp_path / "checkout"
-    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)  # noqa: S603, S607
-    printed = subprocess.run(demo, shell=True, check=True, cwd=checkout, capture_output=True, text=True).stdout  # noqa: S602
-    assert "numpy" in printed
-    assert "dask" in printed
-    assert install.startswith("pip install . ")
-    subprocess.run(f".venv/bin/{install}", shell=True, check=True, cwd=checkout)  # noqa: S602
+    printed = run(file)
+    assert not shown or printed == shown
 
 
 def test_first_example_runs_on_dask(tmp_path: Path) -> None:
