@@ -28,6 +28,10 @@ FILES = {file["import"].partition(".")[0].replace("_", "-"): file for file in TA
 CPU = sorted(name for name, file in FILES.items() if "cpu" in file["tags"] and "tests" not in file)
 
 
+# One worker imports all libraries, and runs the demo for all the tests that read what it printed.
+ALL_BACKENDS = pytest.mark.xdist_group("all backends")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def terminal() -> Iterator[pytest.MonkeyPatch]:
     """Have 80 columns, and no variable that tells rich whether it writes to a terminal."""
@@ -135,6 +139,7 @@ def test_import_needs_no_extra() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (2, "", line)
 
 
+@ALL_BACKENDS
 def test_backends() -> None:
     result = run("backends")
     assert result.status == 0
@@ -149,12 +154,14 @@ def test_backends() -> None:
         assert device.lower().startswith("cpu")
 
 
+@ALL_BACKENDS
 def test_backends_fit_80_columns() -> None:
     table, _, _ = run("backends").stdout.partition(" is not ")
     assert "DASK_DEVICE" not in table
     assert max(len(line) for line in table.splitlines()) <= 80
 
 
+@ALL_BACKENDS
 def test_backend_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "dask")
     result = run("backends")
@@ -176,6 +183,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", cupy)
 
 
+@ALL_BACKENDS
 @pytest.mark.usefixtures("no_gpu")
 def test_backend_has_no_device() -> None:
     reason = "cupy is not usable: RuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected\n"
@@ -204,17 +212,13 @@ def test_backends_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert mine.install == 'pip install "mine>=1" "other"'
 
 
-# One worker runs the demo for all the tests that read what it printed.
-READS_DEMO = pytest.mark.xdist_group("demo")
-
-
 @pytest.fixture(scope="module")
 def everything() -> Outcome:
     """`pullback demo` as a new user runs it."""
     return run("demo")
 
 
-@READS_DEMO
+@ALL_BACKENDS
 def test_demo(everything: Outcome) -> None:
     assert everything.status == 0
     assert everything.stderr == ""
@@ -237,7 +241,7 @@ def test_demo_names_what_its_blocks_need(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.stderr.startswith(line)
 
 
-@READS_DEMO
+@ALL_BACKENDS
 @pytest.mark.parametrize("name", CPU)
 def test_demo_agrees(name: str, everything: Outcome) -> None:
     _version, device, loss, accuracy, difference, seconds = rows(everything.stdout)[name]
@@ -259,7 +263,7 @@ def test_demo_leaves_out_what_does_not_work(monkeypatch: pytest.MonkeyPatch) -> 
     assert "All agree" not in result.stdout
 
 
-@READS_DEMO
+@ALL_BACKENDS
 def test_demo_runs_what_was_asked_for(everything: Outcome) -> None:
     result = run("demo", "-b", "array-api-strict", "--backend", "numpy", "--backend", "array-api-strict")
     assert result.status == 0
@@ -346,9 +350,12 @@ def cells(printed: str) -> list[list[str]]:
     return [line.split() for line in printed.splitlines() if line.endswith((" yes", " no"))]
 
 
+@pytest.mark.parametrize("half", range(2))  # each on one core: Dask takes as long as all other tests
 @pytest.mark.parametrize("name", CPU)
-def test_check(name: str) -> None:
+def test_check(name: str, half: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pullback check` of a backend: every pair has findings, and they hold."""
+    pairs = PAIRS[half::2]
+    monkeypatch.setattr(commands, "PAIRS", pairs)
     result = run("check", "--backend", name)
     assert result.status == 0
     assert result.stderr == ""
@@ -357,8 +364,8 @@ def test_check(name: str) -> None:
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
     table = {pair: row for backend, pair, *row in cells(result.stdout) if backend == name}
     assert last == f"All {sum(int(row[3]) for row in table.values()):,} findings hold."
-    assert list(table) == [pair.name for pair in PAIRS]
-    for pair in PAIRS:
+    assert list(table) == [pair.name for pair in pairs]
+    for pair in pairs:
         adjoint, difference, double, findings, holds = table[pair.name]
         assert float(difference) < 1
         assert (adjoint == "-") == (pair.jvp is None)
