@@ -213,6 +213,34 @@ def test_writing_into_a_view_of_another_kind_raises(name: str) -> None:
         pb.grad(write)(EXACT + 0j)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda xp, y: xp.flip(y)[::-1],
+        lambda xp, y: xp.permute_dims(y, (0,)),
+        lambda xp, y: xp.unstack(xp.reshape(y, (1, 2)))[0],
+        lambda xp, y: xp.broadcast_arrays(np.ones(2), y)[1],
+    ],
+    ids=["flip", "permute_dims", "unstack", "broadcast_arrays"],
+)
+def test_view_of_a_deeper_array_by_the_namespace_of_an_outer_one(make: Callable[[Any, Any], Any]) -> None:
+    """The first entry is written by a view that the outer function's namespace made of the inner one's array."""
+
+    def of_outer(x: Any) -> Any:
+        xp = array_namespace(x)
+
+        def of_inner(y: Any) -> Any:
+            y = y * 1.0
+            make(xp, y)[0] = y[0] * y[1] ** 2
+            return array_namespace(y).sum(y)
+
+        return array_namespace(x).sum(pb.grad(of_inner)(x * 1.0))
+
+    # The gradient of y₀ y₁² + y₁ is y₁² and 2 y₀ y₁ + 1, of which this is the gradient of the sum.
+    x = np.asarray([2.0, 3.0])
+    assert np.array_equal(pb.grad(of_outer)(x), [2 * x[1], 2 * x[1] + 2 * x[0]])
+
+
 def test_real_part_of_a_real_array_is_the_array() -> None:
     def write(x: Any) -> Any:
         y = x * 1.0

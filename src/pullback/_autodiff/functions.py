@@ -125,9 +125,11 @@ def viewing_function(ns: Any, name: str, rule: Callable[..., Any], /) -> Callabl
     restore = VIEWS[name]
 
     def function(x: Any, /, *options: Any, **keywords: Any) -> Any:
-        out = call_rule(ns, rule, (x, *options), keywords)
         if type(x) is not Traced or x._namespace is not ns:
-            return out
+            if type(x) is Traced and x._namespace.depth > ns.depth:
+                return x._namespace.named(name)(x, *options, **keywords)
+            return call_rule(ns, rule, (x, *options), keywords)
+        out = call_rule(ns, rule, (x, *options), keywords)
         if out._value is x._value:  # some libraries return an array itself
             return x
         if ns.views and not keywords.get("copy") and is_view(ns, name, x, out):
@@ -161,6 +163,8 @@ def unstack_function(ns: Any, rule: Callable[..., Any], /) -> Callable[..., Any]
     """Return `unstack`, whose results are views as those of an index are."""
 
     def unstack(x: Any, /, *, axis: int = 0) -> Any:
+        if type(x) is Traced and x._namespace.depth > ns.depth:
+            return x._namespace.unstack(x, axis=axis)
         layers = call_rule(ns, rule, (x,), {"axis": axis})
         if ns.views and type(x) is Traced and x._namespace is ns:
             lead = (slice(None),) * (axis % x.ndim)
@@ -175,6 +179,9 @@ def broadcast_arrays_function(ns: Any, rule: Callable[..., Any], /) -> Callable[
     """Return `broadcast_arrays`, each of whose results is a view, as that of `broadcast_to` is."""
 
     def broadcast_arrays(*arrays: Any) -> Any:
+        deeper = _deepest(arrays, {}, ns)
+        if deeper is not ns:
+            return deeper.broadcast_arrays(*arrays)
         found = call_rule(ns, rule, arrays, {})
         results = list(found)
         for i, (x, out) in enumerate(zip(arrays, found, strict=True)):
