@@ -427,11 +427,13 @@ def constant(x: Any, /) -> Any:
 
 def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...], bool]]:
     """Return what finds the positions of the arguments to differentiate, by the number of arguments."""
-    if hasattr(argnums, "shape"):  # an array belongs to the function that is returned
-        got = type(argnums).__name__
-        msg = f"{name}: argnums must be an integer or a tuple of them; got {got}. Pass arrays as {name}(function)(x)"
+    if any(type(n) is not int for n in (argnums if type(argnums) is tuple else (argnums,))):
+        got, way = repr(argnums), ""
+        if hasattr(argnums, "shape"):  # an array belongs to the function that is returned
+            got, way = type(argnums).__name__, f". Pass arrays as {name}(function)(x)"
+        msg = f"{name}: argnums must be an integer or a tuple of them; got {got}{way}"
         raise TypeError(msg)
-    return functools.cache(functools.partial(_chosen, name, argnums))
+    return functools.partial(_chosen, name, argnums)
 
 
 def _check_tuples(name: str, /, **given: Any) -> None:
@@ -445,12 +447,13 @@ def _check_tuples(name: str, /, **given: Any) -> None:
             raise TypeError(msg)
 
 
+@functools.cache
 def _chosen(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bool]:
     """Return the positions of the arguments to differentiate, and whether those are all arguments in order."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     positions = []
     for n in numbers:
-        if type(n) is not int or not -count <= n < count:
+        if not -count <= n < count:
             msg = f"{name}: argnums must be positions of the {count} positional arguments; got {argnums!r}"
             raise ValueError(msg)
         positions.append(n % count)

@@ -73,14 +73,14 @@ class Reducer(NamedTuple):
     """Whether the outputs are a vector, with one entry for each example."""
     of_outputs: bool = False
     """Whether the factors are those of outputs."""
-    absent: Array | None = None
-    """Whether the weight is 0, in the shape of the factors, where there are weights."""
+    weights: Array | None = None
+    """The weights, in the shape of the factors, where there are any."""
 
     def part(self, rows: slice, /) -> "Reducer":
         """Return the part of the reduction that some rows have; the totals of all parts add up to that of all rows."""
-        if self.share is None or self.absent is None:
+        if self.share is None or self.weights is None:
             return self
-        return self._replace(share=self.share[rows, ...], absent=self.absent[rows, ...])
+        return self._replace(share=self.share[rows, ...], weights=self.weights[rows, ...])
 
     def reduced(self, x: Array, da: Array, /) -> tuple[Array, Array]:
         """Return the reduced losses ``Σ_j x_j da_j``, and `da` with the factors of the examples.
@@ -97,9 +97,11 @@ class Reducer(NamedTuple):
 
     def present(self, x: Array, /) -> Array:
         """Return outputs, tangents or labels with 0 where the weight is 0."""
-        if self.absent is None:
+        if self.weights is None:
             return x
-        return self.xp.where(self.absent if x.ndim == self.absent.ndim else self.absent[..., 0], 0, x)
+        # Made anew for each array, since it is a quarter of a float32 one.
+        absent = self.xp.equal(self.weights, 0)
+        return self.xp.where(absent if x.ndim == absent.ndim else absent[..., 0], 0, x)
 
     def total_of_outputs(self, losses: Array, /) -> Array:
         """Reduce the losses (..., n) or (m,) of the outputs, which nothing else holds."""
@@ -258,13 +260,13 @@ def _read(
     of_outputs = weights.ndim == a.ndim and not is_vector
     if weights.ndim != a.ndim:
         weights = weights[..., None]
-    absent, share = xp.equal(weights, 0), weights
+    share = weights
     if reduction == "mean":
         share = _shares(xp, weights, count)
         if of_outputs:
             # As many as one example has: weights that are the same for all of its outputs are those of examples.
             share = share * (_count(xp, a, a.shape) / count)
-    return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs, absent), [*arrays.values()]
+    return xp, cast_output, Reducer(xp, reduction, share, count, is_vector, of_outputs, weights), [*arrays.values()]
 
 
 def _check_dtypes(function: str, given: dict[str, Array], /) -> tuple[Namespace, tuple[str, ...], bool]:
