@@ -47,6 +47,7 @@ def test_log_softmax_of_ties(backend_one_device: Backend) -> None:
     np.testing.assert_allclose(backend_one_device.numpy(got), right, rtol=1e-6)
 
 
+@pytest.mark.backends("numpy", "strict", "dask", "torch", "jax")  # whose numbers have a float's digits, not 50
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_exact_exponents(backend_one_device: Backend, name: str) -> None:
     """Exponents differ from the exact ones by a number for each row; the sum of exponentials is finite."""
