@@ -28,7 +28,7 @@ Form = tuple[str, int, tuple[str, ...]]
 
 forms: set[Form] = set()
 # Called where arrays lie in NumPy's memory, consist of chunks, have unknown sizes or are bfloat16, unlike CuPy's.
-ELSEWHERE = {"all", "asarray", "logical_not", "min", "tensordot", "zeros_like"}
+ELSEWHERE = {"all", "argmax", "asarray", "empty", "logical_not", "min", "tensordot"}
 
 
 class Recorder:
