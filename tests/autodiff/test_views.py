@@ -241,6 +241,13 @@ def test_view_of_a_deeper_array_by_the_namespace_of_an_outer_one(make: Callable[
     assert np.array_equal(pb.grad(of_outer)(x), [2 * x[1], 2 * x[1] + 2 * x[0]])
 
 
+def test_flipped_constant() -> None:
+    """A plain array that the function takes from around it, flipped by the namespace of the traced one."""
+    c = np.asarray([1.0, 2.0, 4.0])
+    got = pb.grad(lambda x: array_namespace(x).sum(array_namespace(x).flip(c) * x))(np.ones(3))
+    assert np.array_equal(got, c[::-1])
+
+
 def test_real_part_of_a_real_array_is_the_array() -> None:
     def write(x: Any) -> Any:
         y = x * 1.0
