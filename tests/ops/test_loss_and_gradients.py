@@ -39,8 +39,8 @@ INPUTS = ("z", "w", "b")
 
 @pytest.fixture(autouse=True)
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut batches of any size into blocks."""
-    monkeypatch.setattr(reduction_policy, "LOSS_WHOLE", 0)
+    """Cut batches into smaller blocks than those of users."""
+    monkeypatch.setattr(reduction_policy, "LOSS_SIZE", 2**17)
 
 
 def separate(  # noqa: PLR0913 - the arguments of the call
@@ -152,8 +152,7 @@ def test_rows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss_rows((5, 4, 4, 28), (28,)) == 256
     assert loss_rows((5, 10**6, 28), (28,)) == 1
     monkeypatch.undo()
-    assert loss_rows((2**15, 28), (28,)) == 2**15
-    assert loss_rows((2**15 + 1, 28), (28,)) == 4096
+    assert loss_rows((2**15 + 1, 28), (28,)) == 2**15
 
 
 def _arrays(rows: int = 2100, k: int = WIDE, *n: int) -> tuple[Any, ...]:

@@ -24,9 +24,9 @@ JOINED          256    entries of joined rows
 GPU_ROWS        512    least rows of a block on a GPU, which adds the rows of a product one after the other
 GPU_LONG        1024   most rows of such a block, and rows up to which a product stays whole
 GPU_WIDTH       32768  entries of one addition on a GPU: as many as keep it busy
-LOSS_SIZE       2^17   entries of a block of a loss and its gradients, which stay in the cache of a core
+LOSS_SIZE       2^20   entries of a block of a loss and its gradients: enough for cores to share a product, and not
+                       too many for the cache that they share
 LOSS_ARRAYS     4      arrays of outputs that a block holds at a time
-LOSS_WHOLE      2^20   entries of a batch up to which it is one block: reading it again costs less than the calls
 LOSS_ROWS       1024   least rows of such a block: its calls take as long as the arithmetic of fewer
 ==============  =====  ===================================================================================
 """
@@ -51,9 +51,8 @@ JOINED = 256
 GPU_ROWS = 512
 GPU_LONG = 1024
 GPU_WIDTH = 32_768
-LOSS_SIZE = 2**17
+LOSS_SIZE = 2**20
 LOSS_ARRAYS = 4
-LOSS_WHOLE = 2**20
 LOSS_ROWS = 1024
 
 
@@ -109,7 +108,5 @@ def joined_rows(rows: int, width: int, /) -> int:
 def loss_rows(shape: tuple[int, ...], of_weights: tuple[int, ...], /) -> int:
     """Return how many indices of the first axis of a batch (..., k) make a block of a loss of z w + b."""
     inner, entries = prod(shape[1:-1]), shape[-1] + LOSS_ARRAYS * prod(of_weights[1:])
-    if shape[0] * inner * entries <= LOSS_WHOLE:
-        return shape[0]
     rows = max(LOSS_SIZE // entries // CHAIN * CHAIN, LOSS_ROWS)
     return max(rows // max(inner, 1), 1)

@@ -1,8 +1,8 @@
 """The loss of an affine map and its gradients in one call, which checks once and computes block by block.
 
 In host memory, a block of rows of a large batch has its outputs, its loss and its gradients computed before the next
-one, so that its rows are read once and its outputs stay in the cache. Other arrays are one block: XLA and Dask fuse or
-stream what a whole batch is made of, and a GPU is faster on large arrays.
+one, so that its rows are read from memory once and its outputs are never whole. Other arrays are one block: XLA and
+Dask fuse or stream what a whole batch is made of, and a GPU is faster on large arrays.
 """
 
 from collections.abc import Callable, Collection
@@ -101,10 +101,9 @@ def loss_and_gradients(  # noqa: PLR0913 - the arguments of the map
     ``db = Σ_rows da`` and ``dz = da wᵀ``. The results are those of the separate calls
     ``value, da = loss(affine_forward(z, w, b), y)`` and ``affine_backward(da, z, w)`` up to rounding.
 
-    Large batches in host memory, such as NumPy's, are computed in blocks of rows that stay in the cache, where `z`, `w`
-    and `b` have one dtype, float32 or float64. Neither `a` nor `da` is then written as a whole, and `z` is read once.
-    Sums over the blocks are in the accumulation dtype. A batch of up to 2²⁰ entries is one block. On other arrays, and
-    for a loss from elsewhere, this is the separate calls.
+    Large batches in host memory, such as NumPy's, are computed in blocks of 2²⁰ entries, where `z`, `w` and `b` have
+    one dtype, float32 or float64. Neither `a` nor `da` is then written as a whole, and `z` is read once. Sums over the
+    blocks are in the accumulation dtype. On other arrays, and for a loss from elsewhere, this is the separate calls.
 
     An example of weight 0 is absent, but ``0 * NaN`` is NaN: replace inputs of it that are not finite before, as for
     the losses.
