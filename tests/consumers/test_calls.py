@@ -85,6 +85,6 @@ def test_shares(library: str) -> None:
 
 @pytest.mark.backends("numpy")
 def test_the_saved_table_states_the_lists() -> None:
-    """The guide shows a saved run: python -m benchmarks --only=consumers --save=benchmarks/results writes it anew."""
+    """The guide shows a saved run: python -m benchmarks --only=consumers --save=benchmarks/results writes it."""
     columns = ["calls of", *BACKENDS.values()]
     assert [[row[column] for column in columns] for row in saved.rows("consumers", "consumers")] == stated()

@@ -10,7 +10,7 @@ import pytest
 Value = tuple[Any, ...]
 Function = tuple[Any, str]  # its file and its name
 
-# Each test function gets one of so many entries of a table that as many functions of its file have.
+# A table of parameters that several functions of a file have is split among at most this many of them.
 SHARE = 3
 
 
@@ -110,6 +110,6 @@ def _values(item: pytest.Item) -> frozenset[Value]:
     names = _together(item)
     values: dict[str, list[Any]] = defaultdict(list)
     for name, value in callspec.params.items():
-        # All tests of a function share the objects; only dtypes are named anew for each mode.
+        # All tests of a function share the objects; only dtypes have a new name in each mode.
         values[names.get(name, name)].append(value if isinstance(value, str) else id(value))
     return frozenset((name, *parts) for name, parts in values.items())

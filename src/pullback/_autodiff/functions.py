@@ -125,11 +125,12 @@ def viewing_function(ns: Any, name: str, rule: Callable[..., Any], /) -> Callabl
     restore = VIEWS[name]
 
     def function(x: Any, /, *options: Any, **keywords: Any) -> Any:
-        if type(x) is not Traced or x._namespace is not ns:
-            if type(x) is Traced and x._namespace.depth > ns.depth:
-                return x._namespace.named(name)(x, *options, **keywords)
-            return call_rule(ns, rule, (x, *options), keywords)
+        own = type(x) is Traced and x._namespace is ns
+        if not own and type(x) is Traced and x._namespace.depth > ns.depth:
+            return x._namespace.named(name)(x, *options, **keywords)
         out = call_rule(ns, rule, (x, *options), keywords)
+        if not own:
+            return out
         if out._value is x._value:  # some libraries return an array itself
             return x
         if ns.views and not keywords.get("copy") and is_view(ns, name, x, out):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pullback._autodiff.namespace import space_of
 from pullback._autodiff.recorded import Recorded
-from pullback._autodiff.transforms import bind, chooser, grad, linearize, vjp
+from pullback._autodiff.transforms import argument_positions, bind, grad, linearize, vjp
 from pullback._core import trees
 from pullback._core.flat_operator import FlatOperator
 from pullback._core.memory import place
@@ -57,7 +57,7 @@ def jacobian(function: Function, argnums: int | tuple[int, ...] = 0) -> Function
     array([[2., 0.],
            [2., 1.]])
     """
-    positions = chooser("jacobian", argnums)
+    positions = argument_positions("jacobian", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)

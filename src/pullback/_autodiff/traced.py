@@ -20,7 +20,6 @@ from pullback._core.reductions import sum_rows
 from pullback._core.typing import Namespace
 
 SCALARS = frozenset({bool, int, float, complex})
-_PLACES = frozenset({type(None), int, slice, type(Ellipsis)})
 
 
 class Traced:

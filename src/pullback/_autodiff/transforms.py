@@ -73,7 +73,7 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     >>> grad(loss)(np.zeros(2), z, y)
     array([-3., -4.])
     """
-    positions = chooser("grad", argnums)
+    positions = argument_positions("grad", argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
@@ -119,7 +119,7 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
-    positions = chooser("value_and_grad", argnums)
+    positions = argument_positions("value_and_grad", argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
@@ -228,7 +228,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     array([2., 2.])
     """
     recorded = Recorded("linearize", function, primals)
-    still, moving = _still(recorded)
+    still, moving = _zero_tangents(recorded)
 
     def pull(*seeds: Any) -> list[Any]:
         by_output = dict(zip(moving, seeds, strict=True))
@@ -247,7 +247,7 @@ def linearize(function: Function, *primals: Any) -> tuple[Any, Function]:
     return recorded.out, push
 
 
-def _still(recorded: Recorded, /) -> tuple[list[Any], list[int]]:
+def _zero_tangents(recorded: Recorded, /) -> tuple[list[Any], list[int]]:
     """Return tangents of zero for the outputs, and which of them may move: an output of integers does not."""
     level = recorded.namespace
     still = [_zero(level.base, x, recorded.inputs[0]) for x in trees.leaves(recorded.out)]
@@ -300,7 +300,7 @@ def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...])
     _check_tuples("jvp", primals=primals, tangents=tangents)
     rule = "a tangent must have the structure and shapes of its argument"
     recorded = Recorded("jvp", function, primals, tangents=_matching("jvp", rule, primals, tangents))
-    moved, moving = _still(recorded)
+    moved, moving = _zero_tangents(recorded)
     # A constant does not move, either.
     moving = [i for i in moving if recorded.outputs[i][0] >= 0]
     if moving:
@@ -425,7 +425,7 @@ def constant(x: Any, /) -> Any:
     return trees.rebuild(x, lift)
 
 
-def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...], bool]]:
+def argument_positions(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...], bool]]:
     """Return what finds the positions of the arguments to differentiate, by the number of arguments."""
     if any(type(n) is not int for n in (argnums if type(argnums) is tuple else (argnums,))):
         got, way = repr(argnums), ""
@@ -433,7 +433,7 @@ def chooser(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...]
             got, way = type(argnums).__name__, f". Pass arrays as {name}(function)(x)"
         msg = f"{name}: argnums must be an integer or a tuple of them; got {got}{way}"
         raise TypeError(msg)
-    return functools.partial(_chosen, name, argnums)
+    return functools.partial(_positions, name, argnums)
 
 
 def _check_tuples(name: str, /, **given: Any) -> None:
@@ -448,7 +448,7 @@ def _check_tuples(name: str, /, **given: Any) -> None:
 
 
 @functools.cache
-def _chosen(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bool]:
+def _positions(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bool]:
     """Return the positions of the arguments to differentiate, and whether those are all arguments in order."""
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
     positions = []
@@ -466,7 +466,7 @@ def _chosen(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bo
 def bind(
     function: Function,
     positions: tuple[int, ...],
-    every: bool,  # noqa: FBT001 - as `_chosen` returns it
+    every: bool,  # noqa: FBT001 - as `_positions` returns it
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     /,

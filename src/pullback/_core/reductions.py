@@ -113,7 +113,7 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
 def sum_vector(xp: Namespace, y: Array, /) -> Array:
     """Return the sum of a vector, as `sum_rows` sums a column."""
     if is_plain_memory(y) and y.shape[0] in _FEW_ROWS and y.dtype in (xp.float32, xp.float64):
-        return (y**0) @ y
+        return _ones(xp, y[:, None], y.shape[0]) @ y
     return sum_rows(xp, y[:, None])[0]
 
 

@@ -129,8 +129,8 @@ def exact_exponents(xp: Namespace, x: Array, top: Array, /) -> tuple[Array, Arra
         # Mostly there is nothing to subtract.
         shifted = x if is_host_memory(shift) and not xp.count_nonzero(shift) else x - shift
         return shifted, top - shift, None
-    # Other autodiff squares what is divided by, which must be at most 1. Knuth's sum of the error of a difference, a
-    # constant to autodiff.
+    # Exponentials of at most 1, for other autodiff squares a divisor. The error of the difference is Knuth's, exact in
+    # any order of sizes, and its derivative is 0.
     below = x - top
     # Of a difference that is not finite, there is no error, and infinity less infinity may warn.
     x = xp.where(xp.isfinite(below), x, top)

@@ -77,7 +77,7 @@ class Reducer(NamedTuple):
     """The weights, in the shape of the factors, where there are any."""
 
     def part(self, rows: slice, /) -> "Reducer":
-        """Return the part of the reduction that some rows have; the totals of all parts add up to that of all rows."""
+        """Return the reduction of some rows. The totals of all blocks of rows sum to the total of the batch."""
         if self.share is None or self.weights is None:
             return self
         return self._replace(share=self.share[rows, ...], weights=self.weights[rows, ...])
@@ -99,7 +99,7 @@ class Reducer(NamedTuple):
         """Return outputs, tangents or labels with 0 where the weight is 0."""
         if self.weights is None:
             return x
-        # Made anew for each array, since it is a quarter of a float32 one.
+        # Not kept: the mask takes a quarter of the memory of a float32 array.
         absent = self.xp.equal(self.weights, 0)
         return self.xp.where(absent if x.ndim == absent.ndim else absent[..., 0], 0, x)
 
