@@ -5,7 +5,7 @@ The first argument of a maker is the namespace that the function is for.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pullback._autodiff.rules.arithmetic import Arithmetic
@@ -208,6 +208,11 @@ VIEWS_OF_SEVERAL = {"broadcast_arrays": broadcast_arrays_function, "unstack": un
 
 def call_rule(ns: Any, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
     """Carry out an operation by its rule, and record it if one of its arrays is active."""
+    if args and type(args[0]) is Traced and args[0]._namespace is ns:
+        x, *options = args
+        if all(map(_holds_no_array, options)) and (not kwargs or all(map(_holds_no_array, kwargs.values()))):
+            # A function of one array, as most are.
+            return _record(ns, rule(ns.base, x._value, *options, **kwargs), (x,))
     values: list[Any] = []
     leaves: list[Any] = []
     for x in args:
@@ -230,7 +235,7 @@ def _holds_no_array(x: Any, /) -> bool:
     if kind in _PLAIN:
         return True
     if kind is tuple:
-        return all(map(_holds_no_array, x))
+        return _PLAIN.issuperset(map(type, x)) or all(map(_holds_no_array, x))
     return kind is slice and type(x.start) in _PLAIN and type(x.stop) in _PLAIN and type(x.step) in _PLAIN
 
 
@@ -245,15 +250,18 @@ def _call_mixed(ns: Any, rule: Callable[..., Any], args: Any, kwargs: dict[str, 
     return _record(ns, result, leaves)
 
 
-def _record(ns: Any, result: Any, leaves: list[Any], /) -> Any:
+def _record(ns: Any, result: Any, leaves: Sequence[Any], /) -> Any:
     """Record what a rule returned, if one of the arrays that it took is active."""
     out, *pulls = result
     several = isinstance(out, _SEVERAL)
     x = leaves[0] if len(pulls) == 1 and ns.host and not several else None
     if x is not None and x._index >= 0 and pulls[0] is not None:
-        # A function of one array, as most are.
-        nodes = x._tape.nodes
-        nodes.append(((x._index, _pull_rule, (like_in_memory(out), like_in_memory(x._value), *pulls[0])),))
+        value, nodes = x._value, x._tape.nodes
+        dtype, primal = value.dtype, like_in_memory(value)
+        if out.dtype == dtype and dtype in ns.real_dtypes:
+            nodes.append(((x._index, _pull_alike, (out.shape, primal, *pulls[0])),))
+        else:
+            nodes.append(((x._index, _pull_rule, (like_in_memory(out), primal, *pulls[0])),))
         return Traced(out, x._tape, len(nodes) - 1, ns)
     pull_rule = _pull_joint if several else _pull_rule
     tape, spec, edges = None, None, []
@@ -296,6 +304,14 @@ def _flat(ns: Any, args: Any, /) -> Iterator[Traced | None]:
 def _pull_rule(xp: Namespace, g: Any, out: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:
     """Pull a cotangent back by a rule, which gets it in full and leaves undoing broadcasts and promotions to this."""
     return fit(xp, pull(xp, cast(xp, full(xp, g, out), out.dtype), *saved), x)
+
+
+def _pull_alike(xp: Namespace, g: Any, shape: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:
+    """Pull a cotangent back by a rule, where output and argument are of one real dtype."""
+    if g.shape != shape:
+        g = xp.broadcast_to(g, shape)
+    g = pull(xp, g, *saved)
+    return g if g.shape == x.shape and g.dtype == x.dtype else fit(xp, g, x)
 
 
 def _pull_joint(xp: Namespace, gs: Any, outs: Any, x: Any, pull: Callable[..., Any], /, *saved: Any) -> Any:

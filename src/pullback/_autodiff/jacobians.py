@@ -6,7 +6,7 @@ from typing import Any
 
 from pullback._autodiff.namespace import space_of
 from pullback._autodiff.recorded import Recorded
-from pullback._autodiff.transforms import argument_positions, bind, grad, linearize, vjp
+from pullback._autodiff.transforms import argument_chooser, grad, linearize, vjp
 from pullback._core import trees
 from pullback._core.flat_operator import FlatOperator
 from pullback._core.memory import place
@@ -57,10 +57,10 @@ def jacobian(function: Function, argnums: int | tuple[int, ...] = 0) -> Function
     array([[2., 0.],
            [2., 1.]])
     """
-    positions = argument_positions("jacobian", argnums)
+    choose = argument_chooser("jacobian", function, argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
+        of_chosen, chosen = choose(args, kwargs)
         out, blocks = _blocks(of_chosen, chosen)
         remaining = iter(blocks)
 

@@ -1,6 +1,5 @@
 """Public transforms: gradients of functions of arrays, and products with their Jacobians and Hessians."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,10 +72,10 @@ def grad(function: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: boo
     >>> grad(loss)(np.zeros(2), z, y)
     array([-3., -4.])
     """
-    positions = argument_positions("grad", argnums)
+    choose = argument_chooser("grad", function, argnums)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
+        of_chosen, chosen = choose(args, kwargs)
         recorded = Recorded("grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("grad", recorded, chosen, argnums)
         return (found, recorded.aux) if has_aux else found
@@ -119,10 +118,10 @@ def value_and_grad(function: Function, argnums: int | tuple[int, ...] = 0, *, ha
     >>> float(value), gradient
     (5.0, array([2., 4.]))
     """
-    positions = argument_positions("value_and_grad", argnums)
+    choose = argument_chooser("value_and_grad", function, argnums)
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = bind(function, *positions(len(args)), args, kwargs)
+        of_chosen, chosen = choose(args, kwargs)
         recorded = Recorded("value_and_grad", of_chosen, chosen, has_aux=has_aux)
         found = _pull_one("value_and_grad", recorded, chosen, argnums)
         return ((recorded.out, recorded.aux) if has_aux else recorded.out), found
@@ -425,15 +424,38 @@ def constant(x: Any, /) -> Any:
     return trees.rebuild(x, lift)
 
 
-def argument_positions(name: str, argnums: Any, /) -> Callable[[int], tuple[tuple[int, ...], bool]]:
-    """Return what finds the positions of the arguments to differentiate, by the number of arguments."""
+def argument_chooser(name: str, function: Function, argnums: Any, /) -> Callable[..., tuple[Function, tuple[Any, ...]]]:
+    """Return what chooses the arguments to differentiate: ``choose(args, kwargs)`` returns a function of them alone.
+
+    It returns these arguments, too. Arrays among the others are constants.
+    """
     if any(type(n) is not int for n in (argnums if type(argnums) is tuple else (argnums,))):
         got, way = repr(argnums), ""
         if hasattr(argnums, "shape"):  # an array belongs to the function that is returned
             got, way = type(argnums).__name__, f". Pass arrays as {name}(function)(x)"
         msg = f"{name}: argnums must be an integer or a tuple of them; got {got}{way}"
         raise TypeError(msg)
-    return functools.partial(_positions, name, argnums)
+    # The positions by the number of arguments: whether they are all in order, most calls ask.
+    known: dict[int, tuple[tuple[int, ...], bool]] = {}
+
+    def choose(args: tuple[Any, ...], kwargs: dict[str, Any], /) -> tuple[Function, tuple[Any, ...]]:
+        count = len(args)
+        if count not in known:
+            positions = _positions(name, argnums, count)
+            known[count] = positions, positions == tuple(range(count))
+        positions, every = known[count]
+        if every and not kwargs:
+            return function, args
+
+        def of_chosen(*chosen: Any) -> Any:
+            given = [x if i in positions else constant(x) for i, x in enumerate(args)]
+            for n, x in zip(positions, chosen, strict=True):
+                given[n] = x
+            return function(*given, **{key: constant(x) for key, x in kwargs.items()})
+
+        return of_chosen, tuple(args[n] for n in positions)
+
+    return choose
 
 
 def _check_tuples(name: str, /, **given: Any) -> None:
@@ -447,12 +469,10 @@ def _check_tuples(name: str, /, **given: Any) -> None:
             raise TypeError(msg)
 
 
-@functools.cache
-def _positions(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...], bool]:
-    """Return the positions of the arguments to differentiate, and whether those are all arguments in order."""
-    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+def _positions(name: str, argnums: Any, count: int, /) -> tuple[int, ...]:
+    """Return the positions of the arguments to differentiate."""
     positions = []
-    for n in numbers:
+    for n in argnums if isinstance(argnums, tuple) else (argnums,):
         if not -count <= n < count:
             msg = f"{name}: argnums must be positions of the {count} positional arguments; got {argnums!r}"
             raise ValueError(msg)
@@ -460,28 +480,7 @@ def _positions(name: str, argnums: Any, count: int, /) -> tuple[tuple[int, ...],
     if len(set(positions)) < len(positions):
         msg = f"{name}: argnums must name each argument once; got {argnums!r}"
         raise ValueError(msg)
-    return tuple(positions), positions == list(range(count))
-
-
-def bind(
-    function: Function,
-    positions: tuple[int, ...],
-    every: bool,  # noqa: FBT001 - as `_positions` returns it
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    /,
-) -> tuple[Function, tuple[Any, ...]]:
-    """Return a function of the arguments at some positions alone, and these; arrays among the others are constants."""
-    if every and not kwargs:
-        return function, args
-
-    def of_chosen(*chosen: Any) -> Any:
-        given = [x if i in positions else constant(x) for i, x in enumerate(args)]
-        for n, x in zip(positions, chosen, strict=True):
-            given[n] = x
-        return function(*given, **{key: constant(x) for key, x in kwargs.items()})
-
-    return of_chosen, tuple(args[n] for n in positions)
+    return tuple(positions)
 
 
 def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: Any, /) -> Any:

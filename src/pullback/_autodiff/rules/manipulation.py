@@ -1,5 +1,6 @@
 """Functions that move entries: shapes, axes, order, dtypes and devices."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -43,13 +44,19 @@ def _matrix_transpose(xp: Namespace, g: Array, /) -> Array:
 
 @rule
 def permute_dims(xp: Namespace, x: Array, /, axes: tuple[int, ...]) -> Any:
-    places = normalized_axes(x.ndim, tuple(axes))
-    inverse = tuple(sorted(range(x.ndim), key=places.__getitem__))
-    return xp.permute_dims(x, axes), (_permute_dims, inverse)
+    return xp.permute_dims(x, axes), (_unpermuted, tuple(axes))
 
 
-def _permute_dims(xp: Namespace, g: Array, axes: tuple[int, ...], /) -> Array:
-    return xp.permute_dims(g, axes)
+def _unpermuted(xp: Namespace, x: Array, axes: tuple[int, ...]) -> Array:
+    """Undo a permutation of axes."""
+    return xp.permute_dims(x, _inverse(tuple(axes)))
+
+
+@functools.cache
+def _inverse(axes: tuple[int, ...], /) -> tuple[int, ...]:
+    """Return the axes that undo a permutation."""
+    places = normalized_axes(len(axes), axes)
+    return tuple(sorted(range(len(axes)), key=places.__getitem__))
 
 
 @rule
@@ -282,12 +289,6 @@ def to_device(_: Namespace, x: Array, device: Any, /, *, stream: Any = None) -> 
 
 def to_its_device(_: Namespace, g: Array, device: Any, /) -> Array:
     return array_api_compat.to_device(g, device)
-
-
-def _unpermuted(xp: Namespace, x: Array, axes: tuple[int, ...]) -> Array:
-    """Undo a permutation of axes."""
-    order = [a % x.ndim for a in axes]
-    return xp.permute_dims(x, tuple(order.index(i) for i in range(x.ndim)))
 
 
 def _unsqueezed(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
