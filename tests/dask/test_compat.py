@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 import dask.array as da
@@ -13,7 +14,8 @@ from dask.core import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.dask._compat import run_fused, tasks_of_places, to_tasks
+from pullback.dask import accumulate, compute
+from pullback.dask._compat import run_fused, tasks_of_layer, tasks_of_places, to_tasks
 
 
 def combine(*values: Any) -> int:
@@ -49,6 +51,37 @@ def test_lets_go_of_what_is_used_up() -> None:
     tasks = {i: Task(i, grow, TaskRef(i - 1)) for i in range(1, 6)}
     assert run_fused(tasks, 5, (0,), np.zeros(3)).tolist() == [5, 5, 5]  # type: ignore[attr-defined] # an array
     assert alive == [0, 1, 1, 1, 1]
+
+
+class Source:
+    shape, ndim, dtype = (10, 3), 2, np.dtype("f4")
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.arange(30, dtype=self.dtype).reshape(self.shape)[key]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"inline_array": True}, {"asarray": False}, {"fancy": False}, {"lock": True}, {"getitem": getitem}]
+)
+def test_reads_are_dasks_own(options: dict[str, Any]) -> None:
+    x = da.from_array(Source(), chunks=(4, 2), name="x", meta=np.empty((0, 0), "f4"), **options)
+    for layer in x.dask.layers.values():
+        own, made = dict(layer.items()), dict(tasks_of_layer(layer))
+        assert own == made
+        assert list(own) == list(made)
+        for task, other in zip(own.values(), made.values(), strict=True):
+            assert getattr(task, "dependencies", None) == getattr(other, "dependencies", None)
+
+
+def test_makes_a_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask substitutes two arguments in each of its own, which takes longer than reading a small chunk."""
+    x = da.from_array(Source(), chunks=(4, 3), name="x", meta=np.empty((0, 0), "f4"))
+    calls: list[object] = []
+    monkeypatch.setattr(Task, "substitute", lambda self, *_, **__: calls.append(self))
+    (total,) = accumulate(lambda block: (block.sum(),), x)
+    monkeypatch.undo()
+    assert calls == []
+    assert compute(total)[0] == 435
 
 
 def numbered(x: Any, block_id: tuple[int, int] = (0, 0), block_info: Any = None) -> Any:

@@ -1,7 +1,8 @@
 """Interfaces of Dask and threadpoolctl that are private or new, all that this package uses of them."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from dask._task_spec import (
@@ -32,6 +33,7 @@ __all__ = [
     "empty_block",
     "fuse",
     "release_blas_control",
+    "tasks_of_layer",
     "tasks_of_places",
     "to_tasks",
 ]
@@ -45,6 +47,21 @@ def to_tasks(graph: Mapping[Any, Any], /) -> dict[Any, Any]:
     tasks = convert_legacy_graph(graph)
     fused = {key: task for key, task in tasks.items() if isinstance(task, Task) and task.func is _execute_subgraph}
     return {**tasks, **{key: Task(key, run_fused, *task.args) for key, task in fused.items()}}
+
+
+def tasks_of_layer(layer: Mapping[Any, Any], /) -> Iterable[tuple[Any, Any]]:
+    """Return the keys and tasks of a layer, and make each task that reads a part of a source once.
+
+    Dask makes each of them three times, which takes longer than reading a small chunk.
+    """
+    if not (isinstance(layer, Blockwise) and layer.task.func in READS and len(layer.io_deps) == 1):
+        return layer.items()
+    (source, _), (parts, _) = layer.indices
+    node = source if isinstance(source, TaskRef) else DataNode(None, source)
+    slices, func, options = layer.io_deps[parts], layer.task.func, layer.task.kwargs
+    places = product(*map(range, layer.numblocks[parts]))
+    keys = ((layer.output, *place) for place in places)
+    return ((key, Task(key, func, node, DataNode(None, slices[key[1:]]), **options)) for key in keys)
 
 
 def tasks_of_places(graph: HighLevelGraph, keys: Sequence[Any], /) -> dict[Any, Any] | None:

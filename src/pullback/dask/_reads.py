@@ -7,7 +7,18 @@ from typing import Any
 from dask.highlevelgraph import HighLevelGraph
 
 from pullback._core.typing import DaskArray
-from pullback.dask._compat import READS, Alias, DataNode, GraphNode, List, Task, TaskRef, tasks_of_places, to_tasks
+from pullback.dask._compat import (
+    READS,
+    Alias,
+    DataNode,
+    GraphNode,
+    List,
+    Task,
+    TaskRef,
+    tasks_of_layer,
+    tasks_of_places,
+    to_tasks,
+)
 
 Key = Hashable
 Graph = dict[Key, Any]
@@ -40,7 +51,7 @@ def _needed(batch: Sequence[DaskArray], keys: Sequence[Key], /) -> dict[Key, Any
     """Return the tasks that lead to some keys, with slices and reads in one."""
     if all({*x.dask.layers} <= {x.name, f"original-{x.name}"} for x in batch):
         # Arrays that are only read: there is nothing to leave out or to join, and looking for it takes a third longer.
-        return {key: task for x in batch for layer in x.dask.layers.values() for key, task in layer.items()}
+        return {key: task for x in batch for layer in x.dask.layers.values() for key, task in tasks_of_layer(layer)}
     graph = HighLevelGraph.merge(*(x.dask for x in batch))
     made = tasks_of_places(graph, keys)
     return dict(batch[0].__dask_optimize__(graph, keys)) if made is None else made
