@@ -41,6 +41,8 @@ INPUTS = ("z", "w", "b")
 def fine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut batches into smaller blocks than those of users."""
     monkeypatch.setattr(reduction_policy, "LOSS_SIZE", 2**17)
+    monkeypatch.setattr(reduction_policy, "LOSS_VECTOR", 2**17)
+    monkeypatch.setattr(reduction_policy, "LOSS_LEAST", 0)
 
 
 def separate(  # noqa: PLR0913 - the arguments of the call
@@ -152,7 +154,11 @@ def test_rows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss_rows((5, 4, 4, 28), (28,)) == 256
     assert loss_rows((5, 10**6, 28), (28,)) == 1
     monkeypatch.undo()
-    assert loss_rows((2**15 + 1, 28), (28,)) == 2**15
+    assert loss_rows((2**15 + 1, 24), (24, 2)) == 2**15
+    # With one output, up to 2^23 entries are one block, and more are blocks of 2^18.
+    assert loss_rows((2**18, 28), (28,)) == loss_rows((2**18, 28), (28, 1)) == 2**18
+    assert loss_rows((2**18 + 1, 28), (28,)) == loss_rows((2**16 + 1, 4, 28), (28,)) * 4 == 2**13
+    assert loss_rows((2**16, 4, 28), (28,)) == 2**16
 
 
 def _arrays(rows: int = 2100, k: int = WIDE, *n: int) -> tuple[Any, ...]:

@@ -26,6 +26,10 @@ GPU_LONG        1024   most rows of such a block, and rows up to which a product
 GPU_WIDTH       32768  entries of one addition on a GPU: as many as keep it busy
 LOSS_SIZE       2^20   entries of a block of a loss and its gradients: enough for cores to share a product, and not
                        too many for the cache that they share
+LOSS_VECTOR     2^18   entries of such a block with one output: few enough for the cache of one core, from which the
+                       gradient reads the rows that the product has read
+LOSS_LEAST      2^23   entries up to which a batch with one output is one block: the calls of blocks take longer than
+                       a second reading of the batch
 LOSS_ARRAYS     4      arrays of outputs that a block holds at a time
 LOSS_ROWS       1024   least rows of such a block: its calls take as long as the arithmetic of fewer
 ==============  =====  ===================================================================================
@@ -52,6 +56,8 @@ GPU_ROWS = 512
 GPU_LONG = 1024
 GPU_WIDTH = 32_768
 LOSS_SIZE = 2**20
+LOSS_VECTOR = 2**18
+LOSS_LEAST = 2**23
 LOSS_ARRAYS = 4
 LOSS_ROWS = 1024
 
@@ -107,6 +113,10 @@ def joined_rows(rows: int, width: int, /) -> int:
 
 def loss_rows(shape: tuple[int, ...], of_weights: tuple[int, ...], /) -> int:
     """Return how many indices of the first axis of a batch (..., k) make a block of a loss of z w + b."""
-    inner, entries = prod(shape[1:-1]), shape[-1] + LOSS_ARRAYS * prod(of_weights[1:])
-    rows = max(LOSS_SIZE // entries // CHAIN * CHAIN, LOSS_ROWS)
+    inner, outputs = prod(shape[1:-1]), prod(of_weights[1:])
+    entries = shape[-1] + LOSS_ARRAYS * outputs
+    if outputs == 1 and shape[0] * inner * entries <= LOSS_LEAST:
+        return shape[0]
+    size = LOSS_VECTOR if outputs == 1 else LOSS_SIZE
+    rows = max(size // entries // CHAIN * CHAIN, LOSS_ROWS)
     return max(rows // max(inner, 1), 1)

@@ -13,6 +13,7 @@ from pullback._core import tracing
 from pullback._core.memory import add, is_gpu_memory, is_host_memory, is_plain_memory
 from pullback._core.reduction_policy import (
     CHAIN,
+    COLUMN,
     GPU_WIDTH,
     SHORT,
     SUM_ROWS,
@@ -32,6 +33,8 @@ _WHOLE_VECTOR = range(VECTOR + 1)
 _FEW_ROWS = range(SUM_ROWS)
 # Operands of sums of rows, made once for each dtype. They are never handed out.
 _ones_in_host_memory: dict[DType, Array] = {}
+# Accumulation dtypes of arrays in host memory, whose namespace takes as long to ask as a small sum.
+_wide_in_host_memory: dict[DType, DType] = {}
 
 
 def product(xp: Namespace, x: Array, w: Array, /) -> Array:
@@ -73,7 +76,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
     if x.ndim == 2 and kept == 0 and x.shape[0] in whole and not is_traced:
         # The usual batch of a small model: what is asked below takes as long as the product.
         return x.T @ y
-    if is_vector:
+    if is_vector and not is_host_memory(x):
         return contract_rows(xp, x, y[:, None])[:, 0]
     if is_traced and kept == 0:
         return tracing.sums[type(x)]("contract_rows", xp, x, y)
@@ -82,10 +85,12 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
             return _contract_chunks(xp, x, y, kept)
         x, y = flatten(xp, x, kept), flatten(xp, y, kept)
     chosen = choose_on_gpu if is_gpu_memory(x) else choose
-    method, rows = chosen(_rows(x), x.shape[-1], y.shape[-1], exact=x.dtype == xp.float64)
+    method, rows = chosen(_rows(x), x.shape[-1], 1 if is_vector else y.shape[-1], exact=x.dtype == xp.float64)
     if method == "whole":
         return _transpose(xp, x) @ y
-    return (_add_products if method == "parts" else _two_level)(xp, rows, x, y)
+    if method == "parts":
+        return _add_products(xp, rows, x, y)
+    return _two_level(xp, rows, x, y[:, None])[:, 0] if is_vector else _two_level(xp, rows, x, y)
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
@@ -112,6 +117,12 @@ def sum_rows(xp: Namespace, y: Array, /) -> Array:
 
 def sum_vector(xp: Namespace, y: Array, /) -> Array:
     """Return the sum of a vector, as `sum_rows` sums a column."""
+    if is_host_memory(y):
+        if y.shape[0] in _FEW_ROWS and y.dtype in _ones_in_host_memory:
+            return _ones_in_host_memory[y.dtype][: y.shape[0]] @ y
+        if SUM_ROWS <= y.shape[0] <= COLUMN:
+            # The sum of a column of this length, without the calls that choose it.
+            return xp.astype(xp.sum(y, dtype=accumulation_dtype(xp, y)), y.dtype, copy=False)
     if is_plain_memory(y) and y.shape[0] in _FEW_ROWS and y.dtype in (xp.float32, xp.float64):
         return _ones(xp, y[:, None], y.shape[0]) @ y
     return sum_rows(xp, y[:, None])[0]
@@ -155,12 +166,12 @@ def sum_all(xp: Namespace, x: Array, /) -> Array:
 
 
 def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
-    """Contract axis -2 by a few products, and sum them in their own dtype."""
-    rows = x.shape[-2]
-    total: Array = _transpose(xp, x[..., :block, :]) @ y[..., :block, :]
-    for start in range(block, rows, block):
-        part = slice(start, min(start + block, rows))
-        total = add(total, _transpose(xp, x[..., part, :]) @ y[..., part, :])
+    """Contract axis -2 of `x`, and that of `y` or its only one, by a few products, summed in their own dtype."""
+    transposed, total = _transpose(xp, x), None
+    for start in range(0, x.shape[-2], block):
+        part = slice(start, start + block)
+        term = transposed[..., part] @ (y[part] if y.ndim == 1 else y[..., part, :])
+        total = term if total is None else add(total, term)
     return total
 
 
@@ -169,7 +180,8 @@ def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     rows = x.shape[-2]
     count = rows // block
     split = count * block
-    blocks = [xp.reshape(a[..., :split, :], (*a.shape[:-2], count, block, a.shape[-1])) for a in (x, y)]
+    whole = (x, y) if split == rows else (x[..., :split, :], y[..., :split, :])
+    blocks = [xp.reshape(a, (*a.shape[:-2], count, block, a.shape[-1])) for a in whole]
     partials = _transpose(xp, blocks[0]) @ blocks[1]
     wide = accumulation_dtype(xp, partials)
     total: Array = xp.sum(partials, axis=x.ndim - 2, dtype=wide)
@@ -237,8 +249,10 @@ def _contract_chunks(xp: Namespace, x: Array, y: Array, kept: int, /) -> Array:
 
 
 def _transpose(xp: Namespace, x: Array, /) -> Array:
-    """Swap the last two axes. For a matrix, the attribute costs less than the function."""
-    return x.T if x.ndim == 2 else xp.matrix_transpose(x)
+    """Swap the last two axes. An attribute costs less than the function, and some libraries have only T."""
+    if x.ndim == 2:
+        return x.T
+    return x.mT if is_host_memory(x) else xp.matrix_transpose(x)
 
 
 def _rows(x: Array, /) -> int:
@@ -270,7 +284,13 @@ def accumulation_dtype(xp: Namespace, x: Array, /) -> DType:
     if x.dtype == xp.float64:
         return x.dtype
     # After a product has filled the caches, what Python does takes ten times as long: no function more than needed.
+    known = _wide_in_host_memory.get(x.dtype) if is_host_memory(x) else None
+    if known is not None:
+        return known
     floats = xp.__array_namespace_info__().dtypes(device=getattr(x, "device", None), kind="real floating")
     if "float64" not in floats:
         return x.dtype
-    return xp.float64 if x.dtype == xp.float32 else xp.result_type(x.dtype, xp.float64)
+    wide = xp.float64 if x.dtype == xp.float32 else xp.result_type(x.dtype, xp.float64)
+    if is_host_memory(x):
+        _wide_in_host_memory[x.dtype] = wide
+    return wide

@@ -27,7 +27,7 @@ from pullback._core.arguments import (
 from pullback._core.dtypes import is_dtype
 from pullback._core.memory import divide, is_host_memory, multiply
 from pullback._core.reduction_policy import VECTOR
-from pullback._core.reductions import accumulation_dtype, sum_all, sum_last
+from pullback._core.reductions import accumulation_dtype, sum_all, sum_last, sum_vector
 from pullback._core.tracing import lifted
 from pullback._core.typing import Array, ArrayT, Cast, DType, Namespace
 
@@ -123,7 +123,8 @@ class Reducer(NamedTuple):
         # Divided first, so that the sum overflows only where the mean does. Of no examples, the sum is 0, the mean NaN.
         if self.share is None and self.reduction == "mean":
             value = divide(value, self.examples)
-        return self._sum_of(self.xp.sum(value))
+        in_host_memory = value.ndim == 1 and is_host_memory(value)
+        return self._sum_of(sum_vector(self.xp, value) if in_host_memory else self.xp.sum(value))
 
     def _sum_of(self, total: Array, /) -> Array:
         """Return a sum over the examples; NaN for a mean of none."""
