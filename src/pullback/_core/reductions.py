@@ -88,9 +88,7 @@ def contract_rows(xp: Namespace, x: Array, y: Array, /, *, kept: int = 0) -> Arr
     method, rows = chosen(_rows(x), x.shape[-1], 1 if is_vector else y.shape[-1], exact=x.dtype == xp.float64)
     if method == "whole":
         return _transpose(xp, x) @ y
-    if method == "parts":
-        return _add_products(xp, rows, x, y)
-    return _two_level(xp, rows, x, y[:, None])[:, 0] if is_vector else _two_level(xp, rows, x, y)
+    return (_add_products if method == "parts" else _two_level)(xp, rows, x, y)
 
 
 def sum_rows(xp: Namespace, y: Array, /) -> Array:
@@ -167,16 +165,19 @@ def sum_all(xp: Namespace, x: Array, /) -> Array:
 
 def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     """Contract axis -2 of `x`, and that of `y` or its only one, by a few products, summed in their own dtype."""
-    transposed, total = _transpose(xp, x), None
-    for start in range(0, x.shape[-2], block):
-        part = slice(start, start + block)
-        term = transposed[..., part] @ (y[part] if y.ndim == 1 else y[..., part, :])
-        total = term if total is None else add(total, term)
+    transposed = _transpose(xp, x)
+    parts = [slice(start, start + block) for start in range(0, x.shape[-2], block)]
+    first, *rest = (transposed[..., part] @ (y[part] if y.ndim == 1 else y[..., part, :]) for part in parts)
+    total: Array = first
+    for term in rest:
+        total = add(total, term)
     return total
 
 
 def _two_level(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
-    """Contract axis -2 by products of blocks of rows, and sum their results in the accumulation dtype."""
+    """Contract as `_add_products` by products of blocks of rows, and sum their results in the accumulation dtype."""
+    if y.ndim == 1:
+        return _two_level(xp, block, x, y[:, None])[:, 0]
     rows = x.shape[-2]
     count = rows // block
     split = count * block
@@ -249,10 +250,8 @@ def _contract_chunks(xp: Namespace, x: Array, y: Array, kept: int, /) -> Array:
 
 
 def _transpose(xp: Namespace, x: Array, /) -> Array:
-    """Swap the last two axes. An attribute costs less than the function, and some libraries have only T."""
-    if x.ndim == 2:
-        return x.T
-    return x.mT if is_host_memory(x) else xp.matrix_transpose(x)
+    """Swap the last two axes. For a matrix, the attribute costs less than the function."""
+    return x.T if x.ndim == 2 else xp.matrix_transpose(x)
 
 
 def _rows(x: Array, /) -> int:
