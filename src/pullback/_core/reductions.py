@@ -165,8 +165,8 @@ def sum_all(xp: Namespace, x: Array, /) -> Array:
 
 def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     """Contract axis -2 of `x`, and that of `y` or its only one, by a few products, summed in their own dtype."""
-    transposed = _transpose(xp, x)
-    parts = [slice(start, start + block) for start in range(0, x.shape[-2], block)]
+    transposed, rows = _transpose(xp, x), x.shape[-2]
+    parts = [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
     first, *rest = (transposed[..., part] @ (y[part] if y.ndim == 1 else y[..., part, :]) for part in parts)
     total: Array = first
     for term in rest:
