@@ -165,12 +165,15 @@ def sum_all(xp: Namespace, x: Array, /) -> Array:
 
 def _add_products(xp: Namespace, block: int, x: Array, y: Array, /) -> Array:
     """Contract axis -2 of `x`, and that of `y` or its only one, by a few products, summed in their own dtype."""
-    transposed, rows = _transpose(xp, x), x.shape[-2]
-    parts = [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
-    first, *rest = (transposed[..., part] @ (y[part] if y.ndim == 1 else y[..., part, :]) for part in parts)
-    total: Array = first
-    for term in rest:
-        total = add(total, term)
+    transposed, rows, is_vector = _transpose(xp, x), x.shape[-2], y.ndim == 1
+
+    def term(start: int) -> Array:
+        part = slice(start, min(start + block, rows))
+        return transposed[..., part] @ (y[part] if is_vector else y[..., part, :])
+
+    total = term(0)
+    for start in range(block, rows, block):
+        total = add(total, term(start))
     return total
 
 
