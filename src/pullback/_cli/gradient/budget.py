@@ -4,7 +4,7 @@ from math import ceil, prod
 from typing import NamedTuple
 
 from pullback._cli.gradient.files import File
-from pullback._cli.gradient.heap import KEPT_BYTES
+from pullback._cli.gradient.heap import HELD_BYTES, KEPT_BYTES
 from pullback._core.typing import DType
 from pullback.dask._plan import Plan
 
@@ -49,7 +49,7 @@ class Budget(NamedTuple):
             step += strip * (self._cast_bytes(self.z) or self.z.row_bytes)
         # Compressed, a chunk of dz may be as large as before. The thread and the one that decodes for it hold freed
         # memory each.
-        return 2 * KEPT_BYTES + heap + held + max(reading, dz + max(step, dz))
+        return 2 * HELD_BYTES + heap + held + max(reading, dz + max(step, dz))
 
     def process(self, rows: int, /) -> int:
         """Predict the memory of a process whose threads work on blocks of this number of rows."""
