@@ -13,6 +13,8 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
 nox.options.tags = ["cpu"]
+# Else each process compiles the tests, this package and the libraries anew, for 3 seconds and more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 BACKENDS: dict[str, dict[str, Any]] = {
