@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.harness.backend import Backend, deviations, load, slow_to_call
+from tests.harness.backend import Backend, deviations, load, measured, slow_to_call
 from tests.harness.covering import covering
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect tests of other backends; make each known deviation a strict xfail, which fails once it is mended.
 
     A test that uses no backend runs on NumPy alone. A library that is slow to call gets a sample of the combinations of
-    a test's parameters, in which each deviation occurs.
+    a test's parameters, in which each deviation occurs. Coverage is paused in tests that add nothing to NumPy's.
     """
     chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
     deviating = {
@@ -75,7 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left := set(items).difference(chosen):
         config.hook.pytest_deselected(items=left)
         items[:] = chosen
+    paths = measured(config.getoption("--backend"))
     for item in items:
+        if not item.nodeid.startswith(paths):
+            item.add_marker(pytest.mark.no_cover)
         if deviation := deviating.get(item.nodeid):
             reason = f"{deviation['reason']} ({deviation['issue']})"
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -173,6 +173,11 @@ def slow_to_call(name: str) -> bool:
     return bool(_read(name).get("slow_to_call", False))
 
 
+def measured(name: str) -> tuple[str, ...]:
+    """Return the paths of the tests whose coverage is measured on a backend, all unless it names some."""
+    return tuple(_read(name).get("measured", [""]))
+
+
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
