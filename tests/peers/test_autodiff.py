@@ -23,6 +23,9 @@ from pullback._ops import PAIRS
 from tests.harness.backend import Backend, load
 from tests.harness.pair_laws import EPS, C
 
+# Other tests run these branches; coverage would take half as long again.
+pytestmark = pytest.mark.no_cover
+
 CASES = 200
 DTYPES = (
     ("float32", "float32"),

@@ -15,6 +15,9 @@ import pullback as pb
 
 jax.config.update("jax_enable_x64", True)  # noqa: FBT003 - its signature
 
+# Other tests run these branches; coverage would take half as long again.
+pytestmark = pytest.mark.no_cover
+
 PROGRAMS = 200
 SHAPE = (3, 4)
 Step = Callable[[Any, Any], Any]
