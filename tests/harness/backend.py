@@ -88,9 +88,13 @@ class Backend:
         return getattr(self.xp, name, None) or np.dtype(name)
 
     def numpy(self, x: Any) -> Any:
-        """Compute an array, or each array of a tuple, and copy it to NumPy; dtypes that NumPy lacks as float32."""
-        if x is None or isinstance(x, tuple):
-            return None if x is None else tuple(map(self.numpy, x))
+        """Compute an array, or the arrays of a tuple, and copy them to NumPy; dtypes that NumPy lacks as float32."""
+        if x is None:
+            return None
+        if isinstance(x, tuple):
+            if self.library == "dask":  # what several arrays need is computed once
+                x = importlib.import_module("dask").compute(*x, scheduler="synchronous")
+            return tuple(map(self.numpy, x))
         if hasattr(x, "compute"):
             x = x.compute(scheduler="synchronous") if hasattr(x, "dask") else x.compute()
         for copy in _COPIES:
