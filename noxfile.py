@@ -94,8 +94,8 @@ def run_apart(session: nox.Session, *options: str) -> None:
 
 def laws(name: str, *more: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment that run the laws on one backend."""
-    # A whole file on one core: what JAX has compiled for a test serves the next.
-    options = [f"--backend={name}", *PARALLEL, "--dist=loadfile", *more]
+    # JAX runs a whole file on one core: what it has compiled for a test serves the next.
+    options = [f"--backend={name}", *PARALLEL, f"--dist={'loadfile' if name == 'jax' else 'worksteal'}", *more]
     return ["pytest", *options, *LAWS], dict(BACKENDS[name].get("environment", {}))
 
 
