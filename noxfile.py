@@ -13,7 +13,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
 nox.options.tags = ["cpu"]
-# Else each process compiles the tests, this package and the libraries anew, for 3 seconds and more.
+# Bytecode that no process may write is compiled again in each of them, for 3 seconds and more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -42,7 +42,7 @@ CORE = [
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
 # pip would compile every module, in two thirds of its time. Python compiles those it imports.
-PIP = ["--no-compile"]
+NO_COMPILE = "--no-compile"
 COVERAGE = ["--cov", "--cov-report="]
 # On all cores. A test that waits for ever ends its worker and fails the run: in a new worker it would wait again.
 PARALLEL = ["--numprocesses=auto", "--max-worker-restart=0"]
@@ -75,8 +75,8 @@ def chosen_tests(name: str) -> list[str]:
 
 def install(session: nox.Session, package: str, *requirements: str) -> None:
     """Install requirements, and this package from the checkout: an old copy of it is never tested, not even by -R."""
-    session.install(*PIP, package, *requirements)
-    session.run("python", "-m", "pip", "install", "--quiet", *PIP, "--no-deps", ".")
+    session.install(NO_COMPILE, package, *requirements)
+    session.run("python", "-m", "pip", "install", "--quiet", NO_COMPILE, "--no-deps", ".")
 
 
 def run_in_dev(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
@@ -126,9 +126,9 @@ def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
     libraries = [x for name in CPU for x in tested(name)]
     tools = [x for name in ("test", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
-    session.install(*PIP, "--editable", ".[cluster,examples]", *libraries, *tools)
+    session.install(NO_COMPILE, "--editable", ".[cluster,examples]", *libraries, *tools)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
-    session.install(*PIP, "--no-deps", *group("backpack"))
+    session.install(NO_COMPILE, "--no-deps", *group("backpack"))
 
 
 IN_DEV: dict[str, Any] = {"python": False, "requires": ["dev"]}
@@ -156,7 +156,7 @@ def minimums(session: nox.Session) -> None:
 def dask_newest(session: nox.Session) -> None:
     """Run the laws and the tests of large batches on the newest Dask, release candidates included."""
     newest = ["--pre", "--upgrade", "dask[array]", "distributed"]
-    session.install(*PIP, ".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
+    session.install(NO_COMPILE, ".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
     install(session, ".", *newest)
     command, environment = laws("dask")
     session.run(*command, *session.posargs, env=environment)
@@ -234,7 +234,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(tags=["cpu", "quick"])
 def lint(session: nox.Session) -> None:
     """Check style and format with Ruff."""
-    session.install(*PIP, *group("lint"))
+    session.install(NO_COMPILE, *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 

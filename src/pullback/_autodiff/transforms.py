@@ -435,7 +435,7 @@ def argument_chooser(name: str, function: Function, argnums: Any, /) -> Callable
             got, way = type(argnums).__name__, f". Pass arrays as {name}(function)(x)"
         msg = f"{name}: argnums must be an integer or a tuple of them; got {got}{way}"
         raise TypeError(msg)
-    # The positions by the number of arguments: whether they are all in order, most calls ask.
+    # By the number of arguments: the positions, and whether these are all arguments in order.
     known: dict[int, tuple[tuple[int, ...], bool]] = {}
 
     def choose(args: tuple[Any, ...], kwargs: dict[str, Any], /) -> tuple[Function, tuple[Any, ...]]:

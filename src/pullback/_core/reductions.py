@@ -286,13 +286,13 @@ def accumulation_dtype(xp: Namespace, x: Array, /) -> DType:
     if x.dtype == xp.float64:
         return x.dtype
     # After a product has filled the caches, what Python does takes ten times as long: no function more than needed.
-    known = _wide_in_host_memory.get(x.dtype) if is_host_memory(x) else None
-    if known is not None:
-        return known
+    in_host_memory = is_host_memory(x)
+    if in_host_memory and x.dtype in _wide_in_host_memory:
+        return _wide_in_host_memory[x.dtype]
     floats = xp.__array_namespace_info__().dtypes(device=getattr(x, "device", None), kind="real floating")
     if "float64" not in floats:
         return x.dtype
     wide = xp.float64 if x.dtype == xp.float32 else xp.result_type(x.dtype, xp.float64)
-    if is_host_memory(x):
+    if in_host_memory:
         _wide_in_host_memory[x.dtype] = wide
     return wide
