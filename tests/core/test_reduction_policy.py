@@ -59,10 +59,11 @@ def test_choices_on_a_gpu() -> None:
 
 
 def test_products_with_a_vector() -> None:
-    """In float64 they are whole up to more rows, in float32 not."""
+    """In float64 they are whole up to more rows, and longer ones are cut into equal parts; in float32 not."""
     for k, n in ((1, 30), (30, 1)):
         assert choose(VECTOR, k, n, exact=True) == ("whole", VECTOR)
-        assert choose(VECTOR + 1, k, n, exact=True) == ("blocks", CHAIN)
+        assert choose(VECTOR + 1, k, n, exact=True) == ("blocks", VECTOR // 2)
+        assert choose(10**6, k, n, exact=True) == ("blocks", 10**6 // 62)
         assert choose(VECTOR, k, n, exact=False) == ("blocks", CHAIN)
 
 

@@ -155,9 +155,9 @@ def test_rows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss_rows((5, 10**6, 28), (28,)) == 1
     monkeypatch.undo()
     assert loss_rows((2**15 + 1, 24), (24, 2)) == 2**15
-    # With one output, up to 2^23 entries are one block, and more are blocks of 2^18.
+    # With one output, up to 2^23 entries are one block, and more are blocks of 2^19.
     assert loss_rows((2**18, 28), (28,)) == loss_rows((2**18, 28), (28, 1)) == 2**18
-    assert loss_rows((2**18 + 1, 28), (28,)) == loss_rows((2**16 + 1, 4, 28), (28,)) * 4 == 2**13
+    assert loss_rows((2**18 + 1, 28), (28,)) == loss_rows((2**16 + 1, 4, 28), (28,)) * 4 == 2**14
     assert loss_rows((2**16, 4, 28), (28,)) == 2**16
 
 

@@ -13,7 +13,7 @@ WIDE            2048   size from which the BLAS cuts a long product into chains 
 LONG            8192   rows of a block of a wide product: longer ones gain no time
 BLOCKS          16     least number of blocks of a longer batch
 CUT             4096   size up to which 257 to 512 rows are cut: for wider products it shows in the time
-VECTOR          16384  rows up to which a float64 product with a vector takes less time whole than in blocks
+VECTOR          16384  most rows of a float64 product with a vector: longer ones gain no time, and lose digits
 SUM_ROWS        1280   rows from which a product with ones is cut into chains
 SUM_SIZE        2^20   entries up to which chains are products with ones, while the rows lie in the cache
 SUM_WIDTH       512    entries of one addition: NumPy starts loops for fewer, and more leave the cache
@@ -26,8 +26,8 @@ GPU_LONG        1024   most rows of such a block, and rows up to which a product
 GPU_WIDTH       32768  entries of one addition on a GPU: as many as keep it busy
 LOSS_SIZE       2^20   entries of a block of a loss and its gradients: enough for cores to share a product, and not
                        too many for the cache that they share
-LOSS_VECTOR     2^18   entries of such a block with one output: few enough for the cache of one core, from which the
-                       gradient reads the rows that the product has read
+LOSS_VECTOR     2^19   entries of such a block with one output: the fewest whose product with a vector the BLAS shares
+                       between cores; the gradient reads most of them from the caches of these
 LOSS_LEAST      2^23   entries up to which a batch with one output is one block: the calls of blocks take longer than
                        a second reading of the batch
 LOSS_ARRAYS     4      arrays of outputs that a block holds at a time
@@ -56,7 +56,7 @@ GPU_ROWS = 512
 GPU_LONG = 1024
 GPU_WIDTH = 32_768
 LOSS_SIZE = 2**20
-LOSS_VECTOR = 2**18
+LOSS_VECTOR = 2**19
 LOSS_LEAST = 2**23
 LOSS_ARRAYS = 4
 LOSS_ROWS = 1024
@@ -75,8 +75,10 @@ def choose(rows: int, k: int, n: int, /, *, exact: bool) -> tuple[Literal["whole
 
     The second result is the number of rows of a product. `exact` says that the dtype has the precision of float64.
     """
-    if rows <= 2 * CHAIN or (exact and rows <= VECTOR and 1 in (k, n)):
+    if rows <= 2 * CHAIN:
         return "whole", rows
+    if exact and 1 in (k, n):
+        return ("whole", rows) if rows <= VECTOR else ("blocks", rows // -(-rows // VECTOR))
     size = k * n
     narrow, short = size < WIDE, rows <= 4 * CHAIN
     longest = 2 * CHAIN if narrow or (short and size <= CUT) else LONG

@@ -103,7 +103,7 @@ def loss_and_gradients(  # noqa: PLR0913 - the arguments of the map
 
     Large batches in host memory, such as NumPy's, are computed in blocks where `z`, `w` and `b` have one dtype, float32
     or float64. Neither `a` nor `da` is then written as a whole, and `z` is read once. With several outputs, a block has
-    2²⁰ entries. With one output, it has 2¹⁸, and a batch of at most 2²³ is one block. Sums over the blocks are in the
+    2²⁰ entries. With one output, it has 2¹⁹, and a batch of at most 2²³ is one block. Sums over the blocks are in the
     accumulation dtype. On other arrays, and for a loss from elsewhere, this is the separate calls.
 
     An example of weight 0 is absent, but ``0 * NaN`` is NaN: replace inputs of it that are not finite before, as for
