@@ -3,12 +3,13 @@
 import os
 import platform
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
@@ -19,6 +20,15 @@ def share_threads(peers: Collection[str]) -> None:
         import torch  # noqa: PLC0415 - not there for every peer
 
         torch.set_num_threads(threads())
+
+
+@contextmanager
+def one_thread(peers: Collection[str]) -> Iterator[None]:
+    """Have NumPy's BLAS and PyTorch compute on one thread; XLA cannot be told to."""
+    with threadpool_limits(1, user_api="blas"):
+        share_threads(peers)
+        yield
+    share_threads(peers)
 
 
 def describe(peers: Collection[str]) -> Iterator[str]:

@@ -1,12 +1,14 @@
 """Gradients of functions, recorded: compared with NumPy written by hand and with the tapes of other libraries."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
 
+from benchmarks.machine import one_thread
 from benchmarks.peers import OURS, Call, Floats, apart, chosen
 from benchmarks.report import Row, Section
 from benchmarks.timing import Bound, interleave
@@ -88,10 +90,33 @@ def _draw(*shapes: tuple[int, ...], dtype: Any = np.float64) -> list[Floats]:
     return [(rng.standard_normal(shape) / max(shape[0], 1) ** 0.5).astype(dtype) for shape in shapes]
 
 
-# Program, by hand, arguments, the number of those to differentiate for, and bounds: of ours over by hand, of others
-# over ours.
-CASES: dict[str, tuple[Program, Program, list[Floats], int, float, dict[str, float]]] = {
-    "8 × 8 layer": (
+class Case(NamedTuple):
+    """What is differentiated, and the bounds of its time."""
+
+    program: Program
+    by_hand: Program
+    arguments: list[Floats]
+    count: int
+    """How many of the arguments to differentiate for."""
+    most: float
+    """The bound of ours over by hand."""
+    others: dict[str, float]
+    """The bounds of others over ours."""
+
+
+NETWORK = Case(
+    network,
+    network_by_hand,
+    [
+        *_draw((784, 256), (256,), (256, 10), (10,), (128, 784), dtype=np.float32),
+        np.eye(10, dtype=np.float32)[np.arange(128) % 10],
+    ],
+    4,
+    1.15,
+    {FUNC: 1.15},
+)
+CASES = {
+    "8 × 8 layer": Case(
         small,
         small_by_hand,
         _draw((8, 8), (8, 8), (8,)),
@@ -99,19 +124,11 @@ CASES: dict[str, tuple[Program, Program, list[Floats], int, float, dict[str, flo
         3.2,
         {FUNC: 3.5, "HIPS autograd": 6.0, "advect": 8.0},
     ),
-    f"chain of {STEPS} operations": (chain, chain_by_hand, _draw((100,)), 1, 1.7, {}),
-    "network 784-256-10, batch 128, float32": (
-        network,
-        network_by_hand,
-        [
-            *_draw((784, 256), (256,), (256, 10), (10,), (128, 784), dtype=np.float32),
-            np.eye(10, dtype=np.float32)[np.arange(128) % 10],
-        ],
-        4,
-        1.15,
-        {FUNC: 1.15},
-    ),
+    f"chain of {STEPS} operations": Case(chain, chain_by_hand, _draw((100,)), 1, 1.7, {}),
+    "network 784-256-10, batch 128, float32": NETWORK,
 }
+# For which the bounds were set. XLA cannot be told to use one thread.
+ON_ONE_THREAD = {"the network on one thread": NETWORK}
 
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
@@ -123,7 +140,7 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         title="Value and gradient of a function",
         columns=columns,
         rows=_programs(makers, quick=quick),
-        length=len(CASES) * (1 + len(makers) + (TORCH in makers)),
+        length=sum(1 + len(used) + (TORCH in used) for _, _, used in _cases(makers)),
     )
     if apart(peers):
         return
@@ -143,25 +160,32 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     )
 
 
+def _cases(makers: dict[str, Maker]) -> Iterator[tuple[str, Case, dict[str, Maker]]]:
+    """Yield the title of each case, the case, and who takes part."""
+    for title, case in (CASES | ON_ONE_THREAD).items():
+        yield title, case, {x: make for x, make in makers.items() if title in CASES or x not in LIBRARIES["jax"]}
+
+
 def _programs(makers: dict[str, Maker], *, quick: bool) -> Iterator[Row]:
     """Compare whole gradients."""
-    for title, (program, by_hand, arguments, count, most, others) in CASES.items():
+    for title, (program, by_hand, arguments, count, most, others), used in _cases(makers):
         calls = {OURS: gradient(program, arguments, count), HAND: partial(by_hand, *arguments)}
-        calls |= {name: make(program, arguments, count) for name, make in makers.items()}
+        calls |= {name: make(program, arguments, count) for name, make in used.items()}
         check(calls.values(), calls[HAND])
         bounds = [
             Bound(OURS, HAND, most),
             *(Bound(name, OURS, least) for name, least in others.items() if name in calls),
         ]
-        times = interleave(calls, bounds, quick=quick)
+        with one_thread(("torch",) if TORCH in used else ()) if title in ON_ONE_THREAD else nullcontext():
+            times = interleave(calls, bounds, quick=quick)
         ratio = times.ratio(OURS, HAND)
         cells = (*(f"{x:.2f}" for x in ratio), f"≤ {most}")
         yield Row((title, f"{OURS} / {HAND}", *cells), holds=ratio.median <= most)
-        if TORCH in makers:
+        if TORCH in used:
             # What a tape over NumPy could reach, had it no cost of its own.
             cells = tuple(f"{x:.2f}" for x in times.ratio(TORCH, HAND))
             yield Row((title, f"{TORCH} / {HAND}", *cells, "none"), holds=None)
-        for name in makers:
+        for name in used:
             ratio, least = times.ratio(name, OURS), others.get(name)
             cells = (*(f"{x:.2f}" for x in ratio), "none" if least is None else f"≥ {least}")
             yield Row((title, f"{name} / {OURS}", *cells), holds=None if least is None else ratio.median >= least)

@@ -8,7 +8,7 @@ from pullback._autodiff.tape import raise_two_tapes
 from pullback._autodiff.traced import Traced
 from pullback._autodiff.typing import Array
 from pullback._core.memory import is_host_memory
-from pullback._core.reduction_policy import SHORT
+from pullback._core.reduction_policy import SHORT, SHORT_ROWS
 from pullback._core.reductions import contract_rows, sum_last
 from pullback._core.typing import Namespace
 
@@ -43,7 +43,7 @@ def make_sum(ns: Any, call_rule: Callable[..., Any], /) -> Callable[..., Any]:
 
 def _many_short_rows(x: Array, /) -> bool:
     """Whether a product with ones sums the rows of a matrix: NumPy's own sum starts a loop for each."""
-    return is_host_memory(x) and x.shape[0] >= SHORT and 1 < x.shape[1] <= SHORT
+    return is_host_memory(x) and x.shape[0] >= SHORT_ROWS and 1 < x.shape[1] <= SHORT
 
 
 def _spread(_: Namespace, g: Array, right: int | None, /) -> Array:

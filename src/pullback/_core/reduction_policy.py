@@ -19,6 +19,7 @@ SUM_SIZE        2^20   entries up to which chains are products with ones, while 
 SUM_WIDTH       512    entries of one addition: NumPy starts loops for fewer, and more leave the cache
 COLUMN          32768  rows of a single column up to which one wide sum takes less time than chains
 SHORT           64     entries of a row up to which NumPy takes longer to start its sum than to add it
+SHORT_ROWS      256    rows from which a product with ones sums such rows in less time
 MANY_ROWS       1024   rows above which joining some of them before a bias is added pays
 JOINED          256    entries of joined rows
 GPU_ROWS        512    least rows of a block on a GPU, which adds the rows of a product one after the other
@@ -50,6 +51,7 @@ SUM_SIZE = 2**20
 SUM_WIDTH = 512
 COLUMN = 32_768
 SHORT = 64
+SHORT_ROWS = 256
 MANY_ROWS = 1024
 JOINED = 256
 GPU_ROWS = 512

@@ -16,6 +16,7 @@ from pullback._core.reduction_policy import (
     COLUMN,
     GPU_WIDTH,
     SHORT,
+    SHORT_ROWS,
     SUM_ROWS,
     VECTOR,
     choose,
@@ -136,7 +137,7 @@ def sum_last(xp: Namespace, x: Array, /) -> Array:
     n = x.shape[-1]
     if n == 1:
         return x
-    few = x.shape[0] in range(SHORT)
+    few = x.shape[0] in range(SHORT_ROWS)
     # Ones are no operand of a product where arrays store what is not 0.
     if few or hasattr(x, "chunks") or hasattr(x, "nnz") or not isinstance(n, int) or n > SHORT:
         return xp.sum(x, axis=-1, keepdims=True)
