@@ -15,6 +15,8 @@ nox.options.error_on_missing_interpreters = True
 nox.options.tags = ["cpu"]
 # Bytecode that no process may write is compiled again in each of them, for 3 seconds and more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# pip would compile every module, in two thirds of its time. Python compiles those it imports.
+os.environ["PIP_COMPILE"] = "0"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 BACKENDS: dict[str, dict[str, Any]] = {
@@ -41,8 +43,6 @@ CORE = [
     ),
     *("tests/autodiff/test_transforms.py", "tests/autodiff/test_pairs.py", "tests/autodiff/test_traced.py"),
 ]
-# pip would compile every module, in two thirds of its time. Python compiles those it imports.
-NO_COMPILE = "--no-compile"
 COVERAGE = ["--cov", "--cov-report="]
 # On all cores. A test that waits for ever ends its worker and fails the run: in a new worker it would wait again.
 PARALLEL = ["--numprocesses=auto", "--max-worker-restart=0"]
@@ -75,8 +75,8 @@ def chosen_tests(name: str) -> list[str]:
 
 def install(session: nox.Session, package: str, *requirements: str) -> None:
     """Install requirements, and this package from the checkout: an old copy of it is never tested, not even by -R."""
-    session.install(NO_COMPILE, package, *requirements)
-    session.run("python", "-m", "pip", "install", "--quiet", NO_COMPILE, "--no-deps", ".")
+    session.install(package, *requirements)
+    session.run("python", "-m", "pip", "install", "--quiet", "--no-deps", ".")
 
 
 def run_in_dev(session: nox.Session, *command: str, env: dict[str, str] | None = None) -> None:
@@ -125,10 +125,10 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
 def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
     libraries = [x for name in CPU for x in tested(name)]
-    tools = [x for name in ("test", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
-    session.install(NO_COMPILE, "--editable", ".[cluster,examples]", *libraries, *tools)
+    tools = [x for name in ("test", "docs", "peers", "consumers", "lint", "types", "guard") for x in group(name)]
+    session.install("--editable", ".[cluster,examples]", *libraries, *tools)
     # BackPACK asks for torchvision, which it does not import, and which would bring a PyTorch of its own.
-    session.install(NO_COMPILE, "--no-deps", *group("backpack"))
+    session.install("--no-deps", *group("backpack"))
 
 
 IN_DEV: dict[str, Any] = {"python": False, "requires": ["dev"]}
@@ -156,7 +156,7 @@ def minimums(session: nox.Session) -> None:
 def dask_newest(session: nox.Session) -> None:
     """Run the laws and the tests of large batches on the newest Dask, release candidates included."""
     newest = ["--pre", "--upgrade", "dask[array]", "distributed"]
-    session.install(NO_COMPILE, ".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
+    session.install(".[cli,cluster]", *tested("jax"), *tested("torch"), *group("test"))
     install(session, ".", *newest)
     command, environment = laws("dask")
     session.run(*command, *session.posargs, env=environment)
@@ -220,21 +220,20 @@ def doctest(session: nox.Session) -> None:
     run_in_dev(session, "pytest", "--doctest-modules", "--pyargs", "pullback", *session.posargs)
 
 
-@nox.session(tags=["cpu"])
+@nox.session(tags=["cpu"], **IN_DEV)
 def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html, open its pages, and run its code and the README's."""
-    install(session, ".[cluster,examples]", *group("docs"), *group("test"))
-    session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
+    run_in_dev(session, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix=docs/node")
     for folder in ("html", "doctrees"):  # the pictures of the examples stay
         shutil.rmtree(Path("docs", "_build", folder), ignore_errors=True)
-    session.run("sphinx-build", "-M", "html", "docs", "docs/_build", "--fail-on-warning", "--keep-going")
-    session.run("pytest", *PARALLEL, "--dist=loadgroup", *APART["docs"])
+    run_in_dev(session, "sphinx-build", "-M", "html", "docs", "docs/_build", "--fail-on-warning", "--keep-going")
+    run_in_dev(session, "pytest", *PARALLEL, "--dist=loadgroup", *APART["docs"])
 
 
 @nox.session(tags=["cpu", "quick"])
 def lint(session: nox.Session) -> None:
     """Check style and format with Ruff."""
-    session.install(NO_COMPILE, *group("lint"))
+    session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 

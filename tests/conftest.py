@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.harness.backend import Backend, deviations, load, measured, slow_to_call
+from tests.harness.backend import Backend, deviations, dtypes_alone, load, measured, slow_to_call
 from tests.harness.covering import covering
 
 _BACKENDS = pytest.StashKey[list[Backend]]()
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if fixture == "backend_one_mode":
             backends = backends[:1]
         if fixture == "backend_one_device":
-            backends = [x for x in backends if not x.brief and x.device == backends[0].device]
+            backends = [x for x in backends if not x.brief]
         if fixture == "backend_one_chunking":
             backends = [x for x in backends if x.rules]
         if "dtype" in metafunc.fixturenames:
@@ -62,7 +62,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A test that uses no backend runs on NumPy alone. A library that is slow to call gets a sample of the combinations of
     a test's parameters, in which each deviation occurs. Coverage is paused in tests that add nothing to NumPy's.
     """
-    chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
+    few = dtypes_alone(config.getoption("--backend"))
+    chosen = [
+        item
+        for item in items
+        if _concerns(config.getoption("--backend"), item)
+        and (not item.nodeid.startswith(few) or item.nodeid.partition("[")[0].endswith("dtypes"))
+    ]
     deviating = {
         item.nodeid: deviation
         for deviation in deviations(config.getoption("--backend"))

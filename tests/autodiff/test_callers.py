@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.interpolate
-import scipy.ndimage
-import scipy.signal
+import scipy
 from array_api_compat import array_namespace
 
 import pullback as pb

@@ -228,6 +228,16 @@ def test_stop_gradient(backend_one_device: Backend) -> None:
     assert pb.stop_gradient((x, None))[0] is x
 
 
+def test_cotangent_has_the_dtype_of_its_output() -> None:
+    """A cotangent of another dtype is cast: the gradients have the dtypes of their arguments."""
+    x, wide = np.asarray([1.0, 2.0], dtype=np.float32), np.asarray([3.0, 4.0])
+    out, pull = pb.vjp(lambda x: x * x, x)
+    assert out.dtype == np.float32
+    (gradient,) = pull(wide)
+    assert gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, [6.0, 16.0])
+
+
 def test_results_share_no_memory() -> None:
     x, seed = np.ones(3), np.ones(3)
     _out, pull = pb.vjp(lambda x, y: x + y, x, x)

@@ -39,7 +39,7 @@ class Backend:
     device_name: str
     lazy: bool
     dtypes: tuple[str, ...]
-    brief: bool  # whether the mode gets the fixture `backend` alone
+    brief: bool  # whether the fixture `backend` alone brings it: a brief mode, or a device after the first
     rules: bool  # whether derivative rules are tested here
 
     def __str__(self) -> str:
@@ -151,7 +151,7 @@ def load(name: str) -> list[Backend]:
             device_name=wanted,
             lazy=spec["lazy"],
             dtypes=FEW if (brief and mode != rules_mode) or i > 0 else tuple(spec["dtypes"]),
-            brief=brief,
+            brief=brief or i > 0,
             rules=mode == rules_mode and i == 0,
         )
         for mode, brief in modes.items()
@@ -177,6 +177,11 @@ def deviations(name: str) -> list[dict[str, str]]:
 def slow_to_call(name: str) -> bool:
     """Whether tests on a backend run a sample of the combinations of their parameters."""
     return bool(_read(name).get("slow_to_call", False))
+
+
+def dtypes_alone(name: str) -> tuple[str, ...]:
+    """Return the paths of the tests of which a backend runs those of dtypes alone."""
+    return tuple(_read(name).get("dtypes_alone", ()))
 
 
 def measured(name: str) -> tuple[str, ...]:

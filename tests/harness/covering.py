@@ -18,7 +18,8 @@ def covering(items: Sequence[pytest.Item], kept: Collection[str] = ()) -> list[p
     """Choose tests such that each test function gets each value of its parameters, or its share of a shared table.
 
     Functions of a file that are parametrized by the same table, such as that of all losses, share it: each function
-    gets every third entry, and each entry occurs in every third function. The tests whose ids are `kept` are chosen.
+    gets every third entry, and each entry occurs in every third function. So do functions that run in the same brief
+    modes and on the same devices after the first. The tests whose ids are `kept` are chosen.
 
     Among tests that add as many values, the one with the most new pairs of values in its file comes first. So the
     functions of a file share the pairs between them: a loss that is one's only in one mode is another's in the next.
@@ -82,13 +83,14 @@ def _cover(
 
 
 def _tables(group: Sequence[pytest.Item]) -> list[tuple[Value, ...]]:
-    """Return the values of each `parametrize` of a test function, in their order."""
+    """Return in order the values of each `parametrize` of a test function, and those of `backend` that are brief."""
     tables: dict[str, dict[Value, None]] = defaultdict(dict)
     for item in group:
         marked = set(_together(item).values())
         for value in _values(item):
-            if value[0] in marked:
-                tables[value[0]][value] = None
+            name = value[0]
+            if name in marked or (name == "backend" and item.callspec.params[name].brief):
+                tables[name][value] = None
     return [tuple(table) for table in tables.values()]
 
 

@@ -26,7 +26,7 @@ from tests.harness.pair_laws import EPS, C
 # Other tests run these branches; coverage would take half as long again.
 pytestmark = pytest.mark.no_cover
 
-CASES = 50
+CASES = 25
 DTYPES = (
     ("float32", "float32"),
     ("float64", "float64"),
