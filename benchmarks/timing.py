@@ -55,10 +55,13 @@ class Times(dict[str, list[float]]):
         return abs(median - bound.value) > 1.57 * (high - low) / math.sqrt(len(self[bound.above]))
 
 
-def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, quick: bool = False) -> Times:
+def interleave(
+    calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, quick: bool = False, pause: float = _PAUSE_SECONDS
+) -> Times:
     """Time calls in rounds of one sample each, so that whatever else the machine does hits all of them.
 
     The rounds go on until the medians are clear of the bounds, or the time is used up; a few there are in any case.
+    Calls of one library need no `pause`.
     """
     # Timer keeps the garbage collector off while it measures.
     timers = {name: Timer(call) for name, call in calls.items()}
@@ -76,7 +79,7 @@ def interleave(calls: Mapping[str, Call], bounds: Collection[Bound] = (), *, qui
         # each round, and what a first call has to wait for, as for memory that the system took back, is not counted.
         rng.shuffle(names)
         for name in names:
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause)
             timers[name].timeit(-(-loops[name] // 4))
             times[name].append(timers[name].timeit(loops[name]) / loops[name])
         rounds, spent = len(times[names[0]]), time.perf_counter() - start

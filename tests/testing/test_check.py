@@ -79,9 +79,9 @@ def test_complex_numbers_and_a_real_output(backend_one_device: Backend) -> None:
         check_pair(forward, lambda da, x: 2 * da * array_namespace(x).conj(x), x)
 
 
-def test_loss_and_class_indices(backend_one_device: Backend) -> None:
+def test_loss_and_class_indices(backend_one_mode: Backend) -> None:
     """One array instead of a tuple, a 0-d output, and an input that has no gradient."""
-    a, y = backend_one_device.rows(X), backend_one_device.rows(np.asarray([0, 1, 2, 0, 1]))
+    a, y = backend_one_mode.rows(X), backend_one_mode.rows(np.asarray([0, 1, 2, 0, 1]))
 
     def value(a: Any, y: Any) -> Any:
         return softmax_cross_entropy(a, y).value
