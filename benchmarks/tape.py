@@ -128,7 +128,7 @@ CASES = {
     "network 784-256-10, batch 128, float32": NETWORK,
 }
 # For which the bounds were set. XLA cannot be told to use one thread.
-ON_ONE_THREAD = {"the network on one thread": NETWORK}
+ON_ONE_THREAD = {"network on one thread": NETWORK}
 
 
 def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
