@@ -86,11 +86,12 @@ def _tables(group: Sequence[pytest.Item]) -> list[tuple[Value, ...]]:
     """Return in order the values of each `parametrize` of a test function, and those of `backend` that are brief."""
     tables: dict[str, dict[Value, None]] = defaultdict(dict)
     for item in group:
-        marked = set(_together(item).values())
+        shared = set(_together(item).values())
+        if getattr(_params(item).get("backend"), "brief", False):
+            shared.add("backend")
         for value in _values(item):
-            name = value[0]
-            if name in marked or (name == "backend" and item.callspec.params[name].brief):
-                tables[name][value] = None
+            if value[0] in shared:
+                tables[value[0]][value] = None
     return [tuple(table) for table in tables.values()]
 
 
@@ -106,12 +107,15 @@ def _together(item: pytest.Item) -> dict[str, str]:
 
 def _values(item: pytest.Item) -> frozenset[Value]:
     """Return the parameters of a test with their values; those of one `parametrize` are one parameter."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None:
-        return frozenset()
     names = _together(item)
     values: dict[str, list[Any]] = defaultdict(list)
-    for name, value in callspec.params.items():
+    for name, value in _params(item).items():
         # All tests of a function share the objects; only dtypes have a new name in each mode.
         values[names.get(name, name)].append(value if isinstance(value, str) else id(value))
     return frozenset((name, *parts) for name, parts in values.items())
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    """Return the parameters of a test by their names."""
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
