@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.peers import OURS, PLAIN, Calls, Floats, apart, backward, forward, inputs, load, makers
 from benchmarks.report import Row, Section, duration, sizes
-from benchmarks.timing import Bound, Call, Times, interleave
+from benchmarks.timing import Bound, Call, Ratio, Times, interleave
 from pullback import affine_backward, affine_forward
 
 Shape = tuple[int, int, int]
-# The medians of each peer, with their shapes.
-Ratios = dict[str, list[tuple[Shape, float]]]
+# The ratios of each peer, with their shapes.
+Ratios = dict[str, list[tuple[Shape, Ratio]]]
 
 SMALL = (8, 8, 8)
 SHAPES: tuple[Shape, ...] = (
@@ -56,6 +56,8 @@ SMALL_BOUNDS = {PLAIN: 1 / 3, "PyTorch": 3.0, "HIPS autograd": 8.0, "advect": 8.
 LIMITS = ("products", "copy")
 # Our time is to be at most so many times the greater limit's, from so many multiplications on.
 NEAR, LARGE = 1.15, 2**30
+# Where the upper quartile is more times the lower one, a library's threads waited for a core: no mean counts that.
+STEADY = 4.0
 BATCH, K, N = (64, 512), 256, 256
 MOST = 1.1
 
@@ -76,8 +78,9 @@ def sections(peers: Collection[str], *, quick: bool) -> Iterator[Section]:
         )
     yield Section(
         name="means",
-        title="Geometric mean over all shapes, dtypes and directions: time of a peer / ours",
-        columns=("peer", "mean", f"without {SMALL[0]} × {SMALL[0]}", "least", "most", "bound"),
+        title="Geometric mean over all shapes, dtypes and directions: time of a peer / ours; without ratios whose "
+        f"quartiles differ by more than {STEADY:g} times, which are not counted",
+        columns=("peer", "mean", f"without {SMALL[0]} × {SMALL[0]}", "least", "most", "not counted", "bound"),
         rows=_means(ratios, {} if apart(peers) else MEANS),
         length=len(names),
     )
@@ -120,7 +123,7 @@ def _row(shape: Shape, direction: str, times: Times, bounds: list[Bound], ratios
     """Write a line, and note its ratios for the means."""
     beside = {name: times.ratio(name, OURS) for name in times if name != OURS and name not in LIMITS}
     for name, ratio in beside.items():
-        ratios.setdefault(name, []).append((shape, ratio.median))
+        ratios.setdefault(name, []).append((shape, ratio))
     limit = max(LIMITS, key=times.median)
     far = times.ratio(OURS, limit)
     kept = [times.ratio(bound.above, bound.below).median >= bound.value for bound in bounds]
@@ -151,12 +154,14 @@ def _limits(direction: str, da: Floats, z: Floats, w: Floats) -> dict[str, Call]
 def _means(ratios: Ratios, bounds: dict[str, float]) -> Iterator[Row]:
     """Average what the tables above have shown."""
     for name, found in ratios.items():
-        medians = [median for _, median in found]
-        larger = [median for shape, median in found if shape != SMALL]
+        steady = [(shape, ratio.median) for shape, ratio in found if ratio.high <= STEADY * ratio.low]
+        medians = [median for _, median in steady]
+        larger = [median for shape, median in steady if shape != SMALL]
         mean = geometric_mean(medians)
         bound = bounds.get(name)
         numbers = (mean, geometric_mean(larger), min(medians), max(medians))
-        cells = (name, *(f"{x:.2f}" for x in numbers), f"≥ {bound}" if bound else "none")
+        left = f"{len(found) - len(steady)} of {len(found)}"
+        cells = (name, *(f"{x:.2f}" for x in numbers), left, f"≥ {bound}" if bound else "none")
         yield Row(cells, holds=None if bound is None else mean >= bound)
 
 
