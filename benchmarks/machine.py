@@ -25,10 +25,12 @@ def share_threads(peers: Collection[str]) -> None:
 @contextmanager
 def one_thread(peers: Collection[str]) -> Iterator[None]:
     """Have NumPy's BLAS and PyTorch compute on one thread; XLA cannot be told to."""
-    with threadpool_limits(1, user_api="blas"):
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            share_threads(peers)
+            yield
+    finally:
         share_threads(peers)
-        yield
-    share_threads(peers)
 
 
 def describe(peers: Collection[str]) -> Iterator[str]:

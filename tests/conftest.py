@@ -62,13 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A test that uses no backend runs on NumPy alone. A library that is slow to call gets a sample of the combinations of
     a test's parameters, in which each deviation occurs. Coverage is paused in tests that add nothing to NumPy's.
     """
-    few = dtypes_alone(config.getoption("--backend"))
-    chosen = [
-        item
-        for item in items
-        if _concerns(config.getoption("--backend"), item)
-        and (not item.nodeid.startswith(few) or item.nodeid.partition("[")[0].endswith("dtypes"))
-    ]
+    chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
     deviating = {
         item.nodeid: deviation
         for deviation in deviations(config.getoption("--backend"))
@@ -92,6 +86,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _concerns(backend: str, item: pytest.Item) -> bool:
     """Whether a test is to run on `backend`."""
+    if item.nodeid.startswith(dtypes_alone(backend)) and not item.nodeid.partition("[")[0].endswith("dtypes"):
+        return False
     if mark := item.get_closest_marker("backends"):
         return backend in mark.args
     return backend == "numpy" or not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

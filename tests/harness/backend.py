@@ -189,6 +189,7 @@ def measured(name: str) -> tuple[str, ...]:
     return tuple(_read(name).get("measured", [""]))
 
 
+@functools.cache
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 

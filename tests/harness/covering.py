@@ -45,9 +45,9 @@ def _left_to_others(tables: Mapping[Function, Collection[tuple[Value, ...]]]) ->
         for table in found:
             sharing[function[0], table].append(function)
     left: dict[Function, set[Value]] = defaultdict(set)
-    for (_, table), together in sharing.items():
-        share = min(SHARE, len(together))
-        for start, function in enumerate(together):
+    for (_, table), functions in sharing.items():
+        share = min(SHARE, len(functions))
+        for start, function in enumerate(functions):
             left[function] |= {value for i, value in enumerate(table) if (i - start) % share}
     return left
 
@@ -86,7 +86,7 @@ def _tables(group: Sequence[pytest.Item]) -> list[tuple[Value, ...]]:
     """Return in order the values of each `parametrize` of a test function, and those of `backend` that are brief."""
     tables: dict[str, dict[Value, None]] = defaultdict(dict)
     for item in group:
-        shared = set(_together(item).values())
+        shared = set(_groups(item).values())
         if getattr(_params(item).get("backend"), "brief", False):
             shared.add("backend")
         for value in _values(item):
@@ -95,23 +95,23 @@ def _tables(group: Sequence[pytest.Item]) -> list[tuple[Value, ...]]:
     return [tuple(table) for table in tables.values()]
 
 
-def _together(item: pytest.Item) -> dict[str, str]:
-    """Return the parameters that `parametrize` gives, each with the names of those that it gives together."""
-    names: dict[str, str] = {}
+def _groups(item: pytest.Item) -> dict[str, str]:
+    """Return for each parameter of a `parametrize` the names of all that it gives, joined."""
+    groups: dict[str, str] = {}
     for mark in item.iter_markers("parametrize"):
-        together = mark.args[0]
-        together = together.replace(" ", "").split(",") if isinstance(together, str) else together
-        names |= dict.fromkeys(together, ",".join(together))
-    return names
+        names = mark.args[0]
+        names = names.replace(" ", "").split(",") if isinstance(names, str) else names
+        groups |= dict.fromkeys(names, ",".join(names))
+    return groups
 
 
 def _values(item: pytest.Item) -> frozenset[Value]:
     """Return the parameters of a test with their values; those of one `parametrize` are one parameter."""
-    names = _together(item)
+    groups = _groups(item)
     values: dict[str, list[Any]] = defaultdict(list)
     for name, value in _params(item).items():
         # All tests of a function share the objects; only dtypes have a new name in each mode.
-        values[names.get(name, name)].append(value if isinstance(value, str) else id(value))
+        values[groups.get(name, name)].append(value if isinstance(value, str) else id(value))
     return frozenset((name, *parts) for name, parts in values.items())
 
 
