@@ -121,6 +121,18 @@ def add_tests(name: str, backend: dict[str, Any]) -> None:
     nox.session(name=f"tests({name})", tags=tags, **place)(tests)
 
 
+def add_gpu_tests(name: str, backend: dict[str, Any]) -> None:
+    """Make the session `gpu(name)` of a library whose tests run on the CPU otherwise."""
+
+    def gpu(session: nox.Session) -> None:
+        install(session, ".", *backend["gpu"]["requires"], *group("test"))
+        command, environment = laws(name, f"--device={backend['gpu']['device']}")
+        session.run(*command, *session.posargs, env={**environment, **backend["gpu"].get("environment", {})})
+
+    gpu.__doc__ = f"Run the laws on {backend['title']} on a GPU."
+    nox.session(name=f"gpu({name})", tags=["gpu"])(gpu)
+
+
 @nox.session(python=interpreter("torch"), venv_backend="virtualenv", reuse_venv=True, default=False)
 def dev(session: nox.Session) -> None:
     """Make .nox/dev: this package in editable form, every CPU backend and all tools. Most sessions run in it."""
@@ -133,8 +145,10 @@ def dev(session: nox.Session) -> None:
 
 IN_DEV: dict[str, Any] = {"python": False, "requires": ["dev"]}
 
-for entry in BACKENDS.items():
-    add_tests(*entry)
+for title, library in BACKENDS.items():
+    add_tests(title, library)
+    if "gpu" in library:
+        add_gpu_tests(title, library)
 
 
 @nox.session(tags=["cpu"])

@@ -22,14 +22,15 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--backend``."""
+    """Add ``--backend`` and its choices."""
     parser.addoption("--backend", default="numpy", metavar="NAME", help="array library: a file in backends/")
+    parser.addoption("--device", metavar="NAME", help="run on this device, such as cuda:0, and not on the file's")
     parser.addoption("--one-mode", action="store_true", help="run in the first of its modes only, on all devices")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Import the library; one that was asked for and is not there is an error."""
-    backends = load(config.getoption("--backend"))
+    backends = load(config.getoption("--backend"), config.getoption("--device"))
     first = backends[0].mode
     config.stash[_BACKENDS] = [x for x in backends if x.mode == first or x.rules or not config.getoption("--one-mode")]
 
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if _concerns(config.getoption("--backend"), item)]
     deviating = {
         item.nodeid: deviation
-        for deviation in deviations(config.getoption("--backend"))
+        for deviation in deviations(config.getoption("--backend"), config.getoption("--device"))
         for item in chosen
         if deviation["test"] in item.nodeid
     }

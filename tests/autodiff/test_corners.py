@@ -127,7 +127,8 @@ def test_third_derivative_of_a_sort() -> None:
 def test_functions_of_torch_itself(backend_one_device: Backend) -> None:
     import torch  # noqa: PLC0415
 
-    x, t = backend_one_device.asarray(X), torch.ones(3, dtype=torch.float64)
+    x = backend_one_device.asarray(X)
+    t = torch.ones_like(x)
     programs: list[tuple[Callable[[Any], Any], Any]] = [
         (torch.exp, np.exp(X)),
         (lambda x: torch.rsub(x, t), -np.ones(3)),

@@ -167,6 +167,21 @@ def test_float(backend_one_device: Backend, x: Any) -> None:
     )
 
 
+@pytest.mark.backends("strict")
+def test_derivatives_of_numbers_lie_on_the_device_of_the_arguments(backend_one_mode: Backend) -> None:
+    """A function that returns a Python number says nothing of the device, and the library's first one is no answer."""
+    device = next(x for x in backend_one_mode.xp.__array_namespace_info__().devices() if x != backend_one_mode.device)
+    x = backend_one_mode.xp.asarray([1.0, 2.0, 3.0], device=device)
+    value, gradient = pb.value_and_grad(lambda x: float(x @ x))(x)
+    assert value == 14.0
+    assert gradient.device == device
+    assert close(backend_one_mode, gradient, [2.0, 4.0, 6.0])
+    for number in (2.0, 3):
+        out, tangent = pb.jvp(lambda _, number=number: number, (x,), (x,))
+        assert out == number
+        assert tangent.device == device
+
+
 def _convert_first(convert: Callable[[Any], Any], x: Any) -> Any:
     return convert(x[0])
 

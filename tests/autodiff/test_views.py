@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 import pullback as pb
 from tests.autodiff.test_transforms import close
@@ -57,7 +57,7 @@ def _same_object(xp: Any, y: Any) -> Any:
 
 
 def _accumulate(xp: Any, y: Any) -> Any:
-    out = xp.zeros((3, 3))
+    out = xp.zeros((3, 3), device=device(y))
     for k in range(3):
         out[k, :] += y[k, :] * y[2 - k, :]
         out[:, k] -= y[:, k]

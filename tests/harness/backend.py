@@ -17,6 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from array_api_compat import array_namespace, to_device
+from packaging.version import Version
 
 from pullback._cli.backends import label
 
@@ -118,15 +119,17 @@ class Backend:
             return _CALLS.get(self.mode, partial)(function, **options)(*args)
 
 
-def load(name: str) -> list[Backend]:
-    """Return the backends of one TOML file: the library in each mode, on each device."""
+def load(name: str, device: str | None = None) -> list[Backend]:
+    """Return the backends of one TOML file: the library in each mode, on each of its devices or on that of a name."""
     path = FOLDER / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
         msg = f"--backend {name}: there is no backends/{name}.toml; the backends are {known}"
         raise pytest.UsageError(msg)
     spec = _read(name)
-    for variable, value in spec.get("environment", {}).items():
+    gpu = spec.get("gpu", {})
+    more = gpu.get("environment", {}) if device and device == gpu.get("device") else {}
+    for variable, value in {**spec.get("environment", {}), **more}.items():
         os.environ.setdefault(variable, value.format(prefix=sys.prefix))
     try:
         with warnings.catch_warnings():
@@ -142,6 +145,7 @@ def load(name: str) -> list[Backend]:
         _STARTS[mode]()
     modes = {mode: mode in spec.get("brief_modes", []) for mode in [*spec["modes"], *spec.get("brief_modes", [])]}
     rules_mode = spec.get("rules_mode", spec["modes"][0])
+    places = [device] if device else spec["devices"]
     return [
         Backend(
             library=name,
@@ -155,7 +159,7 @@ def load(name: str) -> list[Backend]:
             rules=mode == rules_mode and i == 0,
         )
         for mode, brief in modes.items()
-        for i, wanted in enumerate(spec["devices"][:1] if brief else spec["devices"])
+        for i, wanted in enumerate(places[:1] if brief else places)
     ]
 
 
@@ -168,10 +172,12 @@ def sampled(cases: Iterable[Any], every: int = 4) -> list[Any]:
     return [pytest.param(case, marks=references if i % every else everywhere) for i, case in enumerate(cases)]
 
 
-def deviations(name: str) -> list[dict[str, str]]:
+def deviations(name: str, device: str | None = None) -> list[dict[str, str]]:
     """Return the known deviations of a backend: a part of a test's id, the reason and the upstream issue of each."""
-    out: list[dict[str, str]] = _read(name).get("deviations", [])
-    return out
+    spec = _read(name)
+    first, version = spec["devices"][0], sys.modules[spec["import"].partition(".")[0]].__version__
+    known = (x for x in spec.get("deviations", []) if "until" not in x or Version(version) < Version(x["until"]))
+    return [{**x, "test": x["test"].replace(f"-{first}-", f"-{device or first}-")} for x in known]
 
 
 def slow_to_call(name: str) -> bool:

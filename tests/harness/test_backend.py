@@ -1,12 +1,15 @@
 """The files in backends/, each of which a session, the fixtures and the support table are made from."""
 
+import sys
 import tomllib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pullback._cli.backends import known, label, look
-from tests.harness.backend import FOLDER, Backend, load
+from tests.harness import backend as reading
+from tests.harness.backend import FOLDER, Backend, deviations, load
 
 FILES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
 MODES = {"plain", "read-only", "strictest", "one chunk", "many chunks", "unknown rows", "jit", "compile"}
@@ -30,8 +33,29 @@ def test_file(name: str) -> None:
     assert file.get("rules_mode", modes[0]) in modes
     assert all("==" in x for x in file.get("pinned", [])), "an exact version"
     for deviation in file.get("deviations", []):
-        assert set(deviation) == {"test", "reason", "issue"}
-    assert all(isinstance(x, str) for x in file.get("environment", {}).values())
+        assert {"test", "reason", "issue"} <= set(deviation) <= {"test", "reason", "issue", "until"}
+    gpu = file.get("gpu", {"device": "", "requires": []})
+    assert isinstance(gpu["device"], str)
+    assert all(isinstance(x, str) for x in gpu["requires"])
+    for table in (file, gpu):
+        assert all(isinstance(x, str) for x in table.get("environment", {}).values())
+
+
+def test_deviations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deviation is one on each device, if its test is not that of another one, and in versions until it is mended."""
+    known = [
+        {"test": "x[jax-plain-CpuDevice(id=0)-old]", "until": "0.11"},
+        {"test": "x[jax-plain-CpuDevice(id=0)-kept]"},
+        {"test": "x[jax-plain-CudaDevice(id=0)-there]"},
+    ]
+    file = {**FILES["jax"], "deviations": known}
+    monkeypatch.setattr(reading, "_read", lambda _: file)
+    for version, found in (("0.9.2", ["old", "kept", "there"]), ("0.11.0", ["kept", "there"])):
+        monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(__version__=version))
+        for device in ("CpuDevice(id=0)", "CudaDevice(id=0)"):
+            ids = [x["test"].removeprefix("x[jax-plain-") for x in deviations("jax", device)]
+            assert ids[:-1] == [f"{device}-{name}]" for name in found[:-1]]
+            assert ids[-1] == "CudaDevice(id=0)-there]"
 
 
 def test_unknown_backend() -> None:

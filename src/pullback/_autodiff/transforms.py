@@ -9,6 +9,7 @@ from pullback._autodiff.tape import open_depth
 from pullback._autodiff.traced import Traced
 from pullback._core import trees
 from pullback._core.arguments import same_shape
+from pullback._core.memory import place
 
 Function = Callable[..., Any]
 
@@ -254,10 +255,10 @@ def _zero_tangents(recorded: Recorded, /) -> tuple[list[Any], list[int]]:
 
 
 def _zero(xp: Any, x: Any, like: Any, /) -> Any:
-    """Return a tangent of zero; of a Python float, in the dtype of an argument."""
+    """Return a tangent of zero; of a Python number, on the device of an argument, and of a float in its dtype."""
     if is_array(x):
         return xp.zeros_like(x)
-    return xp.asarray(0 * x, dtype=like.dtype if type(x) is float else None)
+    return xp.asarray(0 * x, dtype=like.dtype if type(x) is float else None, **place(like))
 
 
 def jvp(function: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -491,7 +492,7 @@ def _pull_one(name: str, recorded: Recorded, chosen: tuple[Any, ...], argnums: A
     if dtype in level.real_dtypes and getattr(out, "ndim", None) == 0:
         one = out**0 if level.depth == 1 else space_of([out]).ones_like(out)
     elif type(out) is float:
-        one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype)
+        one = level.base.asarray(1.0, dtype=recorded.inputs[0].dtype, **place(recorded.inputs[0]))
     else:
         got = f"shape {tuple(out.shape)} and dtype {out.dtype}" if is_array(out) else type(out).__name__
         fields = " or ".join(getattr(out, "_fields", ()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device, to_device
 
-from pullback._autodiff import grad, vjp
+from pullback._autodiff import grad, hvp, jvp, vjp
 from pullback._autodiff.tape import LostGradientError
 from tests.harness.backend import Backend
 
@@ -111,6 +111,27 @@ def test_devices(backend_one_device: Backend) -> None:
         found = grad(total)(x)
         assert device(found) == device(x)
         assert np.array_equal(b.numpy(found), [2, 4])
+
+
+@pytest.mark.backends("jax")  # whose tests have two devices, and which fills an array from another one
+@pytest.mark.parametrize("name", ["full", "full_like"])
+def test_an_array_filled_from_another_device(backend_one_device: Backend, name: str) -> None:
+    b = backend_one_device
+    other = next(x for x in b.xp.__array_namespace_info__().devices() if x not in (None, b.device))
+
+    def total(x: Any) -> Any:
+        xp = array_namespace(x)
+        y = xp.full((2, 3), x, device=other) if name == "full" else xp.full_like(xp.zeros((2, 3), device=other), x)
+        assert device(y) == other
+        return xp.sum(y * y)
+
+    x = b.asarray(np.asarray(2.0))
+    for found in (grad(total)(x), hvp(total, (x,), (x,))[0]):
+        assert device(found) == b.device
+        assert b.numpy(found) == 24
+    out, tangent = jvp(total, (x,), (x,))
+    assert device(tangent) == device(out) == other
+    assert b.numpy(tangent) == 48
 
 
 def test_refusals() -> None:

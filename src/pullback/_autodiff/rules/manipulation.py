@@ -288,7 +288,8 @@ def to_device(_: Namespace, x: Array, device: Any, /, *, stream: Any = None) -> 
 
 
 def to_its_device(_: Namespace, g: Array, device: Any, /) -> Array:
-    return array_api_compat.to_device(g, device)
+    """Move a cotangent to the device of its primal; None leaves it where it is."""
+    return g if device is None else array_api_compat.to_device(g, device)
 
 
 def _unsqueezed(xp: Namespace, x: Array, axis: int | tuple[int, ...]) -> Array:
