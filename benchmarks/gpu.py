@@ -81,8 +81,8 @@ def sections(_peers: Collection[str], *, quick: bool) -> Iterator[Section]:
     )
     yield Section(
         name="gpu accumulate",
-        title=f"Softmax regression in float32, {K} → {N}, of rows on the host, {BLOCK:,} at a time on the card: our time, "
-        "and the time of each other / ours",
+        title=f"Softmax regression in float32, {K} → {N}, of rows on the host, {BLOCK:,} at a time on the card: our "
+        "time, and the time of each other / ours",
         columns=("", "ours", HAND, "PyTorch", "copies alone", "bound"),
         rows=_accumulate(quick=quick),
         length=1,
