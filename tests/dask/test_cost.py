@@ -18,6 +18,7 @@ import pytest
 import zarr
 
 from pullback import affine_backward
+from pullback._cli.gradient.files import open_file
 from pullback.dask import _graph, _plan
 from tests.harness.batches import Case, Reader, Tasks, accumulate, check, compute, draw, gradients
 
@@ -199,6 +200,26 @@ def test_chunks_are_strips_without_a_copy(rows: int, strips: list[int]) -> None:
     assert rows < 5000 or all(np.shares_memory(strip, x) for strip, x in zip(seen, made, strict=True))
 
 
+def test_tasks_that_hold_a_strip_of_a_file_are_larger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Their memory is that of a strip. Others share a task up to its bytes, and so do those of a file that is small."""
+    monkeypatch.setattr(_plan, "TASK_BYTES", 16 * 2**10)
+    x = np.ones((32_768, 64), np.float32)  # 2,048 chunks of 4 KiB
+    np.save(tmp_path / "x.npy", x)
+    file = open_file(tmp_path / "x.npy")
+
+    def chunks_of_a_task(lazy: Any, rows: tuple[int, ...]) -> int:
+        (out,) = accumulate(lambda z: (z * 2 if rows else z.sum(axis=0),), lazy, rows=rows)
+        np.testing.assert_array_equal(compute(out)[0], lazy.compute() * 2 if rows else np.full(64, lazy.shape[0]))
+        return lazy.numblocks[0] // len(_graph.blocks_of(out)[0].plan.blocks)
+
+    assert chunks_of_a_task(file.lazy(16), ()) == 16
+    assert chunks_of_a_task(file.lazy(16), (0,)) == 4
+    assert chunks_of_a_task(file.lazy(16)[:4096], ()) == 4
+    assert chunks_of_a_task(da.from_array(x, chunks=(16, -1)), ()) == 4
+    np.save(tmp_path / "small.npy", x[:8192])
+    assert chunks_of_a_task(open_file(tmp_path / "small.npy").lazy(16), ()) == 4
+
+
 def test_strips_reuse_memory() -> None:
     """In a new process: glibc learns from the arrays that were freed before."""
     code = """
@@ -207,18 +228,20 @@ import dask.array as da
 import numpy as np
 from pullback.dask import accumulate, compute
 
+faults = []
+
 def step(z):
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     kept = [z * n for n in range(1, 4)]
     return (sum(x.sum() for x in kept),)
 
 # A strip is 2,730 rows of 768 bytes; each takes three arrays of its size.
-total = accumulate(step, da.from_array(np.ones((54_600, 192), "f4"), chunks=-1, name=False))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-compute(*total)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+compute(*accumulate(step, da.from_array(np.ones((54_600, 192), "f4"), chunks=-1, name=False)))
+# Without the first strip, before which modules are imported.
+print(faults[-1] - faults[-19])
 """
     env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     out = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)  # noqa: S603 - this test's own program
-    pages = 3 * 54_600 * 768 // mmap.PAGESIZE
+    pages = 3 * 18 * 2_730 * 768 // mmap.PAGESIZE
     # Other C libraries have rules of their own.
     assert int(out.stdout) < pages / 4 or platform.libc_ver()[0] != "glibc"

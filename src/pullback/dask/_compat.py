@@ -33,6 +33,7 @@ __all__ = [
     "empty_block",
     "fuse",
     "release_blas_control",
+    "source_of",
     "tasks_of_layer",
     "tasks_of_places",
     "to_tasks",
@@ -47,6 +48,12 @@ def to_tasks(graph: Mapping[Any, Any], /) -> dict[Any, Any]:
     tasks = convert_legacy_graph(graph)
     fused = {key: task for key, task in tasks.items() if isinstance(task, Task) and task.func is _execute_subgraph}
     return {**tasks, **{key: Task(key, run_fused, *task.args) for key, task in fused.items()}}
+
+
+def source_of(x: DaskArray, /) -> object:
+    """Return what a lazy array reads a part of in each of its tasks, if they do nothing else and hold it themselves."""
+    layer = x.dask.layers[x.name]
+    return layer.indices[0][0] if isinstance(layer, Blockwise) and layer.task.func in READS else None
 
 
 def tasks_of_layer(layer: Mapping[Any, Any], /) -> Iterable[tuple[Any, Any]]:

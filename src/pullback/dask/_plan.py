@@ -11,13 +11,16 @@ from dask.highlevelgraph import HighLevelGraph
 from pullback._core import trees
 from pullback._core.memory import is_gpu_memory
 from pullback._core.typing import DaskArray, Sizes, Step
-from pullback.dask._compat import GraphNode, empty_block
+from pullback.dask._compat import GraphNode, empty_block, source_of
 from pullback.dask._inputs import Result, is_narrow
 from pullback.dask._reads import Graph, Key, divide
 from pullback.dask._task import Place, Run
 
-# Starting a task takes some 0.2 ms, in which a core reads about a megabyte.
+# Starting a task takes 0.3 ms, and as long again from the other threads, which wait for Python meanwhile.
 TASK_BYTES = 8 * 2**20
+# Tasks that hold no more than a strip may be larger, if so many of them are left.
+_LARGEST_TASK = 4
+_MANY_TASKS = 128
 # A strip should stay in a cache, but must outweigh the sums that are accumulated after each; and a step's own float32
 # sums are accurate for this number of rows. Arrays of 4 MiB go back to the system after each strip, and fresh memory
 # takes a recorded step a quarter of its time.
@@ -101,7 +104,7 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
     row_bytes = sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in batch)
     # A step may say how large a row is of what it makes of these.
     made_bytes = getattr(step, "made_row_bytes", 0)
-    several = 1 if math.isnan(sum(sizes)) else max(1, TASK_BYTES // max(max(sizes) * row_bytes, 1))
+    several = _together(batch, sizes, row_bytes, results)
     nodes, blocks, within = divide(batch, several)
     leaves = trees.leaves(shared)
     lazy = [x for x in leaves if isinstance(x, da.Array)]
@@ -125,3 +128,14 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
         step_row_bytes=made_bytes + sum(max(x.dtype.itemsize, 4) * math.prod(x.shape[1:]) for x in batch),
         lazy=HighLevelGraph.merge(*(x.dask for x in lazy)),
     )
+
+
+def _together(batch: Sequence[DaskArray], sizes: Sizes, row_bytes: int, results: Sequence[Result], /) -> int:
+    """Return the number of chunks of each array that share a task."""
+    if math.isnan(sum(sizes)):
+        return 1
+    task, chunk = TASK_BYTES, max(max(sizes) * row_bytes, 1)
+    holds_rows = any(x.keeps_rows for x in results)
+    if not holds_rows and all(getattr(source_of(x), "reads_strips", False) for x in batch):
+        task = min(max(task, chunk * len(sizes) // _MANY_TASKS), _LARGEST_TASK * task)
+    return max(1, task // chunk)

@@ -22,7 +22,10 @@ _ADDING = Lock()
 
 @dataclass(frozen=True)
 class DeferredRows:
-    """Rows of a file that a task reads a strip at a time, into the same memory: fresh memory costs as much again."""
+    """Rows of a file that a task reads a strip at a time, into the same memory: fresh memory costs as much again.
+
+    A source that gives these says so by an attribute `reads_strips`: the memory of a task does not grow with its rows.
+    """
 
     shape: tuple[int, ...]
     dtype: DType

@@ -13,7 +13,7 @@ from io import FileIO
 from itertools import islice, product
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from uuid import uuid4
 
 import dask.array as da
@@ -178,6 +178,7 @@ class NpyFile(File):
     stored: DType
     offset: int
     columns_first: bool
+    reads_strips: ClassVar = True
 
     def held_bytes(self, rows: int, strip: int, /) -> int:  # noqa: ARG002 - of the strip alone
         """Return the memory of a strip, and of its copy row by row where columns come first."""
