@@ -18,6 +18,8 @@ from pullback._core.typing import Array, DType, Sizes, Step
 from pullback.dask._inputs import Outputs, Result, check_structure, entries, native, sum_dtype, widen
 
 _ADDING = Lock()
+# NumPy's dtypes that can be added to a sum as they are: to ask the library takes as long as the addition.
+_ADDED = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
 @dataclass(frozen=True)
@@ -298,11 +300,13 @@ def _reader_of_one(x: Array | DeferredRows, rows: int, files: ExitStack, /) -> C
 
 def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
     """Return ``total + x`` in the accumulation dtype, in place where the total is ours."""
-    xp = array_namespace(x)
     if total is None:
+        xp = array_namespace(x)
         return xp.astype(x, sum_dtype(xp, x), copy=True)
-    if is_dtype(xp, x.dtype, "bool"):
-        x = xp.astype(x, total.dtype)
+    if not (isinstance(x, np.ndarray | np.generic) and x.dtype in _ADDED):
+        xp = array_namespace(x)
+        if is_dtype(xp, x.dtype, "bool"):
+            x = xp.astype(x, total.dtype)
     if ours:
         total += x
         return total
