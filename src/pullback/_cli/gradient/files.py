@@ -178,7 +178,7 @@ class NpyFile(File):
     stored: DType
     offset: int
     columns_first: bool
-    reads_strips: ClassVar = True
+    reads_strips: ClassVar[bool] = True
 
     def held_bytes(self, rows: int, strip: int, /) -> int:  # noqa: ARG002 - of the strip alone
         """Return the memory of a strip, and of its copy row by row where columns come first."""
