@@ -127,7 +127,7 @@ def add_gpu_tests(name: str, backend: dict[str, Any]) -> None:
     def gpu(session: nox.Session) -> None:
         install(session, ".", *backend["gpu"]["requires"], *group("test"))
         command, environment = laws(name, f"--device={backend['gpu']['device']}")
-        session.run(*command, *session.posargs, env={**environment, **backend["gpu"].get("environment", {})})
+        session.run(*command, *session.posargs, env=environment)
 
     gpu.__doc__ = f"Run the laws on {backend['title']} on a GPU."
     nox.session(name=f"gpu({name})", tags=["gpu"])(gpu)

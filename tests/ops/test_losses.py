@@ -155,8 +155,7 @@ def test_vector(backend_one_device: Backend, name: str) -> None:
     """A vector is a batch of examples with one output each: the mean of m losses, and not their sum."""
     case = CASES[name]
     column = case.draw(15, 6, 1)
-    # A compiler rounds the terms of two shapes, and the partial sums of six terms, in ways of its own.
-    rtol = 8 * EPS[backend_one_device.real] if backend_one_device.library == "jax" else 0
+    rtol = backend_one_device.rounding_of_shapes
     held = [backend_one_device.rows(x) for x in column]
     flat = [backend_one_device.rows(x.ravel()) for x in column]
     for i in (None, 2):

@@ -53,15 +53,15 @@ def to_tasks(graph: Mapping[Any, Any], /) -> dict[Any, Any]:
 def source_of(x: DaskArray, /) -> object:
     """Return what a lazy array reads a part of in each of its tasks, if they do nothing else and hold it themselves."""
     layer = x.dask.layers[x.name]
-    return layer.indices[0][0] if isinstance(layer, Blockwise) and layer.task.func in READS else None
+    return layer.indices[0][0] if _is_read(layer) else None
 
 
-def tasks_of_layer(layer: Mapping[Any, Any], /) -> Iterable[tuple[Any, Any]]:
+def tasks_of_layer(layer: Any, /) -> Iterable[tuple[Any, Any]]:  # noqa: ANN401 - a layer of any kind
     """Return the keys and tasks of a layer, and make each task that reads a part of a source once.
 
     Dask makes each of them three times, which takes longer than reading a small chunk.
     """
-    if not (isinstance(layer, Blockwise) and layer.task.func in READS and len(layer.io_deps) == 1):
+    if not _is_read(layer):
         return layer.items()
     (source, _), (parts, _) = layer.indices
     node = source if isinstance(source, TaskRef) else DataNode(None, source)
@@ -69,6 +69,11 @@ def tasks_of_layer(layer: Mapping[Any, Any], /) -> Iterable[tuple[Any, Any]]:
     places = product(*map(range, layer.numblocks[parts]))
     keys = ((layer.output, *place) for place in places)
     return ((key, Task(key, func, node, DataNode(None, slices[key[1:]]), **options)) for key in keys)
+
+
+def _is_read(layer: Any, /) -> bool:  # noqa: ANN401 - a layer of any kind
+    """Whether each task of a layer reads a part of one source, and does nothing else."""
+    return isinstance(layer, Blockwise) and layer.task.func in READS and len(layer.io_deps) == 1
 
 
 def tasks_of_places(graph: HighLevelGraph, keys: Sequence[Any], /) -> dict[Any, Any] | None:

@@ -18,9 +18,9 @@ from pullback.dask._task import Place, Run
 
 # Starting a task takes 0.3 ms, and as long again from the other threads, which wait for Python meanwhile.
 TASK_BYTES = 8 * 2**20
-# Tasks that hold no more than a strip may be larger, if so many of them are left.
-_LARGEST_TASK = 4
-_MANY_TASKS = 128
+# A task whose memory does not grow with its rows is larger by up to this factor, where this number of tasks remains.
+TASK_GROWTH = 4
+_LEAST_TASKS = 128
 # A strip should stay in a cache, but must outweigh the sums that are accumulated after each; and a step's own float32
 # sums are accurate for this number of rows. Arrays of 4 MiB go back to the system after each strip, and fresh memory
 # takes a recorded step a quarter of its time.
@@ -137,5 +137,5 @@ def _together(batch: Sequence[DaskArray], sizes: Sizes, row_bytes: int, results:
     task, chunk = TASK_BYTES, max(max(sizes) * row_bytes, 1)
     holds_rows = any(x.keeps_rows for x in results)
     if not holds_rows and all(getattr(source_of(x), "reads_strips", False) for x in batch):
-        task = min(max(task, chunk * len(sizes) // _MANY_TASKS), _LARGEST_TASK * task)
+        task = min(max(task, chunk * len(sizes) // _LEAST_TASKS), TASK_GROWTH * task)
     return max(1, task // chunk)

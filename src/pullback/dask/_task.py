@@ -19,7 +19,7 @@ from pullback.dask._inputs import Outputs, Result, check_structure, entries, nat
 
 _ADDING = Lock()
 # NumPy's dtypes that can be added to a sum as they are: to ask the library takes as long as the addition.
-_ADDED = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+_ADDABLE = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def _add(total: Array | None, x: Array, /, *, ours: bool) -> Array:
     if total is None:
         xp = array_namespace(x)
         return xp.astype(x, sum_dtype(xp, x), copy=True)
-    if not (isinstance(x, np.ndarray | np.generic) and x.dtype in _ADDED):
+    if not (isinstance(x, np.ndarray | np.generic) and x.dtype in _ADDABLE):
         xp = array_namespace(x)
         if is_dtype(xp, x.dtype, "bool"):
             x = xp.astype(x, total.dtype)

@@ -39,7 +39,9 @@ def _stacked(xp: Namespace, obj: Any, /) -> Array:
 
 def _other_device(out: Array, x: Any, /) -> Any:
     """Return the device of an argument, None where it has none or the array that is made of it lies there, too."""
-    place = device_of(x) if hasattr(x, "dtype") else None
+    if not hasattr(x, "dtype"):
+        return None
+    place = device_of(x)
     return None if place == device_of(out) else place
 
 

@@ -19,10 +19,10 @@ from pullback._cli.gradient.team import Team
 from pullback._core.typing import Array, DaskArray, DType
 from pullback.dask import accumulate
 from pullback.dask._graph import blocks_of
-from pullback.dask._plan import TASK_BYTES, Plan
+from pullback.dask._plan import TASK_BYTES, TASK_GROWTH, Plan
 
 # Smaller blocks go several to a task in any case; larger ones save nothing more.
-_BLOCK_BYTES = TASK_BYTES, 4 * TASK_BYTES
+_BLOCK_BYTES = TASK_BYTES, TASK_GROWTH * TASK_BYTES
 # At least this many blocks, where they are not too small: enough for 16 workers to end at about the same time.
 _BLOCKS = 64
 
