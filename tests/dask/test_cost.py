@@ -150,7 +150,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, lanes: int | None, workers: int
 def test_memory_of_returned_rows(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
     """Blocks write them where they are returned: they are not kept and put together."""
     monkeypatch.setattr(_plan, "TASK_BYTES", 1)
-    z = da.ones((1_000_000, 8), chunks=(10_000, 8), dtype=dtype)
+    z = da.ones((2_000_000, 8), chunks=(20_000, 8), dtype=dtype)
     (doubled,) = accumulate(lambda x: (x * 2,), z, rows=(0,))
     compute(doubled)
     tracemalloc.start()
@@ -235,13 +235,13 @@ def step(z):
     kept = [z * n for n in range(1, 4)]
     return (sum(x.sum() for x in kept),)
 
-# A strip is 2,730 rows of 768 bytes; each takes three arrays of its size.
-compute(*accumulate(step, da.from_array(np.ones((54_600, 192), "f4"), chunks=-1, name=False)))
+# A strip is 5,461 rows of 768 bytes; each takes three arrays of its size.
+compute(*accumulate(step, da.from_array(np.ones((109_220, 192), "f4"), chunks=-1, name=False)))
 # Without the first strip, before which modules are imported.
 print(faults[-1] - faults[-19])
 """
     env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     out = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)  # noqa: S603 - this test's own program
-    pages = 3 * 18 * 2_730 * 768 // mmap.PAGESIZE
+    pages = 3 * 18 * 5_461 * 768 // mmap.PAGESIZE
     # Other C libraries have rules of their own.
     assert int(out.stdout) < pages / 4 or platform.libc_ver()[0] != "glibc"

@@ -83,7 +83,7 @@ def accumulate(
     -----
     **Tasks.** Each block is one task, reading included, and eight blocks share one task that adds their sums. Chunks
     smaller than 8 MiB go several to a task. Rows that are returned, and not only stored by `compute`, take two more
-    tasks a block. Inside a task the step runs on strips of about 2 MiB, of 1,024 to 16,384 rows, so that what it
+    tasks a block. Inside a task the step runs on strips of about 4 MiB, of 1,024 to 16,384 rows, so that what it
     allocates stays small; smaller chunks are strips as they are, and only those below 256 KiB are joined. The step is
     first called on zero rows, to learn the shapes and dtypes of its results. Results that need the same batch belong
     into one step: two calls read the batch twice.

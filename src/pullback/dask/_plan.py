@@ -21,10 +21,10 @@ TASK_BYTES = 8 * 2**20
 # A task whose memory does not grow with its rows is larger by up to this factor, where this number of tasks remains.
 TASK_GROWTH = 4
 _LEAST_TASKS = 128
-# A strip should stay in a cache, but must outweigh the sums that are accumulated after each; and a step's own float32
-# sums are accurate for this number of rows. Arrays of 4 MiB go back to the system after each strip, and fresh memory
-# takes a recorded step a quarter of its time.
-_STRIP_BYTES = 2 * 2**20
+# A strip should stay in a cache, but must outweigh the sums that are accumulated after each, and the Python code of a
+# recorded step, which takes 0.5 ms of two threads that wait for each other; and a step's own float32 sums are accurate
+# for this number of rows.
+STRIP_BYTES = 4 * 2**20
 _STRIP_ROWS = 1024, 16_384
 # A GPU has no such cache: what starts its work takes so long that a strip should be a block, as far as memory allows.
 _GPU_STRIP_BYTES = 256 * 2**20
@@ -111,7 +111,7 @@ def make(  # noqa: PLR0913, PLR0917 - what a run is made of
     held = trees.rebuild(shared, lambda x: empty_block(x) if isinstance(x, da.Array) else x)
     where = tuple(i for i, x in enumerate(leaves) if isinstance(x, da.Array))
     low, high = _STRIP_ROWS
-    strip = min(max(low, _STRIP_BYTES // max(row_bytes, made_bytes, 1)), high)
+    strip = min(max(low, STRIP_BYTES // max(row_bytes, made_bytes, 1)), high)
     if any(is_gpu_memory(empty_block(x)) for x in batch):
         strip = max(low, _GPU_STRIP_BYTES // max(row_bytes, made_bytes, 1))
     least = min(max(1, _LEAST_BYTES // max(row_bytes, 1)), strip)

@@ -16,10 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from pullback._core.typing import DaskArray
 from pullback.dask._compat import release_blas_control
+from pullback.dask._plan import STRIP_BYTES
 from pullback.dask._progress import Local, Show
 
-# Twice a strip: what a task makes on the way is smaller, and a thread's heap then holds up to 8 MiB that were freed.
-_REUSED_BYTES = 4 * 2**20
+# What a task makes on the way is smaller. A thread's heap then holds up to twice as much that was freed.
+_REUSED_BYTES = 2 * STRIP_BYTES
 
 
 class _Limit:

@@ -214,7 +214,7 @@ def test_blocks_and_threads_give_the_same_bits() -> None:
 def test_plan_is_the_run() -> None:
     draw(SOFTMAX, m=300_000, shape=(20,))
     to_zarr("z", chunks=(10_000, 20))
-    more = ["--workers", "2", "--memory", "80MB", "--wrt", "z,w,b"]
+    more = ["--workers", "2", "--memory", "120MB", "--wrt", "z,w,b"]
     table = rows(run(SOFTMAX, "--plan", *more, z="z.zarr", **ALL).stdout)
     assert left() == {"z.zarr"}
     assert table["operations"] == f"{300_000 * (3 * 2 * 20 * 3 + 3):,}"

@@ -39,7 +39,7 @@ def test_memory_decides_the_blocks() -> None:
     files = {"z": "z.zarr", "upstream": "da.zarr"}
     plans = {
         size: rows(gradient(FILL, "--plan", "--workers", "2", "--memory", size, **files).stdout)
-        for size in ("1GiB", "110_000_000", "70MB")
+        for size in ("1GiB", "110_000_000", "90MB")
     }
     sizes = [int(table["rows a block"].replace(",", "")) for table in plans.values()]
     # 32 MiB are 43,690 rows, and 3,000 the least that split no chunk of either.
@@ -94,7 +94,7 @@ def test_blocks_follow_the_larger_array_where_chunks_do_not_fit() -> None:
     save(m=30_000, shape=(128,), n=4)
     to_zarr("z", chunks=(1_000, 128))
     to_zarr("da", chunks=(999, 4))
-    options = ["--workers", "1", "--memory", "40MB"]
+    options = ["--workers", "1", "--memory", "50MB"]
     table = rows(gradient(*options, "--plan", z="z.zarr", upstream="da.zarr").stdout)
     assert int(table["rows a block"].replace(",", "")) % 1_000 == 0
     assert int(table["blocks"]) > 1

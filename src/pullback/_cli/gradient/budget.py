@@ -39,17 +39,18 @@ class Budget(NamedTuple):
         """Predict the memory of a task for a block with this number of rows."""
         strip = min(rows, self.plan.run.strip)
         held = sum(file.held_bytes(rows, strip) for file in self.batch)
-        reading = max(file.reading_bytes(rows) for file in self.batch)
+        decoded = max(self.batch, key=lambda file: file.reading_bytes(rows))
+        reading = decoded.reading_bytes(rows)
         dz = rows * self.z.row_bytes if self.stores_rows else 0
         outputs = strip * LOSS_ARRAYS * self.output_row_bytes
-        # Small arrays come from the heap, which may still hold their memory while the next block is read.
-        heap = outputs if strip * self.output_row_bytes < KEPT_BYTES else 0
-        step = strip * sum(map(self._cast_bytes, self.batch)) + outputs - heap + 3 * self.plan.sum_bytes
+        # Small arrays come from the heap of a thread, which may still hold their memory in the other half of the task.
+        made = outputs if strip * self.output_row_bytes < KEPT_BYTES else 0
+        read = reading if decoded.decoded_bytes < KEPT_BYTES else 0
+        step = strip * sum(map(self._cast_bytes, self.batch)) + outputs - made + 3 * self.plan.sum_bytes
         if self.stores_rows and strip < rows:
             step += strip * (self._cast_bytes(self.z) or self.z.row_bytes)
-        # Compressed, a chunk of dz may be as large as before. The thread and the one that decodes for it hold freed
-        # memory each.
-        return 2 * HELD_BYTES + heap + held + max(reading, dz + max(step, dz))
+        # Compressed, a chunk of dz may be as large as before.
+        return HELD_BYTES + made + read + held + max(reading - read, dz + max(step, dz))
 
     def process(self, rows: int, /) -> int:
         """Predict the memory of a process whose threads work on blocks of this number of rows."""

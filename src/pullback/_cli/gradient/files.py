@@ -97,6 +97,11 @@ class File(ABC):
         """Return the memory that reading this number of rows takes on top of the block itself."""
         return 0
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Return the bytes of the array that one decoding gives; 0 where nothing is decoded."""
+        return 0
+
     def parts(self) -> Iterator[str]:
         """Yield the path of each file that the array consists of."""
         yield str(self.path)
@@ -245,8 +250,13 @@ class ZarrFile(File):
         """Return the memory of the chunks that Zarr reads and decodes at a time, each once for each codec at work."""
         chunks = self._at_once(rows, self.array.chunks)
         files = self._at_once(rows, self.array.shards or self.array.chunks)
-        size = prod(self.array.chunks) * self.dtype.itemsize
-        return files * self.stored_bytes + chunks * _decoded_copies(self.array) * size
+        return files * self.stored_bytes + chunks * _decoded_copies(self.array) * self.decoded_bytes
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Return the bytes of a chunk."""
+        size: int = prod(self.array.chunks) * self.dtype.itemsize
+        return size
 
     def _at_once(self, rows: int, unit: tuple[int, ...], /) -> int:
         """Return how many chunks or shards of this shape are read at a time, of a block with this number of rows."""
