@@ -21,9 +21,9 @@ TASK_BYTES = 8 * 2**20
 # A task whose memory does not grow with its rows is larger by up to this factor, where this number of tasks remains.
 TASK_GROWTH = 4
 _LEAST_TASKS = 128
-# A strip should stay in a cache, but must outweigh the sums that are accumulated after each, and the Python code of a
-# recorded step, which takes 0.5 ms of two threads that wait for each other; and a step's own float32 sums are accurate
-# for this number of rows.
+# A strip should stay in a cache, but must outweigh the sums that are accumulated after each and the Python code of a
+# recorded step, which takes 0.4 ms beside another thread; and a step's own float32 sums are accurate for this number of
+# rows.
 STRIP_BYTES = 4 * 2**20
 _STRIP_ROWS = 1024, 16_384
 # A GPU has no such cache: what starts its work takes so long that a strip should be a block, as far as memory allows.

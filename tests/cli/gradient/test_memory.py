@@ -134,6 +134,21 @@ def test_plan_counts_what_codecs_hold(options: dict[str, Any], copies: int) -> N
     assert file.held_bytes(1_000, 10) == 1_000 * 8 * 4
 
 
+def test_plan_counts_small_chunks_as_kept() -> None:
+    """The threads that decode them do not give their memory back before the block is computed."""
+    rng = np.random.default_rng(0)
+    np.save("z.npy", rng.integers(0, 2**31, (40_000, 128), "i4").view("f4"))
+    np.save("da.npy", np.ones((40_000, 4), "f4"))
+    np.save("w.npy", np.ones((128, 4), "f4"))
+    took = []
+    for rows_of_chunk in (40_000, 4_000):
+        to_zarr("z", chunks=(rows_of_chunk, 128), overwrite=True)
+        table = rows(gradient("--plan", "--workers", "1", "--block-rows", "40000", z="z.zarr").stdout)
+        took.append(float(table["memory"].split()[0]) * 2**20)
+    # Reading takes as much as computing here, dz and its compressed copy.
+    assert took[1] - took[0] == pytest.approx(files.open_file(Path("z.zarr")).reading_bytes(40_000), rel=0.01)
+
+
 def test_plan_counts_whole_shards() -> None:
     np.save("z.npy", np.random.default_rng(0).integers(0, 2**31, (1_000, 8), "i4").view("f4"))
     to_zarr("z", chunks=(10, 8), shards=(500, 8))
