@@ -59,7 +59,7 @@ class Backend:
 
     @property
     def rounding_of_shapes(self) -> float:
-        """How far two shapes of one sum of a few terms may differ: on a GPU, JAX compiles an order for each shape."""
+        """Return the rtol between a sum of a few terms in two shapes: on a GPU, JAX compiles an order for each."""
         exact = self.library != "jax" or self.device_name.startswith("Cpu")
         return 0.0 if exact else 8 * float(np.finfo(self.real).eps)
 

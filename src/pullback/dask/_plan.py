@@ -25,6 +25,9 @@ _LEAST_TASKS = 128
 # recorded step, which takes 0.4 ms beside another thread; and a step's own float32 sums are accurate for this number of
 # rows.
 STRIP_BYTES = 4 * 2**20
+# Arrays up to this size should use the memory of earlier ones: strips, and what a step makes of them. New pages for
+# each strip take up to half of the time of a step again.
+REUSED_BYTES = 2 * STRIP_BYTES
 _STRIP_ROWS = 1024, 16_384
 # A GPU has no such cache: what starts its work takes so long that a strip should be a block, as far as memory allows.
 _GPU_STRIP_BYTES = 256 * 2**20

@@ -16,11 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from pullback._core.typing import DaskArray
 from pullback.dask._compat import release_blas_control
-from pullback.dask._plan import STRIP_BYTES
+from pullback.dask._plan import REUSED_BYTES
 from pullback.dask._progress import Local, Show
-
-# What a task makes on the way is smaller. A thread's heap then holds up to twice as much that was freed.
-_REUSED_BYTES = 2 * STRIP_BYTES
 
 
 class _Limit:
@@ -79,9 +76,9 @@ def probe(get: Callable[..., Any], /) -> Callable[..., dict[str, Any]] | None:
 
 def run(get: Callable[..., Any], wanted: Sequence[DaskArray], /, *, show: Show) -> tuple[Any, ...]:
     """Compute lazy arrays with a scheduler that is no cluster's."""
-    # glibc maps memory for large arrays until one of their size is freed. Without this array, which is never touched,
-    # a step gets new pages for each strip, which takes up to half of its time again.
-    np.empty(_REUSED_BYTES, np.uint8)
+    # glibc maps memory for large arrays until one of their size is freed, as is this one, which is never touched. Then
+    # a thread's heap holds up to twice its size that was freed.
+    np.empty(REUSED_BYTES, np.uint8)
     with one_blas_thread(), _pool(get) as pool, Local(show):
         out: tuple[Any, ...] = dask.compute(*wanted, **pool)
     return out

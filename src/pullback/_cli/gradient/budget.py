@@ -4,9 +4,9 @@ from math import ceil, prod
 from typing import NamedTuple
 
 from pullback._cli.gradient.files import File
-from pullback._cli.gradient.heap import HELD_BYTES, KEPT_BYTES
+from pullback._cli.gradient.heap import HELD_BYTES
 from pullback._core.typing import DType
-from pullback.dask._plan import Plan
+from pullback.dask._plan import REUSED_BYTES, Plan
 
 # The arrays of the size of the outputs that a step holds at a time: at most 8, in `logistic` with a weight an output.
 LOSS_ARRAYS = 8
@@ -44,8 +44,8 @@ class Budget(NamedTuple):
         dz = rows * self.z.row_bytes if self.stores_rows else 0
         outputs = strip * LOSS_ARRAYS * self.output_row_bytes
         # Small arrays come from the heap of a thread, which may still hold their memory in the other half of the task.
-        made = outputs if strip * self.output_row_bytes < KEPT_BYTES else 0
-        read = reading if decoded.decoded_bytes < KEPT_BYTES else 0
+        made = outputs if strip * self.output_row_bytes < REUSED_BYTES else 0
+        read = reading if decoded.decoded_bytes < REUSED_BYTES else 0
         step = strip * sum(map(self._cast_bytes, self.batch)) + outputs - made + 3 * self.plan.sum_bytes
         if self.stores_rows and strip < rows:
             step += strip * (self._cast_bytes(self.z) or self.z.row_bytes)

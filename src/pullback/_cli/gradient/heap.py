@@ -2,16 +2,14 @@
 
 import ctypes
 
-from pullback.dask._plan import STRIP_BYTES
+from pullback.dask._plan import REUSED_BYTES, STRIP_BYTES
 
-# The arrays of blocks are larger than this, and go back to the system when they are freed. Those of strips are smaller
-# and are used again.
-KEPT_BYTES = 2 * STRIP_BYTES
 # The freed memory that the heap of a thread holds at most: the strips of a task and the arrays of a step, two and a
 # half strips in a softmax regression. Where it holds less, each task gets new pages, which takes a fifth of its time.
 HELD_BYTES = 3 * STRIP_BYTES
-# For glibc's mallopt: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
-_LIMITS = (-3, KEPT_BYTES), (-1, HELD_BYTES)
+# For glibc's mallopt: M_MMAP_THRESHOLD, above which arrays, as those of blocks, go back to the system when they are
+# freed, and M_TRIM_THRESHOLD.
+_LIMITS = (-3, REUSED_BYTES), (-1, HELD_BYTES)
 
 
 def return_freed_memory() -> None:
